@@ -1,0 +1,1 @@
+"""The algorithm of REAL, pure; `real_tasks.tasks` wraps it for Prefect."""

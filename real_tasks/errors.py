@@ -1,0 +1,5 @@
+"""Errors that a user can mend: each says what was found, what was expected and how to mend it."""
+
+
+class UserInputError(ValueError):
+    """Wrong input, found before expensive work; the command line exits with status 2 on it."""

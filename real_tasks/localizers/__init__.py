@@ -1,0 +1,39 @@
+"""Localizers: each ranks the modules of a model by how well they tell aligned from violating.
+
+A localizer is one file here: a class registered by ``@LOCALIZERS.register("name")``.
+"""
+
+from typing import Any, ClassVar, Literal, Protocol
+
+from real_tasks.config import Frozen
+from real_tasks.registry import Registry
+from real_tasks.types import LocalizerInput, LocalizerResult
+
+
+class Localizer(Protocol):
+    """Scores a shard of modules.
+
+    Attributes:
+        Params: its parameters.
+        weighting: whether steering strengths follow the scores or are all 1.
+    """
+
+    Params: ClassVar[type[Frozen]]
+    weighting: ClassVar[Literal["score", "equal"]]
+
+    def __init__(self, params: Any) -> None:
+        """Keep the validated parameters, an instance of ``Params``."""
+
+    def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:
+        """Score every module of the shard.
+
+        The result of a module depends on that module's data, its identity and the seed alone, never
+        on what else is in the shard.
+
+        Raises:
+            UserInputError: the parameters do not fit the data.
+        """
+        ...
+
+
+LOCALIZERS: Registry[type[Localizer]] = Registry("localizer", "real_tasks.localizers")

@@ -1,0 +1,70 @@
+"""Registries of plug-ins: one class in one file of an auto-imported package, found by its name.
+
+A plug-in is a class with a nested frozen pydantic model ``Params``. Importing the package's files is
+deferred to the first look-up, so that a configuration can be validated without a cycle of imports.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from real_tasks.errors import UserInputError
+
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+class UnknownNameError(UserInputError):
+    """A name that no plug-in of the registry has; the message lists those that exist."""
+
+
+class Registry(Generic[T]):
+    """Plug-ins of one kind, each registered by the decorator ``@registry.register("name")``."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        """Make an empty registry of ``kind`` whose plug-ins are the modules of ``package``."""
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[E], E]:
+        """Register the decorated plug-in as ``name``; a name taken already raises ValueError."""
+
+        def add(entry: E) -> E:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name] = entry  # type: ignore[assignment]
+            return entry
+
+        return add
+
+    def __getitem__(self, name: str) -> T:
+        """Return the plug-in called ``name``.
+
+        Raises:
+            UnknownNameError: there is none; the message lists the known names.
+        """
+        self._load()
+        if name not in self._entries:
+            known = ", ".join(sorted(self._entries))
+            raise UnknownNameError(f"unknown {self.kind} {name!r}; known: {known}")
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._entries))
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self._package}.{module.name}")

@@ -1,0 +1,1 @@
+"""Paths, artifacts, tables, SQL and the MLflow record. Knows neither torch nor Prefect."""
