@@ -139,3 +139,12 @@ class SelectedModule:
     rank: int
     score: float
     strength: float
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """How many modules a model has; `n_heads` are attention (query) heads, also under GQA."""
+
+    n_layers: int
+    n_heads: int
+    head_dim: int

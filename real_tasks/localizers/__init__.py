@@ -16,13 +16,22 @@ class Localizer(Protocol):
     Attributes:
         Params: its parameters.
         weighting: whether steering strengths follow the scores or are all 1.
+        stochastic: whether the seed changes the scores.
     """
 
     Params: ClassVar[type[Frozen]]
     weighting: ClassVar[Literal["score", "equal"]]
+    stochastic: ClassVar[bool]
 
     def __init__(self, params: Any) -> None:
         """Keep the validated parameters, an instance of ``Params``."""
+
+    def check(self, d: int) -> None:
+        """Look before expensive work whether the parameters fit modules of width ``d``.
+
+        Raises:
+            UserInputError: they do not.
+        """
 
     def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:
         """Score every module of the shard.

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 from real_tasks.config import Frozen
 from real_tasks.registry import Registry
+from real_tasks.types import ModelShape
 
 
 class EmbeddedModel(Protocol):
@@ -15,6 +16,10 @@ class EmbeddedModel(Protocol):
 
     def __init__(self, params: Any) -> None:
         """Keep the validated parameters, an instance of ``Params``."""
+
+    def shape(self) -> ModelShape:
+        """Return the shape that the checkpoint will have."""
+        ...
 
     def build(self, folder: Path, on_progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Write an ordinary Hugging Face checkpoint into ``folder``.

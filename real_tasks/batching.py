@@ -1,0 +1,117 @@
+"""From texts to token batches: encoding, a check of lengths, bucketing, padding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from real_tasks.errors import UserInputError
+from real_tasks.models import LoadedModel
+
+MAX_WASTE = 0.15
+"""Largest share of padding in a batch that has reached `MIN_BATCH_TOKENS`."""
+MIN_BATCH_TOKENS = 1024
+"""Below this size a batch costs what its calls cost, not what its tokens cost."""
+N_NAMED = 3
+"""How many of the offending texts or words an error message names."""
+
+
+@dataclass(frozen=True)
+class PaddedBatch:
+    """Token ids filled up to one length, and which of them are real; on the model's device."""
+
+    input_ids: Int[Tensor, "row position"]
+    mask: Bool[Tensor, "row position"]
+
+
+def encode(loaded: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
+    """Encode texts with the tokenizer's special tokens in front, but none behind.
+
+    A special token behind the text would take the place of its last token.
+
+    Raises:
+        UserInputError: a text without any token.
+    """
+    if not texts:
+        return []
+    n_behind = _n_special_behind(loaded)
+    encoded = cast(list[list[int]], loaded.tokenizer(list(texts))["input_ids"])
+    ids = [row[: len(row) - n_behind] for row in encoded]
+    empty = [text for text, row in zip(texts, ids, strict=True) if not row]
+    if empty:
+        raise UserInputError(
+            f"{len(empty)} texts have no tokens, the first is {empty[0]!r}; remove or mend them"
+        )
+    return ids
+
+
+def _n_special_behind(loaded: LoadedModel) -> int:
+    probe = loaded.tokenizer("a", return_special_tokens_mask=True)
+    flags = cast(list[int], probe["special_tokens_mask"])
+    return next((i for i, special in enumerate(reversed(flags)) if not special), 0)
+
+
+def check_lengths(
+    loaded: LoadedModel, lengths: Sequence[int], names: Sequence[str], new_tokens: int = 0
+) -> None:
+    """Check that sequences, with ``new_tokens`` to come, fit the model's positions.
+
+    Raises:
+        UserInputError: counts and names those that do not; nothing is ever cut silently.
+    """
+    limit = loaded.max_positions
+    if limit is None:
+        return
+    long = [(n, name) for n, name in zip(lengths, names, strict=True) if n + new_tokens > limit]
+    if not long:
+        return
+    shown = "; ".join(f"{name[:60]!r} ({n} tokens)" for n, name in long[:N_NAMED])
+    room = f" with {new_tokens} new tokens" if new_tokens else ""
+    raise UserInputError(
+        f"{len(long)} of {len(lengths)} texts{room} are longer than the model's {limit} positions: "
+        f"{shown}; shorten them or remove them"
+    )
+
+
+def pack(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Sort sequences by length and cut them into batches.
+
+    Args:
+        lengths: of the sequences, in tokens.
+        batch_tokens: most tokens of a batch, padding included; a longer sequence is a batch alone.
+
+    Returns:
+        Indices into ``lengths``, batch by batch, each index once.
+    """
+    batches: list[list[int]] = []
+    current: list[int] = []
+    n_real = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        padded = lengths[index] * (len(current) + 1)
+        wasted = padded - n_real - lengths[index]
+        wasteful = n_real >= MIN_BATCH_TOKENS and wasted > MAX_WASTE * padded
+        if current and (padded > batch_tokens or wasteful):
+            batches.append(current)
+            current, n_real = [], 0
+        current.append(index)
+        n_real += lengths[index]
+    return [*batches, current] if current else batches
+
+
+def pad(
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], side: Literal["left", "right"]
+) -> PaddedBatch:
+    """Fill rows of token ids up to the longest, on the side asked for, whatever the tokenizer's."""
+    width = max(len(row) for row in rows)
+    fill = loaded.pad_token_id
+    if side == "right":
+        filled = [[*row, *[fill] * (width - len(row))] for row in rows]
+    else:
+        filled = [[*[fill] * (width - len(row)), *row] for row in rows]
+    lengths = torch.tensor([len(row) for row in rows])[:, None]
+    place = torch.arange(width)[None, :]
+    mask = place < lengths if side == "right" else place >= width - lengths
+    return PaddedBatch(torch.tensor(filled).to(loaded.device), mask.to(loaded.device))

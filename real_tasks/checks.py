@@ -1,0 +1,151 @@
+"""What can be wrong with an experiment, looked at before any expensive work."""
+
+from collections import Counter
+
+from pydantic import ValidationError
+
+from real_tasks.behaviours import BEHAVIOURS
+from real_tasks.config import ExperimentConfig, PlugIn
+from real_tasks.errors import UserInputError
+from real_tasks.evaluation.judges import JUDGES
+from real_tasks.localizers import LOCALIZERS
+from real_tasks.methods import methods_of
+from real_tasks.organism import EMBEDDED_MODELS
+from real_tasks.registry import Registry
+from real_tasks.splits import split
+from real_tasks.types import BehaviourData, ModelShape, Question
+
+
+def resolved(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the configuration with the parameters of its plug-ins checked and made complete.
+
+    Raises:
+        UserInputError: an unknown plug-in, method or judge, or a parameter that does not fit.
+    """
+    model = config.model
+    if model.path in EMBEDDED_MODELS:
+        plug_in = PlugIn(name=model.path, params=model.params)
+        complete = _complete(EMBEDDED_MODELS, plug_in, "model")
+        model = model.model_copy(update={"params": complete.params})
+    elif model.params:
+        raise UserInputError(
+            f"model.params is {model.params}, but {model.path!r} is not an embedded model "
+            f"({', '.join(EMBEDDED_MODELS)}), and only those have parameters; remove them"
+        )
+    config = config.model_copy(
+        update={
+            "model": model,
+            "behaviour": _complete(BEHAVIOURS, config.behaviour, "behaviour"),
+            "localizer": _complete(LOCALIZERS, config.localizer, "localizer"),
+            "baselines": tuple(
+                _complete(LOCALIZERS, baseline, f"baselines.{place}")
+                for place, baseline in enumerate(config.baselines)
+            ),
+        }
+    )
+    names = [localizer.name for localizer in (config.localizer, *config.baselines)]
+    _unique("localizer", names)
+    _unique("method", config.methods)
+    methods_of(config)
+    JUDGES[config.evaluation.judge]
+    return config
+
+
+def check_behaviour(data: BehaviourData, config: ExperimentConfig) -> None:
+    """Check that questions, answers and labels can be split, scored and evaluated.
+
+    Raises:
+        UserInputError: the first thing found wrong, and how to mend it.
+    """
+    _unique("question id", [question.question_id for question in data.questions])
+    _unique("question", [" ".join(question.text.split()) for question in data.questions])
+    for question in data.questions:
+        _check_question(question)
+    n_questions, n_folds = len(data.questions), config.data.n_folds
+    least = 4 * n_folds
+    if n_questions < least:
+        raise UserInputError(
+            f"the behaviour {data.name!r} has {n_questions} questions, but {n_folds} folds with "
+            f"training and validation parts need at least {least}; add questions or lower "
+            "data.n_folds"
+        )
+    if not data.neutral_texts:
+        raise UserInputError(
+            f"the behaviour {data.name!r} brings no neutral text to measure side effects on"
+        )
+    for fold in range(n_folds):
+        parts = split(n_questions, fold, config.data)
+        for localizer in (config.localizer, *config.baselines):
+            params = LOCALIZERS[localizer.name].Params.model_validate(localizer.params)
+            inner = getattr(params, "cross_folds", 2)
+            if len(parts.train) < inner:
+                raise UserInputError(
+                    f"{len(parts.train)} training questions cannot be cut into {inner} parts; "
+                    f"lower {localizer.name}'s cross_folds or add questions"
+                )
+
+
+def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:
+    """Check that K and the localizers' parameters fit the model's shape.
+
+    Raises:
+        UserInputError: K exceeds the number of modules, or a localizer does not fit their width.
+    """
+    n_modules = shape.n_layers * shape.n_heads
+    too_large = [k for k in config.evaluation.top_k if k > n_modules]
+    if too_large:
+        raise UserInputError(
+            f"evaluation.top_k holds {too_large[0]}, but {config.model.path!r} has {n_modules} heads "
+            f"({shape.n_layers} layers x {shape.n_heads}); choose at most {n_modules}"
+        )
+    for localizer in (config.localizer, *config.baselines):
+        entry = LOCALIZERS[localizer.name]
+        entry(entry.Params.model_validate(localizer.params)).check(shape.head_dim)
+
+
+def _check_question(question: Question) -> None:
+    where = f"question {question.question_id!r} ({question.text})"
+    labels = {answer.label for answer in question.answers}
+    if labels != {0, 1}:
+        raise UserInputError(
+            f"{where} has answers with the labels {sorted(labels)} only; "
+            "it needs at least one aligned (1) and one violating (0)"
+        )
+    if sum(answer.is_best for answer in question.answers if answer.label == 1) != 1:
+        raise UserInputError(f"{where} needs exactly one best answer, among the aligned ones")
+    texts = [" ".join(answer.text.split()) for answer in question.answers]
+    for answer in question.answers:
+        same = [other for other in question.answers if other.text == answer.text]
+        if len({other.label for other in same}) > 1:
+            raise UserInputError(
+                f"{where} has the answer {answer.text!r} as aligned and as violating; "
+                "keep one of them"
+            )
+    _unique(f"answer of {where}", texts)
+    _unique(f"answer id of {where}", [answer.answer_id for answer in question.answers])
+
+
+def _complete(registry: Registry, plug_in: PlugIn, where: str) -> PlugIn:  # type: ignore[type-arg]
+    params_type = registry[plug_in.name].Params
+    try:
+        params = params_type.model_validate(plug_in.params)
+    except ValidationError as error:
+        raise UserInputError(explained(error, f"{where}.params")) from error
+    return plug_in.model_copy(update={"params": params.model_dump(mode="json")})
+
+
+def explained(error: ValidationError, where: str = "") -> str:
+    """Return a validation error as lines of ``dotted.path: what is wrong (found ...)``."""
+    lines = []
+    for fault in error.errors():
+        path = ".".join(str(part) for part in ([where] if where else []) + list(fault["loc"]))
+        found = "" if fault["type"] == "missing" else f" (found {fault['input']!r})"
+        message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
+        lines.append(f"{path}: {message}{found}")
+    return "\n".join(lines)
+
+
+def _unique(what: str, values: list[str] | tuple[str, ...]) -> None:
+    value, count = Counter(values).most_common(1)[0] if values else ("", 0)
+    if count > 1:
+        raise UserInputError(f"{what} {value!r} appears {count} times; each must be there once")

@@ -1,0 +1,1 @@
+"""Evaluation of a steered model: multiple choice, generation with judges, side effects."""

@@ -1,0 +1,144 @@
+"""Side effects of steering on neutral text: cross-entropy, and KL(original || steered)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from real_tasks.batching import check_lengths, encode, pack, pad
+from real_tasks.errors import UserInputError
+from real_tasks.evaluation.logits import chunks_of, next_token_log_probs
+from real_tasks.interventions import Intervention, applied
+from real_tasks.models import LoadedModel
+
+CACHE_BYTES = 2**28
+"""Size up to which the original model's log-probabilities are kept, by default."""
+
+
+class SideEffects(NamedTuple):
+    """Means over all predicted tokens of the neutral texts, in nats per token.
+
+    Attributes:
+        cross_entropy: of the steered model.
+        kl: KL(original || steered) of the next-token distributions.
+    """
+
+    cross_entropy: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class NeutralBatch:
+    """Texts filled up on the right, and every position that predicts a token; on the device.
+
+    Attributes:
+        reads: flat index, row after row, of the positions that predict a token.
+        targets: the tokens that come next there.
+        prompt_lengths: 1 for every text.
+    """
+
+    input_ids: Int[Tensor, "row position"]
+    mask: Bool[Tensor, "row position"]
+    prompt_lengths: Int[Tensor, "row"]
+    reads: Int[Tensor, "token"]
+    targets: Int[Tensor, "token"]
+
+
+@dataclass(frozen=True)
+class EncodedNeutral:
+    """Neutral texts encoded once, to be measured under many interventions.
+
+    Attributes:
+        original: the unsteered model's log-probabilities by batch, None where they are too large to
+            keep and are computed again each time.
+        n_tokens: tokens predicted.
+    """
+
+    batches: tuple[NeutralBatch, ...]
+    original: tuple[Float[Tensor, "token vocab"], ...] | None
+    n_tokens: int
+
+
+@torch.inference_mode()
+def encode_neutral(
+    loaded: LoadedModel, texts: Sequence[str], batch_tokens: int, cache_bytes: int = CACHE_BYTES
+) -> EncodedNeutral:
+    """Encode neutral texts, and run the unsteered model over them where that can be kept.
+
+    Args:
+        loaded: the model, unsteered.
+        texts: without the behaviour.
+        batch_tokens: most tokens of a batch, padding included.
+        cache_bytes: size up to which the unsteered model's log-probabilities are kept.
+
+    Raises:
+        UserInputError: no text has two tokens, or texts longer than the model's positions.
+    """
+    encoded = encode(loaded, texts)
+    check_lengths(loaded, [len(row) for row in encoded], texts)
+    rows = [row for row in encoded if len(row) > 1]
+    if not rows:
+        raise UserInputError(
+            f"none of the {len(texts)} neutral texts has a token to predict; give at least one "
+            "text of two tokens"
+        )
+    packed = pack([len(row) for row in rows], batch_tokens)
+    batches = tuple(_batch(loaded, [rows[i] for i in indices]) for indices in packed)
+    n_tokens = sum(len(batch.targets) for batch in batches)
+    n_vocab = loaded.lm_head.get_parameter("weight").shape[0]
+    original = None
+    if 4 * n_tokens * n_vocab <= cache_bytes:
+        original = tuple(next_token_log_probs(loaded, _hidden(loaded, b, None)) for b in batches)
+    return EncodedNeutral(batches, original, n_tokens)
+
+
+def _batch(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> NeutralBatch:
+    padded = pad(loaded, rows, "right")
+    predicts = padded.mask.clone()
+    predicts[:, :-1] &= padded.mask[:, 1:]
+    predicts[:, -1] = False
+    reads = predicts.flatten().nonzero().flatten()
+    targets = padded.input_ids.flatten()[reads + 1]
+    ones = torch.ones(len(rows), dtype=torch.long, device=loaded.device)
+    return NeutralBatch(padded.input_ids, padded.mask, ones, reads, targets)
+
+
+def _hidden(
+    loaded: LoadedModel, batch: NeutralBatch, intervention: Intervention | None
+) -> Float[Tensor, "token d_model"]:
+    with applied(loaded, intervention, batch.prompt_lengths):
+        states: Tensor = loaded.decoder(
+            input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False
+        ).last_hidden_state
+    return states.flatten(0, 1)[batch.reads]
+
+
+@torch.inference_mode()
+def side_effects(
+    loaded: LoadedModel, encoded: EncodedNeutral, intervention: Intervention | None
+) -> SideEffects:
+    """Measure what an intervention does to neutral text, the true previous tokens given.
+
+    The first token of a text (its beginning-of-sequence token, where the tokenizer has one) counts
+    as the prompt and all that follows as generated: scope ``generated`` steers from the second
+    position on, scope ``last`` from the first on, like ``all``.
+    """
+    cross_entropy = torch.zeros((), dtype=torch.float64, device=loaded.device)
+    kl = torch.zeros_like(cross_entropy)
+    for number, batch in enumerate(encoded.batches):
+        steered = _hidden(loaded, batch, intervention)
+        unsteered = None if encoded.original else _hidden(loaded, batch, None)
+        for chunk in chunks_of(loaded, len(batch.targets)):
+            log_q = next_token_log_probs(loaded, steered[chunk])
+            if encoded.original:
+                log_p = encoded.original[number][chunk]
+            else:
+                assert unsteered is not None
+                log_p = next_token_log_probs(loaded, unsteered[chunk])
+            cross_entropy += functional.nll_loss(log_q, batch.targets[chunk], reduction="sum")
+            kl += functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
+    return SideEffects(float(cross_entropy) / encoded.n_tokens, float(kl) / encoded.n_tokens)

@@ -1,0 +1,96 @@
+"""REAL: a module is as relevant as its discrete codes tell aligned answers from violating ones.
+
+One way through the files: `plan` (who trains on what) -> `fitting` (`vqae` with `codebook` and
+`contrastive`, then `prior`; `parameters` and `seeding` below them) -> `score`. `chunks` runs it.
+Source: arXiv 2506.08359.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+
+from real_tasks.errors import UserInputError
+from real_tasks.localizers import LOCALIZERS
+from real_tasks.localizers.checks import check_labels, check_values
+from real_tasks.localizers.real import params as parameters
+from real_tasks.localizers.real.chunks import chunks_of_modules, map_chunks
+from real_tasks.localizers.real.fitting import ShardFit, ShardProgram, bytes_per_module
+from real_tasks.localizers.real.plan import FitPlan, cross_fit_plan, release_plan
+from real_tasks.localizers.real.score import evidence, module_scores
+from real_tasks.types import LocalizerInput, LocalizerResult
+
+
+@LOCALIZERS.register("real")
+class RealLocalizer:
+    """VQ-AE, two priors over its codes, and the ROC-AUC of their log-likelihood ratio.
+
+    The result's protocol is `cross_fit` or `release`; its evidence is listed at `score.evidence`.
+    """
+
+    Params: ClassVar[type[parameters.Params]] = parameters.Params
+    PUBLISHED: ClassVar[parameters.Params] = parameters.PUBLISHED
+    weighting: ClassVar[Literal["score", "equal"]] = "score"
+
+    def __init__(self, params: parameters.Params) -> None:
+        """Keep the parameters."""
+        self.params = params
+
+    def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:
+        """Score every module of the shard; see `Localizer.localize`.
+
+        Raises:
+            UserInputError: NaN or infinity among the values, one label only, too few questions or
+                answers, or a latent width that `units` does not divide.
+        """
+        self._check(data)
+        if self.params.protocol == "release":
+            plan = release_plan(data, seed)
+        else:
+            plan = cross_fit_plan(data, self.params.cross_folds, seed)
+        self._check_codebook(plan)
+        fit = fit_shard(data, plan, self.params, seed)
+        scores = module_scores(data, plan, fit, self.params, seed)
+        return LocalizerResult(self.params.protocol, scores, evidence(data, plan, fit, self.params))
+
+    def _check(self, data: LocalizerInput) -> None:
+        check_values(data)
+        check_labels(data, "training", data.train)
+        d, units = data.values.shape[2], self.params.units
+        if d % 2 or (d // 2) % units:
+            fitting = [n for n in range(1, d // 2 + 1) if d % 2 == 0 and (d // 2) % n == 0]
+            raise UserInputError(
+                f"units={units} does not divide the latent width {d // 2} of modules of width {d}; "
+                + (f"set units to one of {fitting}" if fitting else "the width must be even")
+            )
+
+    def _check_codebook(self, plan: FitPlan) -> None:
+        groups = min(len(samples) for samples in plan.autoencoder) * self.params.units
+        if groups < self.params.codebook_size:
+            raise UserInputError(
+                f"codebook_size={self.params.codebook_size} exceeds the {groups} code vectors of a "
+                f"fit's training answers; set it to at most {groups} or give more questions"
+            )
+
+
+@torch.no_grad()
+def fit_shard(
+    data: LocalizerInput, plan: FitPlan, params: parameters.Params, seed: int
+) -> ShardFit:
+    """Fit all modules of the shard, by chunks, and put the chunks together again."""
+
+    def run(chunk: range) -> ShardFit:
+        part = slice(chunk.start, chunk.stop)
+        with torch.no_grad():  # A thread of its own does not inherit it.
+            program = ShardProgram(data.values[part], data.modules[part], plan, params, seed)
+            return program.run(data.labels)
+
+    device = data.values.device
+    size = bytes_per_module(data.values.shape[2], plan, params)
+    fits = map_chunks(run, chunks_of_modules(len(data.modules), size, device), device)
+    return ShardFit(
+        scores=torch.cat([fit.scores for fit in fits], dim=1),
+        reconstruction=torch.cat([fit.reconstruction for fit in fits], dim=1),
+        codes=torch.cat([fit.codes for fit in fits], dim=1),
+        latents=torch.cat([fit.latents for fit in fits]),
+        collapsed=torch.cat([fit.collapsed for fit in fits], dim=1),
+    )

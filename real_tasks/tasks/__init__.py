@@ -1,0 +1,1 @@
+"""Thin Prefect tasks: read by reference, call one pure function, write, return a reference."""

@@ -1,0 +1,174 @@
+"""The task factory: the one place that says when a result may be used again.
+
+A stage's key hashes its kind, the code that it runs, and its inputs, artifacts by the digest of their
+content. `execution` says where it runs and is no part of the key.
+"""
+
+import importlib
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from prefect import Task
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.futures import PrefectFuture
+
+from real_tasks.config import ExecutionConfig
+from real_tasks.errors import UserInputError
+from real_tasks.tasks.code_version import code_version
+from storage.artifacts import CACHE_RECORD, ArtifactRef, ArtifactStore, sha256_of
+from storage.errors import StorageError
+from storage.paths import Home
+
+UNKEYED = "execution"
+Inputs = Mapping[str, Any]
+
+
+@lru_cache
+def _store_of(home: Home) -> ArtifactStore:
+    return ArtifactStore(home)
+
+
+def store() -> ArtifactStore:
+    """Return the artifact store of the current home."""
+    return _store_of(Home.current())
+
+
+class Stage:
+    """A cached Prefect task that fills an artifact.
+
+    The wrapped function takes ``out``, an empty folder, and its inputs by name; it returns facts for
+    the manifest. Calling or submitting the stage gives the artifact's reference.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        function: Callable[..., dict[str, Any]],
+        plugin_modules: Callable[[Inputs], list[str]],
+    ) -> None:
+        """Wrap ``function``; ``plugin_modules`` names the modules that its inputs choose."""
+        self.kind = kind
+        self._function = function
+        self._plugin_modules = plugin_modules
+        self._task: Task[..., ArtifactRef] = Task(
+            fn=self._body(),
+            name=kind,
+            description=inspect.getdoc(function),
+            cache_policy=_ArtifactPolicy(stage=self),
+            persist_result=True,
+            result_serializer="json",
+            retry_condition_fn=_worth_retrying,
+            retry_delay_seconds=1,
+        )
+
+    def key(self, inputs: Inputs) -> str:
+        """Return the content hash of everything that the result depends on."""
+        modules = [*_imported_modules(self._function), *self._plugin_modules(inputs)]
+        return sha256_of(
+            {
+                "kind": self.kind,
+                "stage": inspect.getsource(self._function),
+                "code": code_version(*modules),
+                "inputs": {name: value for name, value in inputs.items() if name != UNKEYED},
+            }
+        )
+
+    def submit(self, name: str, **inputs: Any) -> PrefectFuture[ArtifactRef]:
+        """Submit the stage to the flow's task runner, as a task run called ``name``."""
+        return self._configured(name, inputs).submit(**inputs)
+
+    def __call__(self, **inputs: Any) -> ArtifactRef:
+        """Run the stage here and return its artifact."""
+        return self._configured(self.kind, inputs)(**inputs)
+
+    def _configured(self, name: str, inputs: Inputs) -> Task[..., ArtifactRef]:
+        execution = inputs.get(UNKEYED) or ExecutionConfig()
+        return self._task.with_options(
+            task_run_name=name,
+            retries=execution.retries,
+            result_storage=Home.current().artifacts,
+        )
+
+    def _body(self) -> Callable[..., ArtifactRef]:
+        def body(**inputs: Any) -> ArtifactRef:
+            key = self.key(inputs)  # a key that fails in the cache policy would only be logged
+            recorded = {name: _readable(value) for name, value in inputs.items()}
+
+            def write(folder: Path) -> dict[str, Any]:
+                start = time.perf_counter()
+                facts = self._function(folder, **inputs)
+                return {"seconds": round(time.perf_counter() - start, 3), **facts}
+
+            return store().make(self.kind, key, write, recorded)
+
+        parameters = list(inspect.signature(self._function).parameters.values())[1:]
+        body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        body.__name__ = self._function.__name__
+        body.__doc__ = self._function.__doc__
+        return body
+
+
+def stage(
+    kind: str, plugin_modules: Callable[[Inputs], list[str]] = lambda _: []
+) -> Callable[[Callable[..., dict[str, Any]]], Stage]:
+    """Make a function that fills a folder a cached task; see `Stage`."""
+    return lambda function: Stage(kind, function, plugin_modules)
+
+
+@dataclass
+class _ArtifactPolicy(CachePolicy):
+    """Keys the cache record into the artifact's own folder."""
+
+    stage: Stage | None = None
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,  # noqa: ARG002
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> str | None:
+        assert self.stage is not None
+        key = self.stage.key(inputs)
+        store().heal(self.stage.kind, key)
+        return f"{self.stage.kind}/{key}/{CACHE_RECORD}"
+
+
+def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
+    """Wrong input stays wrong; a full disk or a lost device may have recovered."""
+    try:
+        state.result()
+    except (UserInputError, StorageError, AssertionError, TypeError):
+        return False
+    except Exception:
+        return True
+    return False
+
+
+def _readable(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, list | tuple):
+        return [_readable(item) for item in value]
+    return value
+
+
+def _imported_modules(function: Callable[..., Any]) -> list[str]:
+    """The pure modules whose names the stage's function uses."""
+    module = importlib.import_module(function.__module__)
+    names = set(function.__code__.co_names)
+    for inner in function.__code__.co_consts:
+        names |= set(getattr(inner, "co_names", ()))
+    used = (getattr(module, name) for name in names if hasattr(module, name))
+    owners = {getattr(thing, "__module__", None) or getattr(thing, "__name__", "") for thing in used}
+    return sorted(owner for owner in owners if _is_pure(owner))
+
+
+def _is_pure(module: str) -> bool:
+    return module.startswith("real_tasks.") and not module.startswith("real_tasks.tasks")

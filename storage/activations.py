@@ -1,0 +1,245 @@
+"""Head activations as Parquet: a folder a layer, a file a shard of samples, a column a head.
+
+``layer=LL/shard-NNNN.parquet`` holds the columns of ``schemas.ACTIVATIONS`` and then ``head_00``,
+``head_01``, ... A head is read without the others; the sample order is that of the shards.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import StorageError
+from storage.parquet import publish
+from storage.rows import Row, conform
+from storage.schemas import ACTIVATIONS
+
+StoredType = Literal["float16", "float32"]
+FloatArray = npt.NDArray[np.floating]
+
+SHARD_PATTERN = "layer=*/shard-*.parquet"
+
+_KEYS = ACTIVATIONS.schema.names
+_ARROW_TYPES = {"float16": pa.float16(), "float32": pa.float32()}
+
+
+class NonFiniteActivationsError(StorageError):
+    """An activation is NaN or infinite, or too large for the stored type."""
+
+
+class DamagedActivationsError(StorageError):
+    """Activation files are missing, unreadable, or do not fit together."""
+
+
+def head_column(head: int) -> str:
+    """Return the name of a head's column."""
+    return f"head_{head:02d}"
+
+
+def write_shard(
+    folder: Path,
+    shard_index: int,
+    rows: Sequence[Row],
+    values: FloatArray,
+    dtype: StoredType = "float16",
+) -> list[Path]:
+    """Write one shard of samples, a file for each layer.
+
+    Args:
+        folder: the folder that gets ``layer=LL/shard-NNNN.parquet``.
+        shard_index: place of the shard in the order of samples, from 0.
+        rows: for each sample its model, behaviour, question_id, answer_id and label.
+        values: activations ``[sample, layer, head, d_head]``, layers and heads from 0 on.
+        dtype: the stored type of the activations.
+
+    Returns:
+        The files, in the order of layers.
+
+    Raises:
+        NonFiniteActivationsError: a value is NaN or infinite, or too large for ``dtype``.
+        SchemaError: the rows do not fit the schema.
+        ValueError: the shapes do not fit.
+    """
+    if values.ndim != 4 or len(rows) != len(values):
+        raise ValueError(
+            f"activations have shape {list(values.shape)} for {len(rows)} samples; "
+            "expected [sample, layer, head, d_head]"
+        )
+    keys = conform(ACTIVATIONS, rows)
+    # Every layer is converted before the first is written: a bad value leaves no part of a shard.
+    layers = [_stored(values[:, layer], dtype, layer, rows) for layer in range(values.shape[1])]
+    return [
+        _write_layer(
+            folder / f"layer={layer:02d}" / f"shard-{shard_index:04d}.parquet", keys, array
+        )
+        for layer, array in enumerate(layers)
+    ]
+
+
+def _stored(values: FloatArray, dtype: StoredType, layer: int, rows: Sequence[Row]) -> FloatArray:
+    """Return one layer as contiguous ``[head, sample, d_head]`` of the stored type, all finite."""
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(values.astype(dtype).transpose(1, 0, 2))
+    finite = np.isfinite(stored)
+    if not finite.all():
+        head, sample, dimension = (int(index) for index in np.argwhere(~finite)[0])
+        row = rows[sample]
+        raise NonFiniteActivationsError(
+            f"layer {layer}, head {head}, sample {sample} (question {row['question_id']!r}, answer "
+            f"{row['answer_id']!r}), dimension {dimension}: found "
+            f"{float(values[sample, head, dimension])}, expected a finite number of at most "
+            f"{float(np.finfo(dtype).max):g} in size; {_remedy(dtype)}"
+        )
+    return stored
+
+
+def _remedy(dtype: StoredType) -> str:
+    if dtype == "float16":
+        return (
+            "if it is finite, store float32 (extraction.dtype); if not, check the model's weights"
+        )
+    return "check the model's weights, or load it with another dtype"
+
+
+def _write_layer(path: Path, keys: pa.Table, values: FloatArray) -> Path:
+    heads, _, d_head = values.shape
+    # A non-null list of non-null elements spares readers the validity levels.
+    element = pa.field("element", _ARROW_TYPES[values.dtype.name], nullable=False)
+    columns = list(keys.columns)
+    fields = list(keys.schema)
+    for head in range(heads):
+        fields.append(pa.field(head_column(head), pa.list_(element, d_head), nullable=False))
+        flat = pa.array(values[head].reshape(-1))
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=fields[-1].type))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    publish(
+        pa.Table.from_arrays(columns, schema=pa.schema(fields)),
+        path,
+        durable=False,  # the artifact's checksums tell when a file did not reach the disk
+        # Activations neither repeat nor compress, and ranges of them prune nothing.
+        use_dictionary=["model", "behaviour", "question_id"],
+        write_statistics=_KEYS,
+        compression="none",
+    )
+    return path
+
+
+def read_layer(
+    folders: Sequence[Path], layer: int, heads: Sequence[int] | None = None
+) -> npt.NDArray[np.float32]:
+    """Read the activations of one layer.
+
+    Args:
+        folders: folders of ``write_shard``, in the order of samples.
+        layer: the layer, from 0.
+        heads: the heads to read, in this order; None for all.
+
+    Returns:
+        ``[sample, head, d_head]``, float32; a head's samples lie together in memory.
+
+    Raises:
+        DamagedActivationsError: a file is missing or unreadable, or lacks a head, or the shards'
+            heads differ in number or size.
+    """
+    files = [_open(path) for folder in folders for path in _shards(folder, layer)]
+    _check_alike(files)
+    wanted = list(range(_count_heads(files[0]))) if heads is None else list(heads)
+    d_head = _head_width(files[0], wanted[0]) if wanted else 0
+    samples = sum(file.metadata.num_rows for _, file in files)
+    out = np.empty((len(wanted), samples, d_head), np.float32)
+    start = 0
+    for path, file in files:
+        stop = start + file.metadata.num_rows
+        _read_heads(path, file, wanted, out[:, start:stop])
+        start = stop
+    return out.transpose(1, 0, 2)
+
+
+def read_samples(folders: Sequence[Path], layer: int = 0) -> pa.Table:
+    """Read which sample each row of ``read_layer`` is: the columns of ``schemas.ACTIVATIONS``.
+
+    Raises:
+        DamagedActivationsError: a file is missing or unreadable.
+    """
+    files = [_open(path) for folder in folders for path in _shards(folder, layer)]
+    return pa.concat_tables([_read(path, file, _KEYS) for path, file in files])
+
+
+_OpenFile = tuple[Path, pq.ParquetFile]
+
+
+def _shards(folder: Path, layer: int) -> list[Path]:
+    paths = sorted((folder / f"layer={layer:02d}").glob("shard-*.parquet"))
+    expected = [f"shard-{index:04d}.parquet" for index in range(len(paths))]
+    if not paths or [path.name for path in paths] != expected:
+        found = ", ".join(path.name for path in paths) or "none"
+        raise DamagedActivationsError(
+            f"{folder}, layer {layer}: found shards {found}; expected shard-0000.parquet and on, "
+            "without a gap; remove the artifact and run again to extract anew"
+        )
+    return paths
+
+
+def _open(path: Path) -> _OpenFile:
+    try:
+        return path, pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _check_alike(files: list[_OpenFile]) -> None:
+    expected = _count_heads(files[0])
+    for file in files:
+        if _count_heads(file) != expected:
+            raise DamagedActivationsError(
+                f"{file[0]} has {_count_heads(file)} heads, expected {expected} as in the first "
+                "shard; remove the artifact and run again to extract anew"
+            )
+
+
+def _read(path: Path, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
+    missing = set(columns) - set(file.schema_arrow.names)
+    if missing:
+        raise DamagedActivationsError(
+            f"{path} has no column {', '.join(sorted(missing))}; "
+            f"it has {_count_heads((path, file))} heads, from 0"
+        )
+    try:
+        return file.read(columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_heads(path: Path, file: pq.ParquetFile, heads: list[int], out: FloatArray) -> None:
+    table = _read(path, file, [head_column(head) for head in heads])
+    for index, head in enumerate(heads):
+        start = 0
+        for chunk in table[head_column(head)].chunks:
+            values = chunk.flatten().to_numpy(zero_copy_only=True)
+            if values.size != len(chunk) * out.shape[2]:
+                raise DamagedActivationsError(
+                    f"{path}, head {head}: found {chunk.type.list_size} dimensions, expected "
+                    f"{out.shape[2]} as in the first shard; remove the artifact and run again"
+                )
+            out[index, start : start + len(chunk)] = values.reshape(len(chunk), -1)
+            start += len(chunk)
+
+
+def _count_heads(file: _OpenFile) -> int:
+    return len(file[1].schema_arrow.names) - len(_KEYS)
+
+
+def _head_width(file: _OpenFile, head: int) -> int:
+    schema = file[1].schema_arrow
+    name = head_column(head)
+    return int(schema.field(name).type.list_size) if name in schema.names else 0
+
+
+def _damaged(path: Path, error: Exception) -> DamagedActivationsError:
+    return DamagedActivationsError(
+        f"{path} is damaged ({error}); remove the artifact and run again to extract anew"
+    )

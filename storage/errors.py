@@ -1,0 +1,9 @@
+"""Errors of the store that a user can mend."""
+
+
+class StorageError(ValueError):
+    """The store cannot do what was asked; the message says what was found and how to mend it."""
+
+
+class DamagedArtifactError(StorageError):
+    """An artifact's files do not match its manifest."""

@@ -1,0 +1,222 @@
+"""The MLflow record: a parent run an experiment, a child run a method, in a database of the home.
+
+MLflow's active run belongs to one thread, so that every call here names its run. MLflow takes
+seconds to import, so that it is imported when it is first needed.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage.errors import StorageError
+from storage.paths import Home
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+
+Scalar = str | int | float | bool | None
+MetricValues = float | Sequence[tuple[int, float]]
+"""One value, or a curve: pairs of (step, value)."""
+
+GIT_COMMIT_TAG = "mlflow.source.git.commit"
+"""The tag in which MLflow shows a run's commit."""
+
+# MLflow takes 1,000 entries and 100 parameters in one call, and 6,000 characters in a parameter.
+_METRICS_PER_CALL = 900
+_PARAMS_PER_CALL = 100
+_PARAM_LENGTH = 6000
+
+_STATES = {
+    "running": "RUNNING",
+    "completed": "FINISHED",
+    "failed": "FAILED",
+    "crashed": "KILLED",
+}
+
+
+class TrackingError(StorageError):
+    """The MLflow record cannot be written as asked."""
+
+
+class Tracker:
+    """Writes to the MLflow database of one home; safe under threads and processes of a machine."""
+
+    def __init__(self, home: Home) -> None:
+        """Use the database and the artifact folder of ``home``; nothing is created yet."""
+        self._home = home
+        self._database = home.mlflow / "mlflow.db"
+
+    def initialise(self) -> None:
+        """Make the database where there is none: seconds, so that it may go on in the background.
+
+        Every other method does so too; with this one it is done before tasks write from several
+        threads.
+
+        Raises:
+            mlflow.exceptions.MlflowException: the database is another version's; the message says
+                how to upgrade it.
+        """
+        self._client.search_experiments(max_results=1)
+
+    def start_run(
+        self,
+        experiment: str,
+        name: str,
+        params: Mapping[str, Scalar],
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Start a run and return its id.
+
+        Args:
+            experiment: name of the experiment, which is made where there is none.
+            name: name of the run.
+            params: parameters, flat. A text longer than MLflow takes is cut, and becomes whole an
+                artifact under ``params/``.
+            tags: tags; ``GIT_COMMIT_TAG`` names the commit of the code.
+        """
+        return self._create_run(self._experiment_id(experiment), name, params, tags or {})
+
+    def child_run(
+        self,
+        parent: str,
+        name: str,
+        params: Mapping[str, Scalar],
+        metrics: Mapping[str, MetricValues],
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Record a completed run under the run ``parent`` and return its id; see ``start_run``.
+
+        Artifacts may be added to it afterwards.
+        """
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+        experiment_id = self._client.get_run(parent).info.experiment_id
+        tags = {**(tags or {}), MLFLOW_PARENT_RUN_ID: parent}
+        run_id = self._create_run(experiment_id, name, params, tags)
+        self.log_metrics(run_id, metrics)
+        self.finish(run_id, "completed")
+        return run_id
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, MetricValues]) -> None:
+        """Add metrics to a run: for each one value, or pairs of (step, value)."""
+        entries = _metrics(metrics)
+        while chunk := list(islice(entries, _METRICS_PER_CALL)):
+            self._client.log_batch(run_id, metrics=chunk, synchronous=True)
+
+    def log_artifacts(self, run_id: str, paths: Iterable[Path], folder: str | None = None) -> None:
+        """Copy files, and folders with all that is in them, to a run's artifacts.
+
+        Args:
+            run_id: the run.
+            paths: files and folders; each keeps its name.
+            folder: where in the run's artifacts they go; None for the top.
+
+        Raises:
+            TrackingError: a path is not there.
+        """
+        for path in paths:
+            if not path.exists():
+                raise TrackingError(f"{path} is to be recorded in MLflow, but it is not there")
+            # A folder is copied as one by log_artifact too.
+            self._client.log_artifact(run_id, str(path), artifact_path=folder)
+
+    def log_figure(self, run_id: str, figure: "Figure", name: str) -> None:
+        """Save a figure as the run's artifact ``name``, as ``figures/scores.png``."""
+        self._client.log_figure(run_id, figure, name)
+
+    def finish(self, run_id: str, status: str = "completed") -> None:
+        """End a run: ``completed``, ``failed`` or ``crashed``.
+
+        Raises:
+            TrackingError: there is no such status.
+        """
+        if status not in _STATES:
+            raise TrackingError(f"unknown status {status!r}; expected one of {', '.join(_STATES)}")
+        self._client.set_terminated(run_id, _STATES[status])
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        with self._lock():
+            if not self._database.exists():
+                self._create_database()
+            return _mlflow_client(self._home.mlflow_uri)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self._home.mlflow.mkdir(parents=True, exist_ok=True)
+        with (self._home.mlflow / ".lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _create_database(self) -> None:
+        """Make the database elsewhere and move it: one that is killed half-way cannot be mended."""
+        for left in self._home.mlflow.glob(".new-*"):  # by a run that was killed here
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=self._home.mlflow, prefix=".new-") as folder:
+            made, copy = Path(folder) / "made.db", Path(folder) / "copy.db"
+            _mlflow_client(f"sqlite:///{made}")
+            with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+            copy.replace(self._database)
+
+    def _experiment_id(self, name: str) -> str:
+        client = self._client  # first: making it takes the same lock
+        with self._lock():
+            found = client.get_experiment_by_name(name)
+            if found is not None:
+                return str(found.experiment_id)
+            location = (self._home.mlflow / "artifacts").as_uri()
+            return str(client.create_experiment(name, artifact_location=location))
+
+    def _create_run(
+        self, experiment_id: str, name: str, params: Mapping[str, Scalar], tags: Mapping[str, str]
+    ) -> str:
+        run = self._client.create_run(experiment_id, tags=dict(tags), run_name=name)
+        run_id = str(run.info.run_id)
+        texts = {key: str(value) for key, value in params.items()}
+        entries = _params(texts)
+        while chunk := list(islice(entries, _PARAMS_PER_CALL)):
+            self._client.log_batch(run_id, params=chunk, synchronous=True)
+        for key, text in texts.items():
+            if len(text) > _PARAM_LENGTH:
+                self._client.log_text(run_id, text, f"params/{key}.txt")
+        return run_id
+
+
+def _mlflow_client(uri: str) -> "MlflowClient":
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for noisy in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _metrics(metrics: Mapping[str, MetricValues]) -> "Iterator[Metric]":
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    for name, values in metrics.items():
+        points = [(0, values)] if isinstance(values, float | int) else values
+        for step, value in points:
+            yield Metric(name, float(value), now, step)
+
+
+def _params(texts: Mapping[str, str]) -> "Iterator[Param]":
+    from mlflow.entities import Param
+
+    for key, text in texts.items():
+        cut = f"{text[: _PARAM_LENGTH - 1]}…" if len(text) > _PARAM_LENGTH else text
+        yield Param(key, cut)

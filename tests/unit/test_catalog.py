@@ -1,0 +1,414 @@
+import json
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from storage.activations import DamagedActivationsError, write_shard
+from storage.catalog import Catalog, QueryError
+from storage.parquet import DamagedTableError, write_table
+from storage.paths import Home
+from storage.schemas import TABLES
+
+VIEWS = [*TABLES, "activations"]
+
+
+def run(run_id: str, **changes: Any) -> dict[str, Any]:
+    row = {
+        "run_id": run_id,
+        "started_at": datetime(2026, 1, 2, 23, 30, tzinfo=UTC),
+        "finished_at": None,
+        "status": "completed",
+        "model": "m",
+        "behaviour": "b",
+        "seed": 42,
+        "config_digest": "d",
+        "git_commit": None,
+        "mlflow_run_id": None,
+    }
+    return row | changes
+
+
+def write_activations(
+    home: Home, key: str, values: np.ndarray[Any, Any], dtype: Any = "float16"
+) -> None:
+    folder = home.artifacts / "activations" / key
+    rows = [
+        {
+            "model": key,
+            "behaviour": "b",
+            "question_id": f"q{index // 2}",
+            "answer_id": f"a{index}",
+            "label": index % 2,
+        }
+        for index in range(len(values))
+    ]
+    half = len(values) // 2
+    write_shard(folder, 0, rows[:half], values[:half], dtype)
+    write_shard(folder, 1, rows[half:], values[half:], dtype)
+    (folder / "manifest.json").write_text("{}")
+
+
+def planted(count: int, layers: int, heads: int, width: int) -> np.ndarray[Any, Any]:
+    shape = (count, layers, heads, width)
+    values = np.random.default_rng(0).integers(-8, 8, shape) / 4  # exact in half precision
+    return values.astype(np.float32)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def filled(home: Home) -> Home:
+    write_table(home, "runs", "r1", [run("r1")])
+    write_table(home, "runs", "r2", [run("r2", status="failed", seed=7)])
+    return home
+
+
+def rows(home: Home, sql: str, **options: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = Catalog(home).query(sql, **options).to_pylist()
+    return found
+
+
+def test_a_query_runs_over_all_runs(filled: Home) -> None:
+    assert rows(filled, "SELECT run_id, status FROM runs ORDER BY run_id DESC") == [
+        {"run_id": "r2", "status": "failed"},
+        {"run_id": "r1", "status": "completed"},
+    ]
+
+
+def test_tables_join_and_names_ignore_case(filled: Home) -> None:
+    selected = {
+        "run_id": "r1",
+        "method": "real",
+        "fold": 0,
+        "seed": 1,
+        "module_kind": "head",
+        "layer": 2,
+        "head": 3,
+        "rank": 1,
+        "score": 0.8,
+        "strength": 1.0,
+    }
+    write_table(filled, "selected_modules", "r1", [selected])
+    sql = "SELECT head FROM RUNS JOIN Selected_Modules USING (run_id) WHERE status = 'completed'"
+    assert rows(filled, sql) == [{"head": 3}]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_is_empty_in_a_home_that_is_not_there(home: Home, view: str) -> None:
+    assert rows(home, f"SELECT count(*) AS n FROM {view}") == [{"n": 0}]
+    assert not home.root.exists()
+
+
+def test_all_views_are_listed(home: Home) -> None:
+    assert [row["name"] for row in rows(home, "SHOW TABLES")] == sorted(VIEWS)
+
+
+def test_a_table_named_by_an_expression_is_there_too(filled: Home) -> None:
+    assert len(rows(filled, "FROM query_table('ru' || 'ns')")) == 2
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH x AS (SELECT 1 AS n) SELECT n FROM x",
+        "FROM runs SELECT run_id",
+        "DESCRIBE runs",
+        "SUMMARIZE runs",
+        "EXPLAIN SELECT * FROM runs",
+        "PIVOT runs ON status USING count(*)",
+        "SELECT 1; -- and no more",
+    ],
+)
+def test_reading_statements_of_all_kinds_work(filled: Home, sql: str) -> None:
+    assert rows(filled, sql)
+
+
+def test_times_are_in_utc_and_date_functions_work(filled: Home) -> None:
+    sql = "SELECT started_at, date_trunc('day', started_at)::VARCHAR AS d FROM runs LIMIT 1"
+    found = rows(filled, sql)[0]
+    assert found["started_at"].isoformat() == "2026-01-02T23:30:00+00:00"
+    assert found["d"].startswith("2026-01-02")
+
+
+def test_the_description_has_the_types_that_the_engine_has(home: Home) -> None:
+    described: dict[str, dict[str, str]] = {}
+    for row in Catalog(home).describe().to_pylist():
+        assert row["description"]
+        described.setdefault(row["view"], {})[row["column"]] = row["type"]
+    assert list(described) == VIEWS
+    assert described["activations"].pop("head_NN") == "FLOAT[]"
+    for view in VIEWS:
+        engine = {row["column_name"]: row["column_type"] for row in rows(home, f"DESCRIBE {view}")}
+        assert engine == described[view]
+
+
+# Activations
+
+
+def test_activations_are_readable_with_the_layer_as_a_column(home: Home) -> None:
+    values = planted(6, layers=3, heads=2, width=4)
+    write_activations(home, "m", values)
+    found = rows(home, "SELECT * FROM activations ORDER BY layer, answer_id")
+    assert len(found) == 6 * 3
+    for index, row in enumerate(found):
+        layer, sample = divmod(index, 6)
+        assert (row["layer"], row["answer_id"], row["label"]) == (layer, f"a{sample}", sample % 2)
+        assert row["head_00"] == values[sample, layer, 0].tolist()
+        assert row["head_01"] == values[sample, layer, 1].tolist()
+        assert row["artifact"] == "m"
+
+
+def test_sql_on_activations_equals_numpy(home: Home) -> None:
+    values = planted(10, layers=2, heads=3, width=4)
+    write_activations(home, "m", values)
+    sql = """
+        SELECT label, avg(list_dot_product(head_02, head_02)) AS size
+        FROM activations WHERE layer = 1 GROUP BY label ORDER BY label
+    """
+    squares = (values[:, 1, 2] ** 2).sum(axis=-1)
+    found = [row["size"] for row in rows(home, sql)]
+    np.testing.assert_allclose(found, [squares[0::2].mean(), squares[1::2].mean()])
+
+
+def test_models_of_different_shapes_and_types_share_the_view(home: Home) -> None:
+    small, large = planted(4, 2, 2, 4), planted(4, 1, 12, 6)
+    write_activations(home, "small", small)
+    write_activations(home, "large", large, "float32")
+    sql = "SELECT head_00, head_11 FROM activations WHERE model = '{}' AND layer = 0 AND label = 0"
+    of_small, of_large = rows(home, sql.format("small")), rows(home, sql.format("large"))
+    assert [row["head_11"] for row in of_small] == [None, None]
+    assert [row["head_00"] for row in of_small] == small[[0, 2], 0, 0].tolist()
+    assert [row["head_11"] for row in of_large] == large[[0, 2], 0, 11].tolist()
+
+
+def test_head_columns_are_in_the_order_of_heads(home: Home) -> None:
+    write_activations(home, "m", planted(2, 1, 102, 1))
+    names = [row["column_name"] for row in rows(home, "DESCRIBE activations")]
+    assert names[6:-1] == [f"head_{head:02d}" for head in range(102)]
+
+
+def test_unpublished_activations_are_not_shown(home: Home) -> None:
+    write_activations(home, "m", planted(4, 1, 2, 2))
+    (home.artifacts / "activations" / "m" / "manifest.json").unlink()
+    assert rows(home, "SELECT count(*) AS n FROM activations") == [{"n": 0}]
+
+
+def test_only_the_layers_asked_for_are_read(home: Home) -> None:
+    write_activations(home, "m", planted(4, 2, 2, 2))
+    damaged = home.artifacts / "activations" / "m" / "layer=01" / "shard-0000.parquet"
+    damaged.write_bytes(b"no Parquet")
+    assert rows(home, "SELECT count(head_00) AS n FROM activations WHERE layer = 0") == [{"n": 4}]
+    with pytest.raises(QueryError, match="shard-0000"):
+        rows(home, "SELECT count(head_00) AS n FROM activations")
+
+
+def test_damaged_activations_are_named_but_do_not_stop_other_queries(filled: Home) -> None:
+    write_activations(filled, "m", planted(4, 1, 2, 2))
+    damaged = filled.artifacts / "activations" / "m" / "layer=00" / "shard-0000.parquet"
+    damaged.write_bytes(b"no Parquet")
+    assert len(rows(filled, "SELECT * FROM runs")) == 2
+    with pytest.raises(DamagedActivationsError, match=r"shard-0000\.parquet is damaged"):
+        rows(filled, "SELECT * FROM activations")
+
+
+# Safety
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "secret.csv").write_text("word\nswordfish\n")
+    (folder / "secret.json").write_text(json.dumps([{"word": "swordfish"}]))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    yield folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY runs TO '{outside}/out.csv'",
+        "WITH x AS (COPY runs TO '{outside}/out.csv') SELECT * FROM x",
+        "EXPLAIN ANALYZE COPY runs TO '{outside}/out.csv'",
+        "EXPLAIN ANALYZE WITH x AS (COPY runs TO '{outside}/out.csv') SELECT * FROM x",
+        "EXPORT DATABASE '{outside}/export'",
+        "IMPORT DATABASE '{outside}'",
+        "ATTACH '{outside}/other.db'",
+        "SELECT * FROM read_csv('{outside}/secret.csv')",
+        "SELECT * FROM read_json('{outside}/secret.json')",
+        "SELECT * FROM read_text('{outside}/secret.csv')",
+        "SELECT * FROM read_blob('{outside}/secret.csv')",
+        "SELECT * FROM sniff_csv('{outside}/secret.csv')",
+        "SELECT * FROM '{outside}/secret.csv'",
+        "SELECT * FROM '{outside}/secret.json'",
+        "SELECT * FROM glob('{outside}/*')",
+        "SELECT * FROM query('SELECT * FROM read_csv(''{outside}/secret.csv'')')",
+        "SELECT * FROM read_parquet('{tables}/runs/r1.parquet')",
+        "SELECT * FROM parquet_metadata('{tables}/runs/r1.parquet')",
+        "SELECT * FROM '{tables}/runs/*.parquet'",
+        "SELECT getenv('HOME')",
+        "SELECT * FROM duckdb_secrets()",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "LOAD '{outside}/extension'",
+        "SET enable_external_access = true",
+        "SET GLOBAL lock_configuration = false",
+        "RESET memory_limit",
+        "PRAGMA memory_limit = '100GB'",
+        "PRAGMA database_list",
+        "CALL enable_logging(storage = 'file', storage_config = {{'path': '{outside}/logs'}})",
+        "SELECT * FROM enable_logging('file')",
+        "SELECT 1; SELECT 2",
+        "SELECT 1; COPY runs TO '{outside}/out.csv'",
+        "CREATE TABLE t (n INTEGER)",
+        "INSERT INTO runs SELECT * FROM runs",
+        "UPDATE runs SET status = 'failed'",
+        "DELETE FROM runs",
+        "DROP TABLE runs",
+        "PREPARE p AS SELECT 1",
+        "BEGIN",
+        "CHECKPOINT",
+        "",
+        "-- nothing",
+    ],
+)
+def test_nothing_can_be_changed_and_nothing_outside_reached(
+    filled: Home, outside: Path, sql: str
+) -> None:
+    with pytest.raises(QueryError) as caught:
+        rows(filled, sql.format(outside=outside, tables=filled.tables))
+    assert "swordfish" not in str(caught.value)
+    assert {row["status"] for row in rows(filled, "FROM runs")} == {"completed", "failed"}
+
+
+def test_a_change_hidden_in_a_reading_statement_does_not_last(filled: Home) -> None:
+    sql = "WITH x AS (INSERT INTO runs SELECT * FROM runs RETURNING *) SELECT * FROM x"
+    rows(filled, sql)
+    assert rows(filled, "SELECT count(*) AS n FROM runs") == [{"n": 2}]
+
+
+def test_the_refusal_says_what_is_possible(filled: Home) -> None:
+    with pytest.raises(QueryError, match="found CREATE; SQL here is read-only.*SELECT"):
+        rows(filled, "CREATE TABLE t (n INTEGER)")
+    with pytest.raises(QueryError, match="found 2 statements; .*one statement at a time"):
+        rows(filled, "SELECT 1; SELECT 2")
+    with pytest.raises(QueryError, match="read-only"):
+        rows(filled, "WITH x AS (COPY runs TO '/tmp/x.csv') SELECT * FROM x")
+
+
+MODULE_SECRET = pa.table({"word": ["swordfish"]})
+
+
+@pytest.mark.parametrize("name", ["local_secret", "MODULE_SECRET", "sql", "_source"])
+def test_python_variables_are_no_tables(filled: Home, name: str) -> None:
+    local_secret = MODULE_SECRET
+    assert local_secret.num_rows == 1
+    with pytest.raises(QueryError, match="does not exist"):
+        rows(filled, f"SELECT * FROM {name}")
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM range(1000000000000) t(i) WHERE i % 7 = 3",
+        "SELECT * FROM range(1000000000000)",
+    ],
+)
+def test_a_query_is_stopped_after_its_time(home: Home, sql: str) -> None:
+    with pytest.raises(QueryError, match=r"stopped after 0\.2 s.*--timeout"):
+        rows(home, sql, timeout=0.2)
+    assert not [thread for thread in threading.enumerate() if "watch" in thread.name]
+
+
+def test_a_scan_of_activations_is_stopped_too(home: Home) -> None:
+    write_activations(home, "m", planted(100, 1, 2, 4))
+    tables = ", ".join(f"activations a{index}" for index in range(6))
+    sql = f"SELECT count(*) FROM {tables} WHERE a0.head_00[1] + a5.head_01[1] > 1"
+    with pytest.raises(QueryError, match="stopped"):
+        rows(home, sql, timeout=0.2)
+
+
+def test_a_result_that_is_too_large_is_refused(home: Home) -> None:
+    with pytest.raises(QueryError, match="larger than 50 MB; add LIMIT"):
+        Catalog(home, memory_mb=50).query("SELECT * FROM range(100000000)")
+
+
+def test_a_query_that_needs_too_much_memory_is_refused(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sql = "SELECT max(length(l)) FROM (SELECT list(i) AS l FROM range(90000000) t(i))"
+    with pytest.raises(QueryError, match="more than 50 MB of memory"):
+        Catalog(home, memory_mb=50).query(sql)
+    assert not list(tmp_path.iterdir())
+
+
+# Messages
+
+
+def test_an_unknown_table_is_answered_with_the_views(filled: Home) -> None:
+    with pytest.raises(QueryError) as caught:
+        rows(filled, "SELECT * FROM rnus")
+    assert "rnus does not exist" in str(caught.value)
+    assert ", ".join(VIEWS) in str(caught.value)
+
+
+def test_an_unknown_column_is_answered_with_the_engines_hint(filled: Home) -> None:
+    with pytest.raises(QueryError, match=r'"rnu_id" not found(.|\n)*"run_id"'):
+        rows(filled, "SELECT rnu_id FROM runs")
+
+
+def test_a_slip_in_the_syntax_is_shown_where_it_is(filled: Home) -> None:
+    with pytest.raises(QueryError, match=r'syntax error at or near "runs"(.|\n)*\^'):
+        rows(filled, "SELECT run_id FORM runs")
+
+
+def test_an_error_while_the_query_runs_is_passed_on(filled: Home) -> None:
+    with pytest.raises(QueryError, match="Could not convert string 'r1' to INT32"):
+        rows(filled, "SELECT run_id::INTEGER FROM runs")
+
+
+def test_a_damaged_part_stops_queries_of_its_table_only(filled: Home) -> None:
+    (filled.tables / "runs" / "r2.parquet").write_bytes(b"no Parquet")
+    assert rows(filled, "SELECT count(*) AS n FROM samples") == [{"n": 0}]
+    with pytest.raises(DamagedTableError, match=r"r2\.parquet is damaged"):
+        rows(filled, "SELECT * FROM runs")
+
+
+# Concurrency
+
+
+def publish_runs(root: str, name: str) -> None:
+    for index in range(40):
+        write_table(Home(Path(root)), "runs", f"{name}-{index}", [run(name, seed=index)] * 3)
+        write_table(Home(Path(root)), "runs", f"{name}-last", [run(f"{name}-last", seed=index)] * 3)
+
+
+def test_queries_hold_while_two_processes_write(home: Home) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    writers = [
+        spawn.Process(target=publish_runs, args=(str(home.root), name)) for name in ("a", "b")
+    ]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        sql = "SELECT run_id, seed, count(*) AS n FROM runs GROUP BY ALL"
+        assert all(row["n"] == 3 for row in rows(home, sql))
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert rows(home, "SELECT count(*) AS n FROM runs") == [{"n": 2 * (40 + 1) * 3}]
