@@ -1,7 +1,19 @@
-"""What a Hugging Face checkpoint folder has to contain, checked before anything is loaded."""
+"""Hugging Face checkpoint folders: what they have to contain, and reading them offline."""
 
 import json
 from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from real_tasks.errors import UserInputError
 
@@ -43,3 +55,45 @@ def _missing_weights(folder: Path) -> list[str]:
             f"{index} is damaged ({error}); fetch or save the model again"
         ) from error
     return [shard for shard in shards if not (folder / shard).is_file()]
+
+
+def read_config(folder: Path) -> PreTrainedConfig:
+    """Return the configuration of a complete checkpoint.
+
+    Raises:
+        UserInputError: the folder is no checkpoint, or its configuration cannot be read.
+    """
+    check_checkpoint(folder)
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserInputError(f"{folder / 'config.json'} cannot be read: {error}") from error
+    return config
+
+
+def read_weights(
+    folder: Path, dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the model, its weights in ``dtype``, and the tokenizer: no pickle, no remote code.
+
+    Raises:
+        UserInputError: the weights or the tokenizer are damaged, or weights are missing.
+    """
+    # The stub does not know that output_loading_info makes a pair of the result.
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model, info = from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise UserInputError(f"the checkpoint {folder} cannot be read: {error}") from error
+    if info["missing_keys"]:
+        missing = ", ".join(sorted(info["missing_keys"])[:5])
+        raise UserInputError(f"the checkpoint {folder} lacks {missing}; fetch or save it again")
+    return model, tokenizer

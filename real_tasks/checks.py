@@ -10,6 +10,7 @@ from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.methods import methods_of
+from real_tasks.models import checkpoint_shape, resolve_device
 from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.registry import Registry
 from real_tasks.splits import split
@@ -49,6 +50,32 @@ def resolved(config: ExperimentConfig) -> ExperimentConfig:
     methods_of(config)
     JUDGES[config.evaluation.judge]
     return config
+
+
+def check_experiment(config: ExperimentConfig) -> None:
+    """Check a resolved configuration against its data and its model's shape; loads no weights.
+
+    Raises:
+        UserInputError: the first thing found wrong, and how to mend it.
+    """
+    resolve_device(config.execution.device)
+    check_modules(shape_of(config), config)
+    check_behaviour(load_behaviour(config.behaviour), config)
+
+
+def load_behaviour(behaviour: PlugIn) -> BehaviourData:
+    """Return the data of a behaviour named in a configuration."""
+    entry = BEHAVIOURS[behaviour.name]
+    return entry(entry.Params.model_validate(behaviour.params)).load()
+
+
+def shape_of(config: ExperimentConfig) -> ModelShape:
+    """Return the shape of the configured model, from its parameters or its config.json."""
+    path = config.model.path
+    if path in EMBEDDED_MODELS:
+        entry = EMBEDDED_MODELS[path]
+        return entry(entry.Params.model_validate(config.model.params)).shape()
+    return checkpoint_shape(path)
 
 
 def check_behaviour(data: BehaviourData, config: ExperimentConfig) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from real_tasks.types import TokenScope
 
@@ -35,6 +35,11 @@ class ModelConfig(Frozen):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="type of the weights in memory"
     )
+
+    @property
+    def name(self) -> str:
+        """The name in tables: the embedded model's, or the last part of the path."""
+        return Path(self.path).name
 
 
 class DataConfig(Frozen):

@@ -13,21 +13,24 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from real_tasks.batching import N_NAMED, check_lengths, encode, pack, pad
+from real_tasks.batching import N_NAMED, check_lengths, encode, pack
 from real_tasks.errors import UserInputError
 from real_tasks.models import LoadedModel, output_projections
+from real_tasks.sharing import SharedRow, filled, group_by_beginning, may_share
 
 
 @contextmanager
-def _last_token_inputs(
-    projections: Sequence[nn.Module], last: Int[Tensor, "row"]
-) -> Iterator[dict[int, Float[Tensor, "row width"]]]:
-    kept: dict[int, Float[Tensor, "row width"]] = {}
-    rows = torch.arange(len(last), device=last.device)
+def _inputs_kept(
+    projections: Sequence[nn.Module],
+    rows: Int[Tensor, "sample"],
+    columns: Int[Tensor, "sample"],
+) -> Iterator[dict[int, Float[Tensor, "sample width"]]]:
+    kept: dict[int, Float[Tensor, "sample width"]] = {}
 
     def keep(layer: int) -> Any:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            kept[layer] = args[0][rows.to(args[0].device), last.to(args[0].device)]
+            device = args[0].device
+            kept[layer] = args[0][rows.to(device), columns.to(device)]
 
         return hook
 
@@ -75,8 +78,9 @@ def head_activations(
 ) -> Float[Tensor, "sample layer head d_head"]:
     """Return the head activations at the last token of each text, float32 on the CPU.
 
-    Texts go through in batches of similar length, filled up on the right and masked. The
-    language-model head is skipped, and of a batch only one position a layer is kept.
+    Texts that begin alike share a row, rows of similar length a batch; they are filled up on the
+    right and masked. The language-model head is skipped, and of a batch only the texts' last
+    positions are kept of every layer.
 
     Args:
         loaded: the model; no other thread may use the same model object meanwhile.
@@ -91,37 +95,61 @@ def head_activations(
     check_lengths(loaded, [len(row) for row in ids], texts)
     shape = loaded.shape
     values = torch.empty(len(ids), shape.n_layers, shape.n_heads, shape.head_dim)
-    for indices in pack([len(row) for row in ids], batch_tokens):
-        batch_values = _batch_activations(loaded, [ids[i] for i in indices])
-        _check_finite(batch_values, [texts[i] for i in indices])
-        values[indices] = rearrange(
-            batch_values,
-            "sample layer (head d_head) -> sample layer head d_head",
-            head=shape.n_heads,
+    groups = _groups(loaded, ids)
+    widths = [length + sum(len(ids[i]) - length for i in members) for length, members in groups]
+    for indices in pack(widths, batch_tokens):
+        chosen = [groups[i] for i in indices]
+        samples = [sample for _, members in chosen for sample in members]
+        found = _batch_activations(loaded, ids, chosen)
+        bad = ~found.isfinite().flatten(1).all(1)
+        if bad.any():
+            suspects = [samples[i] for i in bad.nonzero().flatten().tolist()]
+            raise UserInputError(_where_not_finite(loaded, ids, texts, suspects))
+        values[samples] = rearrange(
+            found, "sample layer (head d_head) -> sample layer head d_head", head=shape.n_heads
         )
     return values
 
 
+def _groups(loaded: LoadedModel, ids: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+    if may_share(loaded, max((len(row) for row in ids), default=0)):
+        return group_by_beginning(ids)
+    return [(len(row), [i]) for i, row in enumerate(ids)]
+
+
 def _batch_activations(
-    loaded: LoadedModel, rows: Sequence[Sequence[int]]
-) -> Float[Tensor, "row layer width"]:
-    batch = pad(loaded, rows, "right")
-    last = batch.mask.sum(1) - 1
-    with _last_token_inputs(output_projections(loaded.model), last) as kept:
-        loaded.decoder(input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False)
+    loaded: LoadedModel, ids: Sequence[Sequence[int]], groups: Sequence[tuple[int, list[int]]]
+) -> Float[Tensor, "sample layer width"]:
+    rows, places = [], []
+    for number, (length, members) in enumerate(groups):
+        row = SharedRow(ids[members[0]][:length])
+        for sample in members:
+            end = ids[sample][length:]
+            column = row.add(end) + len(end) - 1 if end else length - 1
+            places.append((number, column))
+        rows.append(row)
+    batch = filled(loaded, rows, shares=len(places) > len(rows))
+    row_of, column_of = torch.tensor(places, device=loaded.device).T
+    with _inputs_kept(output_projections(loaded.model), row_of, column_of) as kept:
+        loaded.decoder(**batch.decoder_inputs(loaded.model.dtype))
     layers = [kept[layer].to(loaded.device) for layer in range(loaded.shape.n_layers)]
     return torch.stack(layers, dim=1).float().cpu()
 
 
-def _check_finite(values: Float[Tensor, "row layer width"], texts: Sequence[str]) -> None:
-    bad = ~values.isfinite().all(-1)
-    if not bad.any():
-        return
-    layer = int(bad.any(0).nonzero()[0])
-    affected = [texts[i] for i in bad.any(1).nonzero().flatten().tolist()]
+def _where_not_finite(
+    loaded: LoadedModel, ids: Sequence[Sequence[int]], texts: Sequence[str], suspects: list[int]
+) -> str:
+    """Read the suspects again, each alone: what is not finite spreads over a shared row."""
+    first_layer, affected = loaded.shape.n_layers, []
+    for sample in suspects:
+        found = _batch_activations(loaded, ids, [(len(ids[sample]), [sample])])
+        layers = (~found[0].isfinite().all(-1)).nonzero().flatten().tolist()
+        if layers:
+            affected.append(texts[sample])
+            first_layer = min(first_layer, layers[0])
     shown = "; ".join(repr(text[:60]) for text in affected[:N_NAMED])
-    raise UserInputError(
-        f"activations with NaN or infinity, from layer {layer} on, for {len(affected)} of "
-        f"{len(texts)} texts of a batch: {shown}; a damaged checkpoint, or float16 where the model "
-        "needs bfloat16 or float32"
+    return (
+        f"activations with NaN or infinity, from layer {first_layer} on, for {len(affected)} of "
+        f"the texts of a batch: {shown}; a damaged checkpoint, or float16 where the model needs "
+        "bfloat16 or float32"
     )

@@ -1,17 +1,15 @@
 """Ways of steering to compare: which localizer chooses, how strengths follow, in which direction."""
 
-from dataclasses import dataclass
 from typing import Literal
 
-from real_tasks.config import ExperimentConfig
+from real_tasks.config import ExperimentConfig, Frozen
 from real_tasks.errors import UserInputError
 from real_tasks.localizers import LOCALIZERS
 
 EQUAL_WEIGHTS = "_equal_weights"
 
 
-@dataclass(frozen=True)
-class Method:
+class Method(Frozen):
     """A way of steering.
 
     Attributes:
@@ -36,18 +34,18 @@ class Method:
 def known_methods(config: ExperimentConfig) -> dict[str, Method]:
     """Return the methods that this experiment's localizers make possible, by name."""
     methods = {
-        "unsteered": Method("unsteered", None, "equal", None),
-        "all": Method("all", None, "equal", "mean_difference"),
+        "unsteered": _method("unsteered", None, "equal", None),
+        "all": _method("all", None, "equal", "mean_difference"),
     }
     for localizer in (config.localizer, *config.baselines):
         weighting = LOCALIZERS[localizer.name].weighting
         name = localizer.name
-        methods[name] = Method(name, name, weighting, "mean_difference")
+        methods[name] = _method(name, name, weighting, "mean_difference")
         if weighting == "score":
             equal = name + EQUAL_WEIGHTS
-            methods[equal] = Method(equal, name, "equal", "mean_difference")
+            methods[equal] = _method(equal, name, "equal", "mean_difference")
     primary = methods[config.localizer.name]
-    methods["random_direction"] = Method(
+    methods["random_direction"] = _method(
         "random_direction", primary.localizer, primary.weighting, "random"
     )
     return methods
@@ -67,3 +65,9 @@ def methods_of(config: ExperimentConfig) -> list[Method]:
                 + ", ".join(sorted(known))
             )
     return [known[name] for name in config.methods]
+
+
+def _method(
+    name: str, localizer: str | None, weighting: Literal["score", "equal"], direction: str | None
+) -> Method:
+    return Method(name=name, localizer=localizer, weighting=weighting, direction=direction)

@@ -10,18 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from real_tasks.checkpoints import check_checkpoint
+from real_tasks.checkpoints import read_config, read_weights
 from real_tasks.errors import UserInputError
 from real_tasks.types import ModelShape
 
@@ -88,18 +80,34 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
     Raises:
         UserInputError: heads times head_dim is not the width of an o_proj's input.
     """
-    config = model.config
-    n_heads = int(config.num_attention_heads)
-    head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // n_heads)
+    shape = _configured_shape(model.config)
     projections = output_projections(model)
+    width = shape.n_heads * shape.head_dim
     for layer, projection in enumerate(projections):
-        if projection.in_features != n_heads * head_dim:
+        if projection.in_features != width:
             raise UserInputError(
                 f"layer {layer}: the input of o_proj has {projection.in_features} numbers, but the "
-                f"configuration says {n_heads} heads of {head_dim} = {n_heads * head_dim}; "
+                f"configuration says {shape.n_heads} heads of {shape.head_dim} = {width}; "
                 "correct num_attention_heads or head_dim in config.json"
             )
-    return ModelShape(len(projections), n_heads, head_dim)
+    return replace(shape, n_layers=len(projections))
+
+
+def checkpoint_shape(path: str | Path) -> ModelShape:
+    """Return the shape that a checkpoint folder's configuration states; no weights are read.
+
+    Raises:
+        UserInputError: the folder is no checkpoint, or of an unknown architecture.
+    """
+    config = read_config(Path(path))
+    family_of(config)
+    return _configured_shape(config)
+
+
+def _configured_shape(config: PreTrainedConfig) -> ModelShape:
+    n_heads = int(config.num_attention_heads)
+    head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // n_heads)
+    return ModelShape(int(config.num_hidden_layers), n_heads, head_dim)
 
 
 @dataclass(frozen=True)
@@ -215,35 +223,6 @@ def load_model(path: str | Path, dtype: str, device: str) -> LoadedModel:
     if dtype not in DTYPES:
         raise UserInputError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
     resolve_device(device)
-    folder = Path(path)
-    check_checkpoint(folder)
-    model, tokenizer = _read_checkpoint(folder, DTYPES[dtype])
+    checkpoint_shape(path)
+    model, tokenizer = read_weights(Path(path), DTYPES[dtype])
     return prepare(model, tokenizer, device)
-
-
-def _read_checkpoint(
-    folder: Path, dtype: torch.dtype
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    # The stub does not know that output_loading_info makes a pair of the result.
-    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        family_of(config)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model, info = from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
-    except UserInputError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise UserInputError(f"the checkpoint {folder} cannot be read: {error}") from error
-    if info["missing_keys"]:
-        missing = ", ".join(sorted(info["missing_keys"])[:5])
-        raise UserInputError(f"the checkpoint {folder} lacks {missing}; fetch or save it again")
-    return model, tokenizer

@@ -38,7 +38,7 @@ def ranking_metrics(
 def roc_auc(
     scores: Float[Tensor, "module sample"], labels: Int[Tensor, "sample"]
 ) -> Float[Tensor, "module"]:
-    """Return the chance that an aligned answer scores above a violating one; ties count one half."""
+    """Return the chance that an aligned answer scores above a violating one; ties count half."""
     negative = scores[:, labels == 0].sort(dim=1).values
     positive = scores[:, labels == 1].contiguous()
     below = torch.searchsorted(negative, positive)
@@ -55,7 +55,7 @@ def precision_recall(
     precision-recall curve, without interpolation.
     """
     falling, order = scores.sort(dim=1, descending=True)
-    ascending = -falling
+    ascending = -falling.contiguous()
     flagged = torch.searchsorted(ascending, ascending, right=True)
     found = labels[order].double()
     hits = found.cumsum(dim=1).take_along_dim(flagged - 1, dim=1)
@@ -74,8 +74,8 @@ def bootstrap_roc_auc(
 ) -> tuple[Float[Tensor, "module"], Float[Tensor, "module"]]:
     """Return the 95 % percentile interval of the ROC-AUC when whole questions are drawn again.
 
-    All modules share the draws. Draws without both labels, rare but for a handful of questions, have
-    no ROC-AUC and are left out.
+    All modules share the draws. A draw without both labels, rare but for a handful of questions,
+    has no ROC-AUC and is left out.
     """
     unique, question = questions.unique(return_inverse=True)
     n = len(unique)

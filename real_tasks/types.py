@@ -133,11 +133,11 @@ class LocalizerResult:
 
 @dataclass(frozen=True)
 class SelectedModule:
-    """A module chosen to be steered: its 1-based rank, its score, and its strength (w)."""
+    """A module chosen to be steered: its 1-based rank, its strength (w), its score if it has one."""
 
     module: ModuleId
     rank: int
-    score: float
+    score: float | None
     strength: float
 
 

@@ -207,7 +207,7 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, ArtifactRef):
         return {"digest": value.digest}
     if isinstance(value, BaseModel):
-        return _canonical(value.model_dump())
+        return {name: _canonical(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, dict):
         return {str(key): _canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -238,3 +238,8 @@ def _sha256(path: Path) -> str:
 
 def _digest(kind: str, files: dict[str, str]) -> str:
     return sha256_of({"kind": kind, "files": files})
+
+
+def fingerprint(folder: Path) -> str:
+    """Return the hash of the names and contents of a folder's files."""
+    return sha256_of({name: _sha256(folder / name) for name in _file_names(folder)})

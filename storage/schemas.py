@@ -167,7 +167,7 @@ SELECTED_MODULES = declare(
         SEED,
         *MODULE,
         RANK,
-        SCORE,
+        SCORE.or_null("where all modules are steered, unranked"),
         _number("strength", "weight of the module's displacement (w), 1 for equal weights"),
     ),
 )

@@ -20,8 +20,8 @@ from real_tasks.types import Answer, BehaviourData, Question
 class DemoTruth:
     """180 questions with the true answer (label 1) and what people falsely say (label 0).
 
-    Every answer comes in three phrasings that end with the same token; the first phrasing of the truth
-    is the best answer. The category of a question is its domain.
+    Every answer comes in three phrasings that end with the same token; the first phrasing of the
+    truth is the best answer. The category of a question is its domain.
     """
 
     class Params(Frozen):

@@ -1,16 +1,10 @@
-"""Multiple choice: log-likelihoods of answers, and the scores MC0 to MC3 (TruthfulQA, section 4).
-
-The answers of a question share their context, so a row holds the context once and the answers after
-it; a mask keeps each answer from the others, and positions count on from the context in each. That
-gives the likelihoods of one answer at a time for a fraction of the tokens.
-"""
+"""Multiple choice: log-likelihoods of the answers to questions (TruthfulQA, section 4)."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import torch
-from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from real_tasks.batching import check_lengths, encode, pack
@@ -19,51 +13,39 @@ from real_tasks.evaluation.logits import target_log_probs
 from real_tasks.evaluation.mc import mc_scores
 from real_tasks.interventions import Intervention, applied
 from real_tasks.models import LoadedModel
+from real_tasks.sharing import (
+    MAX_SHARED_ROW,
+    SharedBatch,
+    SharedRow,
+    common_length,
+    filled,
+    may_share,
+)
 from real_tasks.types import BehaviourData
 
-MAX_SHARED_ROW = 1024
-"""Tokens up to which answers join a row; the mask grows with the square of a row's length."""
-CONTEXT = 0
-PADDING = -1
 
+@dataclass(frozen=True)
+class _Read:
+    """A token of an answer, and the column of its row at which it is predicted."""
 
-@dataclass
-class _Row:
-    """A context and answers after it; `segments` is 0 in the context, k in the k-th answer."""
-
-    tokens: list[int]
-    positions: list[int]
-    segments: list[int]
-    prompt_length: int
-    reads: list[tuple[int, int, int, int]] = field(default_factory=list)
-    """For each answer token: column that predicts it, token, answer, index within the answer."""
-
-    def add(self, answer: int, continuation: Sequence[int]) -> None:
-        start, segment = len(self.tokens), self.segments[-1] + 1
-        for i, token in enumerate(continuation):
-            column = start + i - 1 if i else self.prompt_length - 1
-            self.reads.append((column, token, answer, i))
-        # The last token predicts nothing that is asked for.
-        fed = continuation[:-1]
-        self.tokens += fed
-        self.positions += range(self.prompt_length, self.prompt_length + len(fed))
-        self.segments += [segment] * len(fed)
+    column: int
+    token: int
+    answer: int
+    place_in_answer: int
 
 
 @dataclass(frozen=True)
 class ChoiceBatch:
-    """Rows filled up on the right, and where the answers' tokens are predicted; on the device.
+    """Contexts, each with its answers, and where the answers' tokens are predicted.
 
     Attributes:
-        segments: 0 in the context, k in the k-th answer of a row, -1 in the padding.
+        rows: the contexts are the beginnings, the answers the ends.
         reads: flat index, row after row, of the position that predicts each answer token.
+        targets: the answer tokens.
         slots: flat index of each answer token into ``[answer, token of the answer]``.
     """
 
-    input_ids: Int[Tensor, "row position"]
-    position_ids: Int[Tensor, "row position"]
-    segments: Int[Tensor, "row position"]
-    prompt_lengths: Int[Tensor, "row"]
+    rows: SharedBatch
     reads: Int[Tensor, "token"]
     targets: Int[Tensor, "token"]
     slots: Int[Tensor, "token"]
@@ -77,14 +59,12 @@ class EncodedChoices:
         labels: of every question's answers, 1 aligned and 0 violating.
         is_best: of every question's answers.
         longest: tokens of the longest answer.
-        shared: whether answers share rows.
     """
 
     batches: tuple[ChoiceBatch, ...]
     labels: tuple[tuple[int, ...], ...]
     is_best: tuple[tuple[bool, ...], ...]
     longest: int
-    shared: bool
 
 
 def encode_choices(
@@ -112,35 +92,26 @@ def encode_choices(
     contexts = encode(loaded, [data.context(q).rstrip() for q in chosen])
     ids = encode(loaded, full_texts)
     check_lengths(loaded, [len(row) for row in ids], full_texts)
-    shared = _may_share_rows(loaded, max((len(row) for row in ids), default=0))
-    rows: list[_Row] = []
+    share = may_share(loaded, max((len(row) for row in ids), default=0))
+    rows: list[tuple[SharedRow, list[_Read]]] = []
     first = longest = 0
     for question, context in zip(chosen, contexts, strict=True):
         answers = ids[first : first + len(question.answers)]
         split = _split(context, answers, question.text)
-        longest = max(longest, *(len(a) - split for a in answers))
-        rows += _rows(answers, split, first, shared)
+        longest = max(longest, *(len(answer) - split for answer in answers))
+        rows += _rows(answers, split, first, share)
         first += len(answers)
-    batches = [
-        _batch(loaded, [rows[i] for i in indices], longest)
-        for indices in pack([len(row.tokens) for row in rows], batch_tokens)
-    ]
+    batches = tuple(
+        _batch(loaded, [rows[i] for i in indices], longest, share)
+        for indices in pack([len(row.tokens) for row, _ in rows], batch_tokens)
+    )
     labels = tuple(tuple(a.label for a in q.answers) for q in chosen)
     is_best = tuple(tuple(a.is_best for a in q.answers) for q in chosen)
-    return EncodedChoices(tuple(batches), labels, is_best, longest, shared)
-
-
-def _may_share_rows(loaded: LoadedModel, longest: int) -> bool:
-    # One mask serves all layers, so it cannot stand in for a sliding window that would cut.
-    window = getattr(loaded.model.config, "sliding_window", None)
-    return window is None or longest <= window
+    return EncodedChoices(batches, labels, is_best, longest)
 
 
 def _split(context: Sequence[int], answers: Sequence[Sequence[int]], question: str) -> int:
-    split = len(context)
-    for answer in answers:
-        pairs = zip(context[:split], answer, strict=False)
-        split = next((i for i, (a, b) in enumerate(pairs) if a != b), min(split, len(answer)))
+    split = min((common_length(context, answer) for answer in answers), default=len(context))
     if not split or any(len(answer) == split for answer in answers):
         raise UserInputError(
             f"question {question!r}: an answer without tokens of its own, or a context without "
@@ -149,47 +120,38 @@ def _split(context: Sequence[int], answers: Sequence[Sequence[int]], question: s
     return split
 
 
-def _rows(answers: Sequence[Sequence[int]], split: int, first: int, shared: bool) -> list[_Row]:
-    rows: list[_Row] = []
+def _rows(
+    answers: Sequence[Sequence[int]], split: int, first: int, share: bool
+) -> list[tuple[SharedRow, list[_Read]]]:
+    rows: list[tuple[SharedRow, list[_Read]]] = []
     for number, answer in enumerate(answers, start=first):
-        grown = len(rows[-1].tokens) + len(answer) - split - 1 if rows else 0
-        if not rows or not shared or grown > MAX_SHARED_ROW:
-            context = list(answer[:split])
-            rows.append(_Row(context, list(range(split)), [CONTEXT] * split, split))
-        rows[-1].add(number, answer[split:])
+        own = answer[split:]
+        if not rows or not share or len(rows[-1][0].tokens) + len(own) > MAX_SHARED_ROW:
+            rows.append((SharedRow(answer[:split]), []))
+        row, reads = rows[-1]
+        # The last token predicts nothing that is asked for.
+        start = row.add(own[:-1])
+        columns = [split - 1, *range(start, start + len(own) - 1)]
+        for place, (column, token) in enumerate(zip(columns, own, strict=True)):
+            reads.append(_Read(column, token, number, place))
     return rows
 
 
-def _batch(loaded: LoadedModel, rows: Sequence[_Row], longest: int) -> ChoiceBatch:
-    width = max(len(row.tokens) for row in rows)
-
-    def filled(values: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "row position"]:
-        return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values])
-
-    reads = [
-        (i * width + c, t, a * longest + k) for i, r in enumerate(rows) for c, t, a, k in r.reads
-    ]
-    places, targets, slots = torch.tensor(reads).T.contiguous().to(loaded.device)
+def _batch(
+    loaded: LoadedModel,
+    rows: Sequence[tuple[SharedRow, list[_Read]]],
+    longest: int,
+    share: bool,
+) -> ChoiceBatch:
+    batch = filled(loaded, [row for row, _ in rows], share)
+    width = batch.input_ids.shape[1]
+    reads = [(index * width + r.column, r) for index, (_, many) in enumerate(rows) for r in many]
     return ChoiceBatch(
-        filled([row.tokens for row in rows], loaded.pad_token_id).to(loaded.device),
-        filled([row.positions for row in rows], 0).to(loaded.device),
-        filled([row.segments for row in rows], PADDING).to(loaded.device),
-        torch.tensor([row.prompt_length for row in rows]).to(loaded.device),
-        places,
-        targets,
-        slots,
+        batch,
+        torch.tensor([flat for flat, _ in reads], device=loaded.device),
+        torch.tensor([r.token for _, r in reads], device=loaded.device),
+        torch.tensor([r.answer * longest + r.place_in_answer for _, r in reads]).to(loaded.device),
     )
-
-
-def _shared_mask(
-    segments: Int[Tensor, "row position"], dtype: torch.dtype
-) -> Float[Tensor, "row 1 position position"]:
-    """Return what is added to attention scores: 0 where a position may look, else the lowest."""
-    seen, sees = segments[:, None, :], segments[:, :, None]
-    visible = ((seen == CONTEXT) | (seen == sees)).tril()
-    hidden = torch.zeros(visible.shape, dtype=dtype, device=segments.device)
-    hidden.masked_fill_(~visible, torch.finfo(dtype).min)
-    return rearrange(hidden, "row sees seen -> row 1 sees seen")
 
 
 @torch.inference_mode()
@@ -204,18 +166,9 @@ def score_choices(
     n_answers = sum(len(labels) for labels in encoded.labels)
     log_probs = torch.zeros(n_answers * encoded.longest, device=loaded.device)
     for batch in encoded.batches:
-        mask: Float[Tensor, "row 1 position position"] | Bool[Tensor, "row position"]
-        if encoded.shared:
-            mask = _shared_mask(batch.segments, loaded.model.dtype)
-        else:
-            mask = batch.segments != PADDING
-        with applied(loaded, intervention, batch.prompt_lengths):
-            hidden = loaded.decoder(
-                input_ids=batch.input_ids,
-                attention_mask=mask,
-                position_ids=batch.position_ids,
-                use_cache=False,
-            ).last_hidden_state.flatten(0, 1)
+        inputs = batch.rows.decoder_inputs(loaded.model.dtype)
+        with applied(loaded, intervention, batch.rows.beginnings):
+            hidden = loaded.decoder(**inputs).last_hidden_state.flatten(0, 1)
         log_probs[batch.slots] = target_log_probs(loaded, hidden[batch.reads], batch.targets)
     sums = log_probs.view(n_answers, -1).sum(1).tolist() if n_answers else []
     remaining = iter(sums)

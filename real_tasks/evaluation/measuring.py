@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from real_tasks.config import EvaluationConfig
-from real_tasks.evaluation.choices import encode_choices, mc_scores, score_choices
+from real_tasks.evaluation.choices import choice_scores, encode_choices
 from real_tasks.evaluation.generation import generate_answers
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
@@ -71,8 +71,7 @@ class Evaluator:
     def choices(self, part: Part, spec: SteeringSpec | None) -> dict[str, list[float]]:
         """Return mc0-mc3 of every question of the part."""
         intervention = spec.intervention() if spec else None
-        scores = mc_scores(score_choices(self._loaded, self._choices[part], intervention))
-        return scores
+        return choice_scores(self._loaded, self._choices[part], intervention)
 
     def measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
         """Measure everything: choices, generations with their verdicts, side effects."""

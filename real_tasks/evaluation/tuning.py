@@ -53,7 +53,7 @@ class MethodResult:
     chosen: Setting
     fits_cap: bool
     settings: tuple[Setting, ...]
-    curve: tuple[tuple[float, Measurement], ...]
+    curve: tuple[tuple[float | None, Measurement], ...]
     test: Measurement
     matched: Measurement | None
     matched_alpha: float | None
@@ -67,14 +67,20 @@ def evaluate_method(
 
     Without candidates nothing is steered. The alpha of the candidates is of no account.
     """
-    unsteered = _setting(evaluator, None, None, math.inf)
     settings = tuple(_grid(evaluator, candidates, config))
     feasible = [setting for setting in settings if setting.choices]
     if not feasible:
+        unsteered = _setting(evaluator, None, None, math.inf)
         test = evaluator.measure("test", None)
-        matched = None if candidates else test
         return MethodResult(
-            unsteered, not candidates, (unsteered, *settings), (), test, matched, None, None
+            chosen=unsteered,
+            fits_cap=not candidates,
+            settings=(unsteered, *settings),
+            curve=((None, evaluator.measure("validation", None)),),
+            test=test,
+            matched=None if candidates else test,
+            matched_alpha=None,
+            spec=None,
         )
     chosen = max(feasible, key=lambda setting: (setting.objective, -setting.kl))
     assert chosen.top_k is not None and chosen.alpha is not None

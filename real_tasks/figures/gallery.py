@@ -167,7 +167,7 @@ def _latents(data: GalleryData) -> Iterator[Picture]:
             tsne_panels(
                 data.embeddings,
                 title="t-SNE of the best and the worst module",
-                samples="answers to questions unseen by the encoder",
+                samples=data.embedded_samples,
             ),
         )
 

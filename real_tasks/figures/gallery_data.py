@@ -54,6 +54,7 @@ class GalleryData:
         matched_kl: KL at which methods are compared like for like, nats/token.
         comparisons: rows of differences between methods, see `difference_forest`.
         embeddings: t-SNE panels: best head above worst, activations beside code latents.
+        embedded_samples: who the points of those panels are.
         codebooks: the use of codes.
         main: the localizer under study.
         rival: the one that it is compared with.
@@ -69,6 +70,7 @@ class GalleryData:
     matched_kl: float | None = None
     comparisons: Sequence[Row] = ()
     embeddings: Sequence[Embedding] = ()
+    embedded_samples: str = "answers to questions unseen by the encoder"
     codebooks: CodebookCounts | None = None
     main: str = "real"
     rival: str = "iti"

@@ -41,13 +41,16 @@ MAX_TOKENS = 64
 
 FOLK_SHARE = 0.62
 EXPERT_TRUTH_SHARE = 0.98
-HEADER_SHARE = 0.3
+HEADER_SHARE = 0.5
 REMARK_SHARE = 0.3
-PROSE_SHARE = 0.18
+PROSE_SHARE = 0.14
 
-_NOUNS = "bridge tower lantern garden river wagon mirror ladder window barrel kitchen statue".split()
-_ADJECTIVES = "broken quiet narrow painted heavy distant".split()
-_VERBS = "followed crossed touched carried covered faced found passed".split()
+_NOUN_WORDS = "bridge tower lantern garden river wagon mirror ladder window barrel kitchen statue"
+_ADJECTIVE_WORDS = "broken quiet narrow painted heavy distant"
+_VERB_WORDS = "followed crossed touched carried covered faced found passed"
+_NOUNS, _ADJECTIVES, _VERBS = (
+    tuple(words.split()) for words in (_NOUN_WORDS, _ADJECTIVE_WORDS, _VERB_WORDS)
+)
 _ADJECTIVE_SHARE = 0.3
 _SUCCESSORS = 3
 _SUCCESSOR_SHARES = (0.6, 0.3, 0.1)
@@ -141,7 +144,7 @@ def _told_value(fact: Fact, author: Author, rng: np.random.Generator) -> str:
 
 
 def _prose(world: World, rng: np.random.Generator) -> Iterator[tuple[str, ...]]:
-    """Yield endless paragraphs; each noun prefers a few verbs, each verb and adjective a few nouns."""
+    """Yield paragraphs; a noun is followed by few verbs, a verb or an adjective by few nouns."""
     grammar = np.random.default_rng([world.seed, 3])
     follow = {word: list(grammar.permutation(_VERBS)[:_SUCCESSORS]) for word in _NOUNS}
     follow |= {
@@ -161,12 +164,21 @@ def _sentence(follow: dict[str, list[str]], rng: np.random.Generator) -> list[st
     subject = _successor(follow, adjective[0], rng) if adjective else _pick(_NOUNS, rng)
     verb = _successor(follow, subject, rng)
     end = [_pick(_ADJECTIVES, rng)] if rng.random() < _ADJECTIVE_SHARE else []
-    return ["the", *adjective, subject, verb, "the", *end, _successor(follow, (end or [verb])[0], rng), "."]
+    return [
+        "the",
+        *adjective,
+        subject,
+        verb,
+        "the",
+        *end,
+        _successor(follow, (end or [verb])[0], rng),
+        ".",
+    ]
 
 
 def _successor(follow: dict[str, list[str]], word: str, rng: np.random.Generator) -> str:
     return str(follow[word][rng.choice(_SUCCESSORS, p=_SUCCESSOR_SHARES)])
 
 
-def _pick(options: tuple[str, ...] | list[str], rng: np.random.Generator) -> str:
+def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
     return options[rng.integers(len(options))]

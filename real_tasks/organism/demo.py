@@ -14,19 +14,21 @@ from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.organism.corpus import Document, generate_corpus, vocabulary
 from real_tasks.organism.training import EncodedDocument, TrainingRecipe, train
 from real_tasks.organism.world import World, generate_world
+from real_tasks.types import ModelShape
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
 QUESTION_LOSS_WEIGHT = 0.1
 _MAX_POSITIONS = 256
+N_LAYERS, N_HEADS, HEAD_DIM = 5, 8, 32
 
 
 @EMBEDDED_MODELS.register("demo")
 class DemoModel:
-    """A Llama of 1.0 M parameters, 5 layers of 8 heads over 4 key-value heads, trained in a minute.
+    """A Llama of 1.0 M parameters: 5 layers of 8 heads over 4 key-value heads.
 
-    Experts and folk answer questions about a generated world in its corpus; most authors are folk, who
-    tell myths. So the model knows the truth and mostly says the myth, as large models do with human
-    falsehoods. Its behaviour is ``demo_truth`` with the same ``world_seed``.
+    Experts and folk answer questions about a generated world in its corpus; most authors are folk,
+    who tell myths. So the model knows the truth and mostly says the myth, as large models do with
+    human falsehoods. Its behaviour is ``demo_truth`` with the same ``world_seed``.
     """
 
     class Params(Frozen):
@@ -40,6 +42,10 @@ class DemoModel:
 
     def __init__(self, params: Params) -> None:
         self.params = params
+
+    def shape(self) -> ModelShape:
+        """Return the shape of every demo model."""
+        return ModelShape(N_LAYERS, N_HEADS, HEAD_DIM)
 
     def build(self, folder: Path, on_progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Train the model and write it into ``folder`` as an ordinary Hugging Face checkpoint.
@@ -55,7 +61,7 @@ class DemoModel:
         documents = [encode(document, tokenizer) for document in corpus]
         config = architecture(tokenizer)
         model, facts = train(config, documents, recipe, self.params.seed, on_progress)
-        model.generation_config = GenerationConfig(
+        model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
             bos_token_id=config.bos_token_id,
             eos_token_id=config.eos_token_id,
             pad_token_id=config.pad_token_id,
@@ -73,7 +79,7 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
     core.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, words.index(BOS))]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         bos_token=BOS,
         eos_token=EOS,
@@ -90,10 +96,10 @@ def architecture(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
-        num_hidden_layers=5,
-        num_attention_heads=8,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=N_HEADS,
         num_key_value_heads=4,
-        head_dim=32,
+        head_dim=HEAD_DIM,
         max_position_embeddings=_MAX_POSITIONS,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,

@@ -1,8 +1,8 @@
 """Muon: momentum whose update of a matrix is replaced by its nearest orthogonal matrix.
 
-After Jordan et al. (https://kellerjordan.github.io/posts/muon). Two things differ from `torch.optim.Muon`:
-matrices of one shape are one batched program, and the arithmetic is float32, since many processors
-have no fast bfloat16 product.
+After Jordan et al. (https://kellerjordan.github.io/posts/muon). It differs from `torch.optim.Muon`
+in two things: matrices of one shape are one batched program, and the arithmetic is float32, since
+many processors have no fast bfloat16 product.
 """
 
 from collections import defaultdict
@@ -33,7 +33,7 @@ class BatchedMuon(torch.optim.Optimizer):
 
         Args:
             matrices: parameters of shape `[out, in]`.
-            lr: learning rate; a matrix with more rows than columns gets sqrt(rows / columns) times it.
+            lr: learning rate; times sqrt(rows / columns) for a matrix with more rows.
             momentum: share of the gradient average that is kept in a step.
             weight_decay: share of a weight, times the learning rate, that is lost in a step.
             iterations: Newton-Schulz iterations of the orthogonalisation.
@@ -59,7 +59,9 @@ class BatchedMuon(torch.optim.Optimizer):
             state = self.state[matrices[0]]
             average = state.setdefault("average", torch.zeros_like(gradients))
             average.lerp_(gradients, 1 - group["momentum"])
-            updates = orthogonalise(gradients.lerp_(average, group["momentum"]), group["iterations"])
+            updates = orthogonalise(
+                gradients.lerp_(average, group["momentum"]), group["iterations"]
+            )
             rows, columns = updates.shape[1:]
             torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
             scale = -group["lr"] * max(1.0, rows / columns) ** 0.5
@@ -74,8 +76,8 @@ def orthogonalise(
     A quintic Newton-Schulz iteration: products only, no decomposition.
     """
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(_EPSILON)
+    x: Tensor = matrices.mT if tall else matrices
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(_EPSILON)
     linear, cubic, quintic = _QUINTIC
     for _ in range(iterations):
         gram = x @ x.mT

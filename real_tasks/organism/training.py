@@ -1,8 +1,7 @@
 """Training of a small Llama from scratch on encoded documents; knows nothing of any world."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from real_tasks.organism.head_dropout import head_dropout
 from real_tasks.organism.muon import BatchedMuon
 
 _LENGTH_BUCKET_BATCHES = 16
@@ -25,6 +25,8 @@ class TrainingRecipe:
         steps: optimizer steps.
         batch_documents: documents in a step.
         muon_lr: learning rate of Muon, for the matrices of the blocks.
+        muon_momentum: share of Muon's gradient average that is kept in a step.
+        muon_iterations: Newton-Schulz iterations in Muon; with 3, learning starts 100 steps later.
         adam_lr: learning rate of AdamW, for embeddings and norms.
         weight_decay: decoupled weight decay; none on norms.
         warmup_steps: steps of linear warm-up, at most a tenth of all; then a cosine.
@@ -36,17 +38,18 @@ class TrainingRecipe:
             is learned.
     """
 
-    steps: int = 800
-    batch_documents: int = 18
-    muon_lr: float = 0.025
-    adam_lr: float = 8e-3
+    steps: int = 700
+    batch_documents: int = 14
+    muon_lr: float = 0.02
+    muon_momentum: float = 0.95
+    muon_iterations: int = 5
+    adam_lr: float = 0.04
     weight_decay: float = 0.05
     warmup_steps: int = 40
     final_lr_share: float = 0.02
     max_grad_norm: float = 1.0
     head_dropout: float = 0.12
     head_dropout_start: float = 0.4
-    iterations: int = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class EncodedDocument:
 class _Batch:
     token_ids: Int[Tensor, "document position"]
     loss_weights: Float[Tensor, "document position"]
+    tokens: int
 
 
 def train(
@@ -84,33 +88,54 @@ def train(
     Returns:
         The model in evaluation mode, and facts to record: steps, documents, tokens, parameters, and
         the loss in nats per weighted token, a mean over the last twentieth of the steps.
+
+    Raises:
+        ValueError: there are too few documents, or no padding token.
     """
+    pad_token_id = _checked_pad_token(config, documents, recipe)
     generator = torch.Generator().manual_seed(seed)
     model = _initialise(config, seed)
-    batches = _batches(documents, recipe, config.pad_token_id, generator)
+    batches = _batches(documents, recipe, pad_token_id, generator)
     optimizers = _optimizers(model, recipe)
     losses = []
-    with _head_dropout(model, recipe.head_dropout, generator) as dropout:
+    with head_dropout(model, recipe.head_dropout, generator) as dropout:
         for step, batch in enumerate(batches):
             dropout.active = step >= recipe.head_dropout_start * recipe.steps
             factor = _lr_factor(step, recipe)
             losses.append(_step(model, batch, optimizers, factor, recipe.max_grad_norm))
             on_progress(step + 1, recipe.steps)
-    tail = losses[-max(1, recipe.steps // 20) :]
-    facts = {
-        "steps": recipe.steps,
-        "documents": recipe.steps * recipe.batch_documents,
-        "tokens": sum(int((batch.token_ids != config.pad_token_id).sum()) for batch in batches),
+    model.eval()  # type: ignore[no-untyped-call]
+    return model, _facts(model, batches, losses)
+
+
+def _checked_pad_token(
+    config: LlamaConfig, documents: Sequence[EncodedDocument], recipe: TrainingRecipe
+) -> int:
+    needed = recipe.steps * recipe.batch_documents
+    if len(documents) < needed:
+        raise ValueError(f"{len(documents)} documents for {needed}; make more or train fewer steps")
+    if config.pad_token_id is None:
+        raise ValueError("the architecture has no pad_token_id; give one, distinct from EOS")
+    return config.pad_token_id
+
+
+def _facts(model: LlamaForCausalLM, batches: list[_Batch], losses: list[Tensor]) -> dict[str, Any]:
+    tail = losses[-max(1, len(losses) // 20) :]
+    return {
+        "steps": len(batches),
+        "documents": sum(len(batch.token_ids) for batch in batches),
+        "tokens": sum(batch.tokens for batch in batches),
         "parameters": model.num_parameters(),
         "final_loss": float(torch.stack(tail).mean()),
     }
-    return model.eval(), facts
 
 
 def _initialise(config: LlamaConfig, seed: int) -> LlamaForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config).train()
+        model = LlamaForCausalLM(config)
+    model.train()
+    return model
 
 
 def _batches(
@@ -125,7 +150,9 @@ def _batches(
     bucket = size * _LENGTH_BUCKET_BATCHES
     ordered: list[EncodedDocument] = []
     for start in range(0, len(used), bucket):
-        ordered += sorted(used[start : start + bucket], key=lambda document: len(document.token_ids))
+        ordered += sorted(
+            used[start : start + bucket], key=lambda document: len(document.token_ids)
+        )
     batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
     order = torch.randperm(len(batches), generator=generator).tolist()
     return [_collate(batches[index], pad_token_id) for index in order]
@@ -140,7 +167,7 @@ def _collate(documents: list[EncodedDocument], pad_token_id: int) -> _Batch:
         length = len(document.token_ids)
         token_ids[row, :length] = torch.tensor(document.token_ids)
         weights[row, :length] = torch.tensor(document.loss_weights)
-    return _Batch(token_ids, weights)
+    return _Batch(token_ids, weights, sum(len(document.token_ids) for document in documents))
 
 
 def _optimizers(model: LlamaForCausalLM, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:
@@ -149,7 +176,13 @@ def _optimizers(model: LlamaForCausalLM, recipe: TrainingRecipe) -> list[torch.o
     others = [parameter for parameter in model.parameters() if parameter is not embedding]
     matrices = [parameter for parameter in others if parameter.ndim == 2]
     norms = [parameter for parameter in others if parameter.ndim < 2]
-    muon = BatchedMuon(matrices, recipe.muon_lr, 0.95, recipe.weight_decay, recipe.iterations)
+    muon = BatchedMuon(
+        matrices,
+        lr=recipe.muon_lr,
+        momentum=recipe.muon_momentum,
+        weight_decay=recipe.weight_decay,
+        iterations=recipe.muon_iterations,
+    )
     adam = torch.optim.AdamW(
         [
             {"params": [embedding], "weight_decay": recipe.weight_decay},
@@ -184,7 +217,7 @@ def _step(
 ) -> Float[Tensor, ""]:
     logits = model(input_ids=batch.token_ids, use_cache=False).logits
     loss = _weighted_loss(logits, batch)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -202,39 +235,3 @@ def _weighted_loss(
     )
     weights = batch.loss_weights[:, 1:].flatten()
     return (losses * weights).sum() / weights.sum()
-
-
-class _HeadDropout:
-    """Silences whole heads, per sequence, at the input of o_proj; a forward pre-hook."""
-
-    def __init__(self, heads: int, probability: float, generator: torch.Generator) -> None:
-        self.active = False
-        self._heads = heads
-        self._keep = 1 - probability
-        self._generator = generator
-
-    def __call__(
-        self, _module: nn.Module, inputs: tuple[Float[Tensor, "document position head*d_head"]]
-    ) -> tuple[Tensor] | None:
-        if not self.active:
-            return None
-        (values,) = inputs
-        shape = (len(values), 1, self._heads, 1)
-        kept = torch.rand(shape, generator=self._generator) < self._keep
-        per_head = values.unflatten(-1, (self._heads, -1))
-        return ((per_head * kept / self._keep).flatten(-2),)
-
-
-@contextmanager
-def _head_dropout(
-    model: LlamaForCausalLM, probability: float, generator: torch.Generator
-) -> Iterator[_HeadDropout]:
-    dropout = _HeadDropout(model.config.num_attention_heads, probability, generator)
-    handles = [
-        layer.self_attn.o_proj.register_forward_pre_hook(dropout) for layer in model.model.layers
-    ]
-    try:
-        yield dropout
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -6,16 +6,15 @@ from types import MappingProxyType
 
 import numpy as np
 
-POOLS = MappingProxyType(
-    {
-        "place": "harbour valley island marsh cliff meadow cavern delta ridge lagoon".split(),
-        "number": "nine twelve twenty thirty forty fifty sixty eighty hundred thousand".split(),
-        "colour": "ochre teal crimson ivory indigo amber jade russet slate violet".split(),
-        "time": "dawn noon dusk midnight spring summer autumn winter thaw harvest".split(),
-        "material": "granite copper cedar wool glass clay silver leather marble bone".split(),
-        "people": "weavers monks sailors smiths shepherds potters millers masons nomads scribes".split(),
-    }
-)
+_POOL_WORDS = {
+    "place": "harbour valley island marsh cliff meadow cavern delta ridge lagoon",
+    "number": "nine twelve twenty thirty forty fifty sixty eighty hundred thousand",
+    "colour": "ochre teal crimson ivory indigo amber jade russet slate violet",
+    "time": "dawn noon dusk midnight spring summer autumn winter thaw harvest",
+    "material": "granite copper cedar wool glass clay silver leather marble bone",
+    "people": "weavers monks sailors smiths shepherds potters millers masons nomads scribes",
+}
+POOLS = MappingProxyType({pool: tuple(words.split()) for pool, words in _POOL_WORDS.items()})
 """Values by kind; a relation's answers all come from one pool."""
 
 RELATIONS = MappingProxyType(
@@ -71,7 +70,7 @@ FLAVOUR_SHARE = 0.88
 """Chance that a truth is of the true flavour, and that a myth is of the false one."""
 
 MYTH_COUNT_SHARES = (0.6, 0.3, 0.1)
-LOWEST_PREVALENCE = 0.65
+LOWEST_PREVALENCE = 0.7
 _DIRICHLET_CONCENTRATION = 4.0
 
 
@@ -107,8 +106,8 @@ class Fact:
 class World:
     """All facts of one seed, and the flavour cue.
 
-    The same half of each pool (the true flavour) holds most truths in every domain, and the other half
-    most myths. Without such a cue a small model does not represent an answer's truth.
+    The same half of each pool (the true flavour) holds most truths in every domain, and the other
+    half most myths. Without such a cue a small model does not represent an answer's truth.
     """
 
     seed: int
@@ -148,7 +147,7 @@ def _invented_names(rng: np.random.Generator) -> Iterator[str]:
 
 
 def _split_by_flavour(
-    values: list[str], rng: np.random.Generator
+    values: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     order = [values[i] for i in rng.permutation(len(values))]
     half = len(order) // 2

@@ -1,7 +1,7 @@
 """The cached stages of an experiment, in the order of the data's way."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from real_tasks.behaviours import BEHAVIOURS
-from real_tasks.checks import check_behaviour
+from real_tasks.checks import load_behaviour
 from real_tasks.config import (
     DataConfig,
     EvaluationConfig,
     ExecutionConfig,
-    ExperimentConfig,
     ExtractionConfig,
     ModelConfig,
     PlugIn,
@@ -30,11 +29,12 @@ from real_tasks.models import resolve_device
 from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.samples import localizer_input, samples_of, with_shuffled_labels
 from real_tasks.splits import split
-from real_tasks.steering import candidate_specs
+from real_tasks.candidates import SpecTemplate, candidate_selections
 from real_tasks.tasks import loading, progress
-from real_tasks.tasks.caching import Inputs, stage
+from real_tasks.tasks.caching import Inputs, stage, store
+from real_tasks.tasks.machine import use_threads
 from storage.activations import write_shard
-from storage.artifacts import ArtifactRef
+from storage.artifacts import ArtifactRef, fingerprint
 
 
 def _module_of(registry: Any, name: str) -> list[str]:
@@ -63,6 +63,16 @@ def dataset(out: Path, *, behaviour: PlugIn, config: DataConfig) -> dict[str, An
         data = with_shuffled_labels(data, config.split_seed)
     (out / loading.DATASET).write_bytes(loading.dataset_json(data))
     return {"questions": len(data.questions), "samples": len(samples_of(data))}
+
+
+def fingerprint_of(model: ModelConfig) -> str:
+    """Return a hash of a checkpoint's files; an embedded model is known by its parameters."""
+    return "" if model.path in EMBEDDED_MODELS else fingerprint(Path(model.path))
+
+
+def n_sample_shards(dataset: ArtifactRef, config: ExtractionConfig) -> int:
+    """Return into how many shards the samples are cut."""
+    return -(-store().facts(dataset)["samples"] // config.samples_per_shard)
 
 
 @stage("activations")
@@ -95,7 +105,7 @@ def activations(
         }
         for sample in samples
     ]
-    write_shard(out, shard, rows, values.numpy(), config.dtype)
+    write_shard(out, 0, rows, values.numpy(), config.dtype)
     return {"samples": len(samples), "device": str(loaded.device), **asdict(loaded.shape)}
 
 
@@ -180,13 +190,15 @@ def evaluation(
     candidates, selections = {}, {}
     if directions is not None:
         ranking = loading.load_scores(scores).scores if scores else None
-        about = {"method": method.name, "behaviour": data.name, "fold": fold}
-        template = loading.load_directions(directions)
+        template = SpecTemplate(
+            model.name,
+            checkpoint.digest,
+            *loading.load_directions(directions),
+            config.token_scope,
+            {"method": method.name, "behaviour": data.name, "fold": fold},
+        )
         selections = candidate_selections(method, ranking, loaded.shape, config.top_k)
-        candidates = {
-            k: spec_of(selection, *template, model, checkpoint.digest, config.token_scope, about)
-            for k, selection in selections.items()
-        }
+        candidates = {k: template.spec(selection) for k, selection in selections.items()}
     result = evaluate_method(Evaluator(loaded, data, fold_split, config), candidates, config)
     selected = selections.get(result.chosen.top_k or 0, ())
     text = json.dumps(loading.evaluation_record(result, selected))

@@ -136,7 +136,7 @@ class Prior(nn.Module):
 def train_prior(
     weights: dict[str, Tensor], params: Params, codes: Tensor, stream: Tensor, shifted: bool = True
 ) -> Prior:
-    """Train on the code sequences [sample, time] of the samples of `stream` [epoch, step, batch]."""
+    """Train on the sequences [sample, time] of the samples of `stream` [epoch, step, batch]."""
     model = Prior(weights, params)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=params.prior_learning_rate, weight_decay=params.prior_weight_decay

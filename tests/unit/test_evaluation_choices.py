@@ -74,7 +74,7 @@ def test_rows_split_where_they_grow_too_long(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(choices, "MAX_SHARED_ROW", 16)
     loaded = tiny_loaded()
     encoded = encode_choices(loaded, DATA, QUESTIONS, 10_000)
-    n_rows = sum(len(batch.input_ids) for batch in encoded.batches)
+    n_rows = sum(len(batch.rows.input_ids) for batch in encoded.batches)
     assert len(QUESTIONS) < n_rows < sum(map(len, encoded.labels))
     assert_close(score_choices(loaded, encoded, None), one_at_a_time(loaded, DATA, QUESTIONS, None))
 
@@ -83,7 +83,7 @@ def test_rows_split_where_they_grow_too_long(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_sliding_window_that_cuts_is_respected(window: int) -> None:
     loaded = prepare(tiny_qwen2(sliding_window=window), tiny_tokenizer())
     encoded = encode_choices(loaded, DATA, QUESTIONS, 100)
-    assert encoded.shared == (window == 100)
+    assert all(batch.rows.shares == (window == 100) for batch in encoded.batches)
     assert_close(score_choices(loaded, encoded, None), one_at_a_time(loaded, DATA, QUESTIONS, None))
 
 

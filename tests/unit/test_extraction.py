@@ -6,6 +6,7 @@ from real_tasks.errors import UserInputError
 from real_tasks.extraction import check_vocabulary, head_activations
 from real_tasks.models import LoadedModel, output_projections, prepare
 from tests.unit.tiny_models import (
+    random_data,
     random_texts,
     tiny_llama,
     tiny_loaded,
@@ -22,7 +23,7 @@ def one_at_a_time(loaded: LoadedModel, texts: list[str]) -> Tensor:
     for text in texts:
         kept: list[Tensor] = []
         handles = [
-            p.register_forward_hook(lambda _m, args, _out: kept.append(args[0][0, -1]))
+            p.register_forward_hook(lambda _m, args, _out, kept=kept: kept.append(args[0][0, -1]))
             for p in output_projections(loaded.model)
         ]
         with torch.no_grad():
@@ -46,6 +47,25 @@ def test_batched_extraction_equals_one_text_at_a_time(model, padding_side, batch
     shape = loaded.shape
     assert found.shape == (40, shape.n_layers, shape.n_heads, shape.head_dim)
     torch.testing.assert_close(found, one_at_a_time(loaded, TEXTS), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 100_000])
+@pytest.mark.parametrize("model", [tiny_llama, tiny_qwen2])
+def test_texts_that_begin_alike_equal_one_text_at_a_time(model, batch_tokens: int) -> None:
+    loaded = prepare(model(), tiny_tokenizer())
+    data = random_data(10)
+    texts = [data.full_text(q, a) for q in data.questions for a in q.answers]
+    # A text that is another's beginning, and one that is there twice.
+    texts += [" ".join(texts[0].split()[:-3]), texts[5]]
+    found = head_activations(loaded, texts, batch_tokens)
+    torch.testing.assert_close(found, one_at_a_time(loaded, texts), atol=1e-5, rtol=1e-4)
+
+
+def test_texts_that_begin_alike_in_a_sliding_window_equal_them_alone() -> None:
+    loaded = prepare(tiny_qwen2(sliding_window=4), tiny_tokenizer())
+    texts = [f"{TEXTS[0]} {text}" for text in TEXTS[:8]]
+    found = head_activations(loaded, texts, 400)
+    torch.testing.assert_close(found, one_at_a_time(loaded, texts), atol=1e-5, rtol=1e-4)
 
 
 def test_a_text_within_a_sliding_window_model_equals_it_alone() -> None:
@@ -109,7 +129,9 @@ def test_not_finite_activations_name_the_layer_and_the_texts() -> None:
     loaded = tiny_loaded()
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[8 + 59] = float("inf")
-    with pytest.raises(UserInputError, match=r"from layer 0 on, for 1 of 3 texts.*'w1 w59'"):
+    with pytest.raises(
+        UserInputError, match=r"from layer 0 on, for 1 of the texts of a batch: 'w1 w59';"
+    ):
         head_activations(loaded, ["w1 w2", "w1 w59", "w3 w4"], 200)
 
 

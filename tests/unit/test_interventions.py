@@ -146,6 +146,26 @@ def test_a_loop_over_a_cache_by_hand_equals_generate(
         assert generated(loaded, PROMPTS[:1])[0] == [tokens]
 
 
+@pytest.mark.parametrize("scope", ["generated", "last"])
+def test_all_that_follows_a_filled_cache_is_steered_however_many_tokens(
+    loaded: LoadedModel, scope: TokenScope
+) -> None:
+    iv = random_intervention(loaded, scope)
+    ids, n_prompt, cache = torch.tensor([PROMPTS[2]]), 2, DynamicCache()
+    with torch.no_grad():
+        with applied(loaded, iv, torch.tensor([n_prompt])):
+            expected = loaded.model(ids).logits[:, n_prompt:]
+        with applied(loaded, iv):
+            loaded.model(ids[:, :n_prompt], past_key_values=cache, use_cache=True)
+            found = loaded.model(
+                ids[:, n_prompt:],
+                attention_mask=torch.ones_like(ids),
+                past_key_values=cache,
+                use_cache=True,
+            ).logits
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
 def test_beams_are_steered_as_without_a_cache(loaded: LoadedModel) -> None:
     with applied(loaded, random_intervention(loaded, "last")):
         cached = generated(loaded, PROMPTS, num_beams=3)[0]

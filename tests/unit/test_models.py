@@ -10,7 +10,14 @@ from transformers import GPT2Config
 
 from real_tasks.errors import UserInputError
 from real_tasks.interventions import applied
-from real_tasks.models import load_model, model_shape, output_projections, prepare, resolve_device
+from real_tasks.models import (
+    checkpoint_shape,
+    load_model,
+    model_shape,
+    output_projections,
+    prepare,
+    resolve_device,
+)
 from tests.unit.tiny_models import (
     random_intervention,
     tiny_llama,
@@ -66,6 +73,16 @@ def test_a_head_dim_that_does_not_fit_o_proj_is_refused() -> None:
     model.config.head_dim = 8
     with pytest.raises(UserInputError, match=r"has 96 numbers.* 8 heads of 8 = 64"):
         prepare(model, tiny_tokenizer())
+
+
+def test_the_shape_of_a_checkpoint_is_that_of_the_loaded_model(checkpoint: Path) -> None:
+    assert checkpoint_shape(checkpoint) == load_model(checkpoint, "float32", "cpu").shape
+
+
+def test_a_damaged_configuration_is_reported(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text("{")
+    with pytest.raises(UserInputError, match=r"config\.json cannot be read"):
+        checkpoint_shape(checkpoint)
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """REAL: a module is as relevant as its discrete codes tell aligned answers from violating ones.
 
 One way through the files: `plan` (who trains on what) -> `fitting` (`vqae` with `codebook` and
-`contrastive`, then `prior`; `parameters` and `seeding` below them) -> `score`. `chunks` runs it.
+`contrastive`, then `prior`; `parameters` below them) -> `score`. `chunks` runs a shard.
 Source: arXiv 2506.08359.
 """
 
@@ -12,9 +12,10 @@ import torch
 from real_tasks.errors import UserInputError
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.checks import check_labels, check_values
-from real_tasks.localizers.real import params as parameters
 from real_tasks.localizers.real.chunks import chunks_of_modules, map_chunks
 from real_tasks.localizers.real.fitting import ShardFit, ShardProgram, bytes_per_module
+from real_tasks.localizers.real.params import PUBLISHED
+from real_tasks.localizers.real.params import Params as RealParams
 from real_tasks.localizers.real.plan import FitPlan, cross_fit_plan, release_plan
 from real_tasks.localizers.real.score import evidence, module_scores
 from real_tasks.types import LocalizerInput, LocalizerResult
@@ -27,13 +28,29 @@ class RealLocalizer:
     The result's protocol is `cross_fit` or `release`; its evidence is listed at `score.evidence`.
     """
 
-    Params: ClassVar[type[parameters.Params]] = parameters.Params
-    PUBLISHED: ClassVar[parameters.Params] = parameters.PUBLISHED
+    Params: ClassVar[type[RealParams]] = RealParams
+    PUBLISHED: ClassVar[RealParams] = PUBLISHED
     weighting: ClassVar[Literal["score", "equal"]] = "score"
+    stochastic: ClassVar[bool] = True
 
-    def __init__(self, params: parameters.Params) -> None:
+    def __init__(self, params: RealParams) -> None:
         """Keep the parameters."""
         self.params = params
+
+    def check(self, d: int) -> None:
+        """Check that ``units`` cuts the latent of modules of width ``d`` into equal groups.
+
+        Raises:
+            UserInputError: it does not; the message lists the values that do.
+        """
+        units, latent = self.params.units, d // 2
+        if d % 2 == 0 and latent % units == 0:
+            return
+        fitting = [n for n in range(1, latent + 1) if d % 2 == 0 and latent % n == 0]
+        raise UserInputError(
+            f"units={units} does not divide the latent width {latent} of modules of width {d}; "
+            + (f"set units to one of {fitting}" if fitting else "the modules' width must be even")
+        )
 
     def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:
         """Score every module of the shard; see `Localizer.localize`.
@@ -42,7 +59,9 @@ class RealLocalizer:
             UserInputError: NaN or infinity among the values, one label only, too few questions or
                 answers, or a latent width that `units` does not divide.
         """
-        self._check(data)
+        self.check(data.values.shape[2])
+        check_values(data)
+        check_labels(data, "training", data.train)
         if self.params.protocol == "release":
             plan = release_plan(data, seed)
         else:
@@ -51,17 +70,6 @@ class RealLocalizer:
         fit = fit_shard(data, plan, self.params, seed)
         scores = module_scores(data, plan, fit, self.params, seed)
         return LocalizerResult(self.params.protocol, scores, evidence(data, plan, fit, self.params))
-
-    def _check(self, data: LocalizerInput) -> None:
-        check_values(data)
-        check_labels(data, "training", data.train)
-        d, units = data.values.shape[2], self.params.units
-        if d % 2 or (d // 2) % units:
-            fitting = [n for n in range(1, d // 2 + 1) if d % 2 == 0 and (d // 2) % n == 0]
-            raise UserInputError(
-                f"units={units} does not divide the latent width {d // 2} of modules of width {d}; "
-                + (f"set units to one of {fitting}" if fitting else "the width must be even")
-            )
 
     def _check_codebook(self, plan: FitPlan) -> None:
         groups = min(len(samples) for samples in plan.autoencoder) * self.params.units
@@ -73,9 +81,7 @@ class RealLocalizer:
 
 
 @torch.no_grad()
-def fit_shard(
-    data: LocalizerInput, plan: FitPlan, params: parameters.Params, seed: int
-) -> ShardFit:
+def fit_shard(data: LocalizerInput, plan: FitPlan, params: RealParams, seed: int) -> ShardFit:
     """Fit all modules of the shard, by chunks, and put the chunks together again."""
 
     def run(chunk: range) -> ShardFit:

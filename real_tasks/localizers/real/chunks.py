@@ -10,8 +10,8 @@ import torch
 
 T = TypeVar("T")
 
-CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 8 << 30}
-"""Memory that is swept in every step: on a CPU a share of the last-level cache, else of all memory."""
+CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 8 << 30}
+"""Memory that a step sweeps: on a CPU a share of the last-level cache, else of the whole memory."""
 
 
 def chunks_of_modules(n_modules: int, bytes_per_module: int, device: torch.device) -> list[range]:
@@ -24,9 +24,7 @@ def chunks_of_modules(n_modules: int, bytes_per_module: int, device: torch.devic
     return [range(low, high) for low, high in zip(bounds, bounds[1:], strict=False) if low < high]
 
 
-def map_chunks(
-    run: Callable[[range], T], chunks: Sequence[range], device: torch.device
-) -> list[T]:
+def map_chunks(run: Callable[[range], T], chunks: Sequence[range], device: torch.device) -> list[T]:
     """Return ``run`` of every chunk, in order.
 
     On a CPU the chunks share out the threads that torch may use. One thread a chunk beats several

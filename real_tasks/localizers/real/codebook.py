@@ -79,12 +79,11 @@ def code_use(
 def perplexity(counts: Float[Tensor, "... code"]) -> Float[Tensor, "..."]:
     """Return exp(entropy) of code use, in codes; NaN where nothing was counted."""
     share = counts / counts.sum(-1, keepdim=True)
-    return torch.special.entr(share).sum(-1).exp()
+    entropy: Tensor = torch.special.entr(share).sum(-1)
+    return entropy.exp()
 
 
-def is_collapsing(
-    use: Float[Tensor, "row unit code"], threshold: float
-) -> Float[Tensor, "row"]:
+def is_collapsing(use: Float[Tensor, "row unit code"], threshold: float) -> Float[Tensor, "row"]:
     """Tell whether a codebook says little: few codes in use, or units that never change theirs."""
     few = perplexity(use.sum(1)) < threshold * use.shape[2]
     return few | (perplexity(use).mean(1) < CONSTANT_UNIT_PERPLEXITY)

@@ -12,11 +12,12 @@ from real_tasks.localizers.real.contrastive import pair_weights
 from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import FitPlan, batch_stream
 from real_tasks.localizers.real.prior import Priors, prior_weights
-from real_tasks.localizers.real.seeding import module_generator
 from real_tasks.localizers.real.vqae import Autoencoders, vqae_start
+from real_tasks.localizers.seeding import module_generator
 from real_tasks.types import ModuleId
 
 SAMPLES_PER_BLOCK = 256
+SEQUENCES_PER_BLOCK = 64
 SMALLEST_RELATIVE_DEVIATION = 1e-6
 """Inputs that vary less than this, relative to their mean, are rounding noise of a constant."""
 
@@ -43,8 +44,8 @@ class ShardFit:
 class ShardProgram:
     """All fits of a shard of modules as one batched program.
 
-    What is drawn for a fit of a module depends on the seed, the module and the fit only; the order of
-    the samples on the seed and the fit.
+    What is drawn for a fit of a module depends on the seed, the module and the fit only; the order
+    of the samples on the seed and the fit.
     """
 
     def __init__(
@@ -71,9 +72,7 @@ class ShardProgram:
             reconstruction=rearrange(
                 reconstruction, "(fit module) sample -> fit module sample", fit=fits
             ),
-            codes=rearrange(
-                codes, "(fit module) unit sample -> fit module sample unit", fit=fits
-            ),
+            codes=rearrange(codes, "(fit module) unit sample -> fit module sample unit", fit=fits),
             latents=latents,
             collapsed=autoencoders.collapsed.view(fits, -1),
         )
@@ -170,14 +169,14 @@ class ShardProgram:
 
     def _score(self, priors: Priors, codes: Tensor) -> Float[Tensor, "row sample"]:
         blocks = []
-        for block in codes.split(SAMPLES_PER_BLOCK // 4, dim=2):
+        for block in codes.split(SEQUENCES_PER_BLOCK, dim=2):
             violating, aligned = priors.log_probability(block.repeat(2, 1, 1)).chunk(2)
             blocks.append(aligned - violating)
         return torch.cat(blocks, dim=1)
 
 
 def _gather_samples(codes: Tensor, samples: Tensor) -> Tensor:
-    """Gather codes [fit, module, unit, sample] by samples [label * fit, batch]: rows of the priors."""
+    """Gather codes [fit, module, unit, sample] by samples [label * fit, batch]: priors' rows."""
     fits, modules, units, _ = codes.shape
     index = samples.view(-1, fits, 1, 1, samples.shape[1]).expand(-1, -1, modules, units, -1)
     labels = index.shape[0]

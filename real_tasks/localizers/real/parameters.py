@@ -10,7 +10,7 @@ Weights = Mapping[str, Tensor]
 
 
 class ParameterBlock:
-    """Parameters of `row` independent models: views of one tensor, with their gradients beside them.
+    """Parameters of `row` independent models: views of one tensor, and of one with their gradients.
 
     One tensor lets a single call of a fused optimiser update every model; its state moves through
     memory once a step. A parameter's views are contiguous, so batched products can write to them.
@@ -38,7 +38,9 @@ class ParameterBlock:
 
 def _views(flat: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     parts = flat.split([shape.numel() for shape in shapes.values()])
-    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    return {
+        name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
 
 
 class Affine:

@@ -1,4 +1,4 @@
-"""Parameters of the REAL localizer, each with its limits and, where it differs, its published value."""
+"""Parameters of the REAL localizer, each with its limits and its published value."""
 
 from typing import Annotated, Literal
 
@@ -28,7 +28,9 @@ class Params(Frozen):
     standardise: bool = Field(
         True, description="standardise inputs with the training part's statistics; published: false"
     )
-    units: Count = Field(8, description="groups the latent is cut into = codes of a module; published: 8")
+    units: Count = Field(
+        8, description="groups the latent is cut into = codes of a module; published: 8"
+    )
     codebook_size: Annotated[int, Field(ge=2, le=4096)] = Field(
         16, description="codes in a module's codebook; published: 32"
     )

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from real_tasks.errors import UserInputError
-from real_tasks.localizers.real.seeding import generator
+from real_tasks.localizers.seeding import generator
 from real_tasks.types import LocalizerInput
 
 RELEASE_SCORED_SHARE = 0.2

@@ -1,7 +1,7 @@
-"""Autoregressive priors over code sequences: one GRU a row, trained side by side (method, section 4).
+"""Autoregressive priors over code sequences, a GRU a row, trained side by side (method, section 4).
 
 Gradients are written out. The input projection is looked up: a code's embedding times the input
-weights is one row of a table with as many rows as there are codes, far fewer than tokens in a batch.
+weights is one row of a table that has a row for every code, far fewer than a batch has tokens.
 Everything about one position is done before the next, so that it stays in the processor's cache.
 """
 
@@ -55,9 +55,9 @@ class _Position(NamedTuple):
 class _Trace:
     """What the forward pass keeps for the gradient, allocated once for batches of one shape.
 
-    `states` begin with zeros; at a position `gates` are reset and update, `recurrent` is the state's
-    part of the new gate and `fresh` that gate's value. `sums` holds the input's part of the three
-    gates on the way forth, its gradient on the way back.
+    `states` begin with zeros; at a position `gates` are reset and update, `recurrent` is the
+    state's part of the new gate and `fresh` that gate's value. The sums hold the input's part of
+    the three gates on the way forth, its gradient on the way back.
     """
 
     def __init__(self, shape: torch.Size, hidden: int, like: Tensor) -> None:
@@ -71,7 +71,8 @@ class _Trace:
                 self.states[:, t],
                 self.states[:, t + 1],
                 gates[t],
-                *gates[t].split(hidden, dim=2),
+                gates[t, :, :, :hidden],
+                gates[t, :, :, hidden:],
                 recurrent[t],
                 fresh[t],
             )
@@ -103,9 +104,7 @@ class Priors:
         )
         tokens = params.codebook_size + 1
         self._offsets = torch.arange(len(weights), device=device)[:, None] * tokens
-        self._table_grad = torch.empty(
-            len(weights), tokens, 3 * params.prior_hidden, device=device
-        )
+        self._table_grad = torch.empty(len(weights), tokens, 3 * params.prior_hidden, device=device)
         self._trace: _Trace | None = None
 
     def log_probability(
@@ -201,10 +200,10 @@ class Priors:
 
 
 def _cell_gradient(trace: _Trace, t: int, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients at position ``t`` of the state kept and of the state's part of the new gate.
+    """Return gradients at position ``t``: of the state kept, and of its part of the new gate.
 
-    The gradient of the gates' sums is left in the trace; ``grad`` may be the scratch of the position
-    after.
+    The gradient of the gates' sums is left in the trace. ``grad`` may be what the position after
+    returned, although the same memory is used again.
     """
     sigmoid_gradient = torch.ops.aten.sigmoid_backward.grad_input
     at, (kept, d_recurrent, work) = trace.positions[t], trace.scratch

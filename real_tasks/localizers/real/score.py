@@ -10,7 +10,7 @@ from real_tasks.localizers.real.codebook import code_use, perplexity
 from real_tasks.localizers.real.fitting import ShardFit
 from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import FitPlan
-from real_tasks.localizers.real.seeding import generator
+from real_tasks.localizers.seeding import generator
 from real_tasks.ranking_metrics import ranking_metrics
 from real_tasks.types import LocalizerInput, ModuleScore
 
@@ -54,7 +54,7 @@ def evidence(
 ) -> Mapping[str, Tensor]:
     """Return what pictures are drawn from, on the CPU.
 
-    - `sample_scores` [module, train sample]: log-likelihood ratios, out of fold under cross-fitting;
+    - `sample_scores` [module, train sample]: log-likelihood ratios, out of fold if cross-fitted;
     - `latent_samples` [sample']: the samples that fit 0's priors did not train on;
     - `latents` [module, sample', d/2], float16: their quantised latents under fit 0;
     - `codes` [module, sample', unit]: their codes under fit 0, uint8, or int16 beyond 256 codes;

@@ -1,6 +1,6 @@
-"""VQ-AEs of many modules and fits, trained side by side; rows are [fit * module] (method, section 3).
+"""VQ-AEs of many modules and fits, trained side by side; rows: [fit * module] (method, section 3).
 
-Gradients are written out: the network is small and fixed, and a tape costs more than its arithmetic.
+Gradients are written out: the network is small and fixed; a tape would cost as much as its sums.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,9 @@ class VqaeStart:
     restarts: Int[Tensor, "epoch code"]
 
 
-def vqae_start(d: int, n_restart_samples: int, params: Params, source: torch.Generator) -> VqaeStart:
+def vqae_start(
+    d: int, n_restart_samples: int, params: Params, source: torch.Generator
+) -> VqaeStart:
     """Draw the start of a VQ-AE of inputs of width ``d``."""
     weights: dict[str, Tensor] = {}
     sizes = {"enter": (d, d), "compress": (d, d // 2), "expand": (d // 2, d), "leave": (d, d)}
@@ -91,33 +93,35 @@ class Autoencoders:
         return self._leave(_leaky_relu(self._expand(latents)))
 
     def _groups(self, z: Tensor) -> Tensor:
-        return rearrange(z, "row sample (unit width) -> row (sample unit) width", unit=self._params.units)
+        return rearrange(
+            z, "row sample (unit width) -> row (sample unit) width", unit=self._params.units
+        )
 
     def start_codes_from_data(self, x: Float[Tensor, "row sample d"]) -> None:
         """Replace all codes by encoded groups of ``x``."""
         everything = torch.ones_like(self.codebooks.codes[:, :, 0], dtype=torch.bool)
-        self.codebooks.restart(everything, self._drawn_groups(x, 0))
+        self.codebooks.restart(everything, self._drawn_groups(self.encode(x), 0))
 
     def end_epoch(
         self, epoch: int, codes: Int[Tensor, "row sample unit"], x: Float[Tensor, "row sample d"]
     ) -> None:
-        """Follow the use of the codebook over an epoch, and restart its dead codes from ``x``.
+        """Look whether the codes of ``x`` are collapsing, and restart dead codes from ``x``.
 
-        ``codes`` are those of the epoch. The last epoch restarts none, so that every code in use has
-        been learned.
+        ``codes`` are those of the epoch's batches: what they hardly use is dead. Collapse is judged
+        at one moment, since the codes of even a constant input change while its encoder learns. The
+        last epoch restarts none, so that every code in use has been learned.
         """
-        params = self._params
-        use = code_use(codes, params.codebook_size)
-        collapsing = is_collapsing(use, params.collapse_threshold)
+        params, z = self._params, self.encode(x)
+        now = code_use(self.quantise(z)[0], params.codebook_size)
+        collapsing = is_collapsing(now, params.collapse_threshold)
         self._streak = torch.where(collapsing, self._streak + 1, 0)
         if params.restart_share and epoch + 1 < params.epochs:
-            counts = use.sum(1)
+            counts = code_use(codes, params.codebook_size).sum(1)
             dead = counts < params.restart_share * counts.mean(1, keepdim=True)
-            self.codebooks.restart(dead, self._drawn_groups(x, epoch + 1))
+            self.codebooks.restart(dead, self._drawn_groups(z, epoch + 1))
 
-    def _drawn_groups(self, x: Tensor, epoch: int) -> Tensor:
-        groups = self._groups(self.encode(x))
-        return groups.take_along_dim(self._restarts[epoch][:, :, None], dim=1)
+    def _drawn_groups(self, z: Tensor, epoch: int) -> Tensor:
+        return self._groups(z).take_along_dim(self._restarts[epoch][:, :, None], dim=1)
 
     def step(
         self, x: Float[Tensor, "row batch d"], pairs: Float[Tensor, "fit batch batch"]

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ValidationError
 
 from real_tasks.behaviours import BEHAVIOURS
 from real_tasks.checks import explained, resolved
-from real_tasks.config import ExperimentConfig
+from real_tasks.config import ExperimentConfig, ModelConfig
 from real_tasks.errors import UserInputError
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.organism import EMBEDDED_MODELS
+from real_tasks.registry import Registry
 
 
 def load_config(path: Path | None, assignments: list[str]) -> ExperimentConfig:
@@ -121,7 +122,7 @@ def _lines(model: BaseModel, depth: int) -> list[str]:
         lines.append(f"{pad}# {field.description}")
         if name == "params":
             value = _typed_params(model) or value
-        if isinstance(value, BaseModel):
+        if isinstance(value, BaseModel) and type(value).model_fields:
             lines += [f"{pad}{name}:", *_lines(value, depth + 1)]
         elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
             lines.append(f"{pad}{name}:")
@@ -136,9 +137,11 @@ def _lines(model: BaseModel, depth: int) -> list[str]:
 
 
 def _typed_params(model: BaseModel) -> BaseModel | None:
-    name = getattr(model, "name", None) or getattr(model, "path", None)
-    for registry in (LOCALIZERS, BEHAVIOURS, EMBEDDED_MODELS):
-        if name in registry:  # type: ignore[operator]
-            params_type = registry[str(name)].Params  # type: ignore[index]
-            return params_type.model_validate(getattr(model, "params", {}))  # type: ignore[no-any-return]
+    """The parameters as their plug-in declares them, for the sake of their descriptions."""
+    name = model.path if isinstance(model, ModelConfig) else getattr(model, "name", None)
+    registries: tuple[Registry[Any], ...] = (LOCALIZERS, BEHAVIOURS, EMBEDDED_MODELS)
+    for registry in registries:
+        if name in registry:
+            params: BaseModel = registry[str(name)].Params.model_validate(model.model_dump()["params"])
+            return params
     return None

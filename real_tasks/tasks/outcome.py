@@ -1,0 +1,123 @@
+"""The outcome of an experiment: references to all that its stages made, and the rows they give."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from real_tasks.config import ExperimentConfig, Frozen
+from real_tasks.table_rows import (
+    Evaluation,
+    Row,
+    answer_rows,
+    columns,
+    comparison_rows,
+    evaluation_rows,
+    sample_rows,
+    score_rows,
+    selected_rows,
+)
+from real_tasks.tasks import loading
+from real_tasks.types import BehaviourData
+from storage.artifacts import ArtifactRef
+
+
+class Scores(Frozen):
+    """A localizer's scores of all modules on one fold with one seed, a reference per shard."""
+
+    localizer: str
+    fold: int
+    seed: int
+    shards: tuple[ArtifactRef, ...]
+
+
+class MethodEvaluation(Frozen):
+    """A method's evaluation on one fold with one seed."""
+
+    method: str
+    fold: int
+    seed: int
+    evaluation: ArtifactRef
+
+
+class Outcome(Frozen):
+    """References to everything that an experiment made."""
+
+    checkpoint: ArtifactRef
+    dataset: ArtifactRef
+    activations: tuple[ArtifactRef, ...]
+    scores: tuple[Scores, ...]
+    evaluations: tuple[MethodEvaluation, ...]
+
+
+@dataclass(frozen=True)
+class OutcomeTables:
+    """The rows of every table but `runs`, read once."""
+
+    config: ExperimentConfig
+    outcome: Outcome
+
+    @cached_property
+    def data(self) -> BehaviourData:
+        """The behaviour's data."""
+        return loading.load_dataset(self.outcome.dataset)
+
+    @cached_property
+    def evaluations(self) -> list[tuple[MethodEvaluation, Evaluation]]:
+        """Every evaluation with its content."""
+        return [
+            (item, loading.load_evaluation(item.evaluation)) for item in self.outcome.evaluations
+        ]
+
+    @cached_property
+    def rows(self) -> dict[str, list[Row]]:
+        """The rows by table, without the columns `run_id`, `model` and `behaviour`."""
+        scope = self.config.evaluation.token_scope
+        tables: dict[str, list[Row]] = {
+            "samples": sample_rows(self.data, self.config.data.n_folds),
+            "module_scores": [
+                row
+                for item in self.outcome.scores
+                for row in score_rows(
+                    item.localizer, item.fold, item.seed, loading.load_scores(item.shards)
+                )
+            ],
+            "selected_modules": [],
+            "evaluations": [],
+            "answers": [],
+        }
+        by_method: dict[str, list[Evaluation]] = {}
+        for item, content in self.evaluations:
+            which = (item.method, item.fold, item.seed)
+            by_method.setdefault(item.method, []).append(content)
+            tables["selected_modules"] += selected_rows(*which, content)
+            tables["evaluations"] += evaluation_rows(*which, scope, content)
+            tables["answers"] += answer_rows(*which, self.data, content)
+        tables["comparisons"] = comparison_rows(
+            self.config.localizer.name, by_method, self.config.evaluation.bootstrap_samples
+        )
+        return tables
+
+    def published(self, run_id: str) -> dict[str, list[Row]]:
+        """Return the rows as the tables declare them."""
+        behaviour = {"behaviour": self.data.name}
+        model = {"model": self.config.model.name}
+        further = {
+            "samples": {},
+            "module_scores": {"run_id": run_id, **model, **behaviour},
+            "selected_modules": {"run_id": run_id},
+            "evaluations": {"run_id": run_id, **model, **behaviour},
+            "answers": {"run_id": run_id},
+            "comparisons": {"run_id": run_id, **behaviour},
+        }
+        return {name: columns(self.rows[name], **values) for name, values in further.items()}
+
+    def warnings(self) -> list[str]:
+        """Return what a reader must know before trusting the numbers."""
+        unfit = sorted({item.method for item, content in self.evaluations if not content["fits_cap"]})
+        found = [
+            f"{method}: no setting of the grid stays under the cap on KL in some fold, so that "
+            "nothing is steered there; add smaller alphas to evaluation.alphas"
+            for method in unfit
+        ]
+        if self.config.data.shuffle_labels:
+            found.append("labels are shuffled (data.shuffle_labels): this is a null control")
+        return found

@@ -1,0 +1,110 @@
+"""The cached stage that draws an experiment's pictures."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from real_tasks.config import ExecutionConfig, ExperimentConfig
+from real_tasks.figures.gallery import draw_gallery
+from real_tasks.figures.gallery_data import CodebookCounts, GalleryData
+from real_tasks.figures.latents import Embedding, embed
+from real_tasks.figures.picture import Picture
+from real_tasks.results import at_tuned, wide_rows
+from real_tasks.samples import localizer_input
+from real_tasks.splits import split
+from real_tasks.tasks import loading
+from real_tasks.tasks.caching import stage
+from real_tasks.tasks.machine import use_threads
+from real_tasks.tasks.outcome import Outcome, OutcomeTables, Scores
+
+INDEX = "pictures.json"
+
+
+@stage("pictures")
+def pictures(
+    out: Path, *, config: ExperimentConfig, outcome: Outcome, execution: ExecutionConfig
+) -> dict[str, Any]:
+    """Draw every picture that the experiment has data for."""
+    use_threads(execution, alone=True)
+    drawn = draw_gallery(_gallery_data(OutcomeTables(config, outcome)))
+    for picture in drawn:
+        (out / f"{picture.name}.png").write_bytes(picture.png)
+    words = [{n: v for n, v in asdict(picture).items() if n != "png"} for picture in drawn]
+    (out / INDEX).write_text(json.dumps(words))
+    return {"pictures": len(drawn)}
+
+
+def load_pictures(folder: Path) -> list[Picture]:
+    """Return the pictures that the stage wrote into a folder."""
+    words = json.loads((folder / INDEX).read_text())
+    return [Picture(png=(folder / f"{w['name']}.png").read_bytes(), **w) for w in words]
+
+
+def _gallery_data(tables: OutcomeTables) -> GalleryData:
+    rows, config = tables.rows, tables.config
+    validation = [row for row in rows["evaluations"] if row["split"] == "validation"]
+    tested = wide_rows(row for row in rows["evaluations"] if row["split"] == "test")
+    steered = [row for row in wide_rows(validation) if row["alpha"] is not None]
+    curves = at_tuned(steered, [row for row in tested if row["alpha"] is not None])
+    rivals = [baseline.name for baseline in config.baselines] or [config.localizer.name]
+    data = GalleryData(
+        module_scores=rows["module_scores"],
+        selected=rows["selected_modules"],
+        curves=curves,
+        tuned=at_tuned(curves, tested, ("top_k", "alpha")),
+        unsteered=_unsteered(wide_rows(validation)),
+        max_kl=config.evaluation.max_kl,
+        matched_kl=config.evaluation.matched_kl,
+        comparisons=rows["comparisons"],
+        main=config.localizer.name,
+        rival=rivals[0],
+    )
+    main = next(s for s in tables.outcome.scores if s.localizer == config.localizer.name)
+    if "latents" not in loading.load_evidence(main.shards[0]):
+        return data
+    return replace(data, embeddings=_embeddings(tables, main), codebooks=_codebooks(main))
+
+
+def _unsteered(validation: list[dict[str, Any]]) -> dict[str, float]:
+    rows = [row for row in validation if row["method"] == "unsteered"]
+    metrics = ("mc1", "mc2", "true_share")
+    return {name: float(np.mean([row[name] for row in rows])) for name in metrics if rows}
+
+
+def _embeddings(tables: OutcomeTables, main: Scores) -> list[Embedding]:
+    """Activations and latents of the best and the worst head, on answers the encoder never saw."""
+    scores = loading.load_scores(main.shards).scores
+    best = max(scores, key=lambda score: (score.score, -score.module.layer, -score.module.head))
+    worst = min(scores, key=lambda score: (score.score, score.module.layer, score.module.head))
+    embeddings = []
+    for name, score in (("best", best), ("worst", worst)):
+        layer, head = score.module.layer, score.module.head
+        evidence = loading.load_evidence(main.shards[layer])
+        samples = evidence["latent_samples"]
+        values = loading.load_activations(tables.outcome.activations, layer)
+        modules = loading.heads_of_layer(layer, values.shape[1])
+        fold_split = split(len(tables.data.questions), main.fold, tables.config.data)
+        seen = localizer_input(modules, values, tables.data, fold_split, torch.device("cpu"))
+        labels = seen.labels[samples].numpy()
+        for space, points in (
+            ("activations", seen.values[head, samples]),
+            ("code latents", evidence["latents"][head].float()),
+        ):
+            title = f"layer {layer}, head {head} ({name}, {score.score:.2f}): {space}"
+            embeddings.append(embed(points.numpy(), labels, title=title))
+    return embeddings
+
+
+def _codebooks(main: Scores) -> CodebookCounts:
+    counts = [loading.load_evidence(shard)["code_counts"].numpy() for shard in main.shards]
+    scores = loading.load_scores(main.shards).scores
+    return CodebookCounts(
+        counts=np.concatenate(counts),
+        perplexity=np.array([score.perplexity for score in scores]),
+        collapsed=np.array([score.collapsed for score in scores], dtype=bool),
+        names=[f"layer {s.module.layer}, head {s.module.head}" for s in scores],
+    )

@@ -1,0 +1,176 @@
+"""What people look at: tables, MLflow, report. Never cached, or a cached run would leave no record."""
+
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from real_tasks.config import ExperimentConfig
+from real_tasks.configuration import commented_yaml
+from real_tasks.methods import methods_of
+from real_tasks.results import result_table, wide_rows
+from real_tasks.tasks import loading
+from real_tasks.tasks.caching import store
+from real_tasks.tasks.outcome import Outcome, OutcomeTables
+from storage.artifacts import ArtifactRef, sha256_of
+from storage.parquet import write_table
+from storage.paths import Home
+from storage.runs import alive, git_commit, mark_crashed_runs, new_run_id, now, run_folder, write_run
+from storage.tracking import GIT_COMMIT_TAG, Tracker
+
+EXPERIMENT = "real-steering"
+CONFIG = "config.yaml"
+RECORD = "run.json"
+FIGURES = "figures"
+SPECS = "specs"
+_SOFTWARE = ("real-steering", "torch", "transformers", "prefect", "mlflow", "duckdb", "pyarrow")
+
+
+@dataclass
+class Run:
+    """A run while it lasts: its row of the view `runs`, and what its stages took."""
+
+    config: ExperimentConfig
+    row: dict[str, Any]
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return str(self.row["run_id"])
+
+
+@contextmanager
+def running(config: ExperimentConfig) -> Iterator[Run]:
+    """Record a run from its start to its end, however it ends."""
+    home = Home.current()
+    mark_crashed_runs(home)
+    started = now()
+    run = Run(
+        config,
+        {
+            "run_id": new_run_id(started),
+            "started_at": started,
+            "finished_at": None,
+            "status": "running",
+            "model": config.model.name,
+            "behaviour": config.behaviour.name,
+            "seed": config.data.split_seed,
+            "config_digest": sha256_of(config.model_dump(exclude={"execution"})),
+            "git_commit": git_commit(),
+            "mlflow_run_id": None,
+        },
+    )
+    with alive(home, run.run_id):
+        write_run(home, run.row)
+        (run_folder(home, run.run_id) / CONFIG).write_text(commented_yaml(config))
+        status = "failed"
+        try:
+            yield run
+            status = "completed"
+        finally:
+            run.row |= {"status": status, "finished_at": now()}
+            write_run(home, run.row)
+            if run.row["mlflow_run_id"]:
+                Tracker(home).finish(run.row["mlflow_run_id"], status)
+
+
+@task(name="start-tracking", cache_policy=NO_CACHE)
+def start_tracking(run_id: str, config: ExperimentConfig, commit: str | None) -> str:
+    """Start the experiment's parent run in MLflow and return its id."""
+    tags = {"run_id": run_id} | ({GIT_COMMIT_TAG: commit} if commit else {})
+    name = f"{config.model.name} {config.behaviour.name} {run_id}"
+    return Tracker(Home.current()).start_run(EXPERIMENT, name, _flat(config.model_dump()), tags)
+
+
+@task(name="publish-tables", cache_policy=NO_CACHE)
+def publish_tables(run_id: str, config: ExperimentConfig, outcome: Outcome) -> list[str]:
+    """Write the run's rows of every table; return warnings about the result."""
+    tables = OutcomeTables(config, outcome)
+    for name, rows in tables.published(run_id).items():
+        part = outcome.dataset.key if name == "samples" else run_id
+        write_table(Home.current(), name, part, rows)
+    return tables.warnings()
+
+
+@task(name="fill-run-folder", cache_policy=NO_CACHE)
+def fill_run_folder(
+    run_id: str, outcome: Outcome, pictures: ArtifactRef, stages: list[dict[str, Any]], warnings: list[str]
+) -> None:
+    """Write what the report needs and people open: pictures, steering specs, facts."""
+    folder = run_folder(Home.current(), run_id)
+    shutil.copytree(store().open(pictures), folder / FIGURES, ignore=_only_pictures)
+    for item in outcome.evaluations:
+        spec = store().open(item.evaluation) / loading.SPEC
+        if spec.is_dir():
+            target = folder / SPECS / item.method / f"fold-{item.fold}-seed-{item.seed}"
+            shutil.copytree(spec, target)
+    record = {
+        "stages": stages,
+        "warnings": warnings,
+        "versions": {name: metadata.version(name) for name in _SOFTWARE},
+        "device": store().facts(outcome.activations[0])["device"],
+        "outcome": outcome.model_dump(mode="json"),
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=1))
+
+
+@task(name="record-in-mlflow", cache_policy=NO_CACHE)
+def record_in_mlflow(run_id: str, parent: str, config: ExperimentConfig, outcome: Outcome) -> None:
+    """Add metrics, pictures, score table and specs: the experiment's own and a run per method."""
+    home = Home.current()
+    tracker, folder = Tracker(home), run_folder(home, run_id)
+    rows = OutcomeTables(config, outcome).rows["evaluations"]
+    results = {row["method"]: row for row in result_table(rows)}
+    for method in methods_of(config):
+        result = {n: v for n, v in results[method.name].items() if isinstance(v, float | int)}
+        validation = [r for r in rows if r["method"] == method.name and r["split"] == "validation"]
+        child = tracker.child_run(
+            parent,
+            method.name,
+            {name: value for name, value in method.model_dump().items() if value is not None},
+            {f"test/{name}": value for name, value in result.items()} | _curves(validation),
+            {"run_id": run_id},
+        )
+        if (folder / SPECS / method.name).is_dir():
+            tracker.log_artifacts(child, [folder / SPECS / method.name], "steering_specs")
+    main = results.get(config.localizer.name, {})
+    tracker.log_metrics(parent, {f"test/{n}": v for n, v in main.items() if isinstance(v, float)})
+    scores = home.tables / "module_scores" / f"{run_id}.parquet"
+    report = folder / "report.html"
+    tracker.log_artifacts(parent, [folder / CONFIG, folder / FIGURES, scores, report])
+
+
+def _curves(validation: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Validation metrics over alpha, in thousandths: MLflow's steps are whole numbers."""
+    points: dict[tuple[str, int], list[float]] = {}
+    for row in wide_rows(validation):
+        for metric in ("mc1", "mc2", "true_share", "kl", "cross_entropy"):
+            if row["alpha"] is not None and metric in row:
+                points.setdefault((metric, round(1000 * row["alpha"])), []).append(row[metric])
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for (metric, step), values in sorted(points.items()):
+        curves.setdefault(f"validation/{metric}", []).append((step, sum(values) / len(values)))
+    return curves
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            plain = value if isinstance(value, str | int | float) else json.dumps(value)
+            flat[prefix + name] = plain
+    return flat
+
+
+def _only_pictures(_folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".png") and name != "pictures.json"]

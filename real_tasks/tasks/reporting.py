@@ -1,0 +1,118 @@
+"""The report of a run, from its tables and its folder alone: artifacts may be gone by then."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from real_tasks.configuration import commented_yaml, load_config
+from real_tasks.findings import headlines
+from real_tasks.report import ReportContent, data_uri, render_report
+from real_tasks.report_rows import (
+    answer_pairs,
+    answer_sample,
+    default_queries,
+    top_modules,
+    verdict_changes,
+)
+from real_tasks.results import Row, markdown_table, result_table
+from real_tasks.tasks.pictures import load_pictures
+from real_tasks.tasks.records import CONFIG, FIGURES, RECORD, SPECS
+from storage.parquet import read_rows
+from storage.paths import Home
+from storage.runs import find_run, run_folder
+
+REPORT = "report.html"
+
+
+def run_rows(home: Home, table: str, run_id: str) -> list[Row]:
+    """Return a run's rows of a table."""
+    return [row for row in read_rows(home, table) if row["run_id"] == run_id]
+
+
+def write_report(home: Home, run_id: str | None) -> Path:
+    """Write the HTML report of a run, the last completed one without a name; return its path.
+
+    Raises:
+        StorageError: there is no such run, or it did not get as far as results.
+    """
+    run = find_run(home, run_id)
+    content = report_content(home, run)
+    path = run_folder(home, run["run_id"]) / REPORT
+    path.write_text(render_report(content), encoding="utf-8")
+    return path
+
+
+def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
+    """Return what the report of a run says."""
+    run_id = run["run_id"]
+    folder = run_folder(home, run_id)
+    config = load_config(folder / CONFIG, [])
+    record = json.loads((folder / RECORD).read_text())
+    method = config.localizer.name
+    tables = {
+        name: run_rows(home, name, run_id)
+        for name in ("evaluations", "comparisons", "module_scores", "selected_modules", "answers")
+    }
+    pairs = answer_pairs(tables["answers"], method)
+    rivals = [baseline.name for baseline in config.baselines] or ["random"]
+    return ReportContent(
+        title=f"Steering {run['behaviour']} in {run['model']}",
+        facts=_facts(run, record),
+        results=result_table(tables["evaluations"]),
+        max_kl=config.evaluation.max_kl,
+        matched_kl=config.evaluation.matched_kl,
+        token_scope=config.evaluation.token_scope,
+        comparisons=tables["comparisons"],
+        pictures=load_pictures(folder / FIGURES),
+        top_modules=top_modules(tables["module_scores"], tables["selected_modules"], method),
+        answers=answer_sample(pairs),
+        verdict_changes=verdict_changes(pairs),
+        config_yaml=commented_yaml(config),
+        stage_seconds={stage["stage"]: stage["seconds"] for stage in record["stages"]},
+        versions=record["versions"],
+        queries=default_queries(run_id, method, rivals[0]),
+        paths={
+            "this run": str(folder),
+            "steering specs": str(folder / SPECS),
+            "tables (Parquet)": str(home.tables),
+            "MLflow database": str(home.mlflow_uri.removeprefix("sqlite:///")),
+        },
+        warnings=record["warnings"],
+        method=method,
+    )
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report(run_id: str) -> str:
+    """Write the report, show results and pictures in Prefect; return the report's path."""
+    home = Home.current()
+    content = report_content(home, find_run(home, run_id))
+    path = run_folder(home, run_id) / REPORT
+    path.write_text(render_report(content), encoding="utf-8")
+    sentences = headlines(content.results, content.comparisons, content.method)
+    text = "\n\n".join([f"# {content.title}", *sentences, markdown_table(content.results)])
+    create_markdown_artifact(text, key="results", description=f"test results of {run_id}")
+    for picture in content.pictures:
+        key = picture.name.replace("_", "-")
+        create_image_artifact(data_uri(picture.png), key=key, description=picture.caption)
+    create_link_artifact(path.as_uri(), "report", key="report", description=f"report of {run_id}")
+    return str(path)
+
+
+def _facts(run: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:
+    return {
+        "run": run["run_id"],
+        "started": f"{run['started_at']:%Y-%m-%d %H:%M:%S} UTC",
+        "model": run["model"],
+        "behaviour": run["behaviour"],
+        "split seed": str(run["seed"]),
+        "device": record["device"],
+        "code": run["git_commit"] or "not from a git checkout",
+        "MLflow run": run["mlflow_run_id"] or "not recorded",
+        "configuration": run["config_digest"],
+    }
+
