@@ -19,10 +19,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Find the attention heads that carry a behaviour, and steer a language model through them.
+    help="""Find the attention heads that carry a behaviour, and steer a model through them.
 
-Start with `real run`: it trains a tiny embedded model, finds the heads that carry truthfulness, steers
-through them, and leaves a report, tables to query and an MLflow record. Everything is offline.
+Start with `real run`: it trains a tiny embedded model, finds the heads that carry truthfulness,
+steers through them, and leaves a report, tables to query and an MLflow record.
+Everything is offline.
 """,
 )
 
@@ -36,10 +37,12 @@ HomeOption = Annotated[
 ]
 ConfigArgument = Annotated[
     Path | None,
-    typer.Argument(help="YAML file; `real config` prints one. Without it: the demo.", metavar="CONFIG"),
+    typer.Argument(
+        help="YAML file; `real config` prints one. Without it: the demo.", metavar="CONFIG"
+    ),
 ]
 SetOption = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--set",
         metavar="PATH=VALUE",
@@ -57,14 +60,16 @@ class Format(StrEnum):
 
 
 @app.command()
-def run(config: ConfigArgument = None, assignments: SetOption = [], home: HomeOption = None) -> None:  # noqa: B006
+def run(
+    config: ConfigArgument = None, assignments: SetOption = None, home: HomeOption = None
+) -> None:
     """Run an experiment: extract, localize, steer, evaluate, report.
 
-    Stages that were done before, with the same inputs and code, are taken from the cache: changing the
-    alphas evaluates again and trains nothing, and a run that was killed goes on where it stopped.
+    Stages that were done before, with the same inputs and code, are taken from the cache: changing
+    the alphas evaluates again and trains nothing, and a run that was killed goes on where it
+    stopped.
 
     Examples:
-
     - `real run`: the demo, some minutes the first time
     - `real run --set evaluation.alphas=[1,2,4]`: other strengths, only evaluation runs again
     - `real run --set localizer.params.codebook_size=64`: another codebook
@@ -75,7 +80,7 @@ def run(config: ConfigArgument = None, assignments: SetOption = [], home: HomeOp
     from real_tasks.configuration import load_config
     from storage.artifacts import prepare_home
 
-    settings = load_config(config, assignments)
+    settings = load_config(config, assignments or [])
     check_experiment(settings)
     prepare_home(current)
 
@@ -101,20 +106,21 @@ def run(config: ConfigArgument = None, assignments: SetOption = [], home: HomeOp
 
 
 @app.command()
-def config(config: ConfigArgument = None, assignments: SetOption = [], home: HomeOption = None) -> None:  # noqa: B006
+def config(
+    config: ConfigArgument = None, assignments: SetOption = None, home: HomeOption = None
+) -> None:
     """Print the effective configuration as YAML, every field with its description.
 
     What it prints is a valid input of `real run`.
 
     Examples:
-
     - `real config > my.yaml`: a file to start from
     - `real config my.yaml --set seeds=[0]`: what a run would use
     """
     use_home(home)
     from real_tasks.configuration import commented_yaml, load_config
 
-    typer.echo(commented_yaml(load_config(config, assignments)), nl=False)
+    typer.echo(commented_yaml(load_config(config, assignments or [])), nl=False)
 
 
 @app.command()
@@ -128,9 +134,9 @@ def sql(
     """Query the results of all runs with SQL; nothing can be changed with it.
 
     Examples:
-
     - `real sql --tables`: what there is to query
-    - `real sql "SELECT method, metric, avg(value) FROM evaluations WHERE split = 'test' GROUP BY ALL"`
+    - `real sql "SELECT method, metric, avg(value) FROM evaluations WHERE split = 'test' GROUP BY
+      ALL"`
     - `real sql "SELECT layer, head, avg(roc_auc) AS auc FROM module_scores WHERE localizer = 'real'
       GROUP BY ALL ORDER BY auc DESC LIMIT 10"`
     - `real sql "FROM runs" --format json`
@@ -156,7 +162,6 @@ def report(
     """Write the HTML report of a run, one self-contained file, and print its path.
 
     Examples:
-
     - `real report`: of the last completed run
     - `real report 20261121-101502-3f9a`: of that run (`real sql "FROM runs"` lists them)
     """

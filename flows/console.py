@@ -1,19 +1,28 @@
 """What a person sees in the terminal: progress bars, the table of results, errors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from real_tasks.results import Row, table_cells
+from real_tasks.results import Row
 from real_tasks.tasks.progress import listening
 
 out = Console()
 err = Console(stderr=True)
 
+COLUMNS = {
+    "top_k": "K",
+    "alpha": "alpha",
+    "mc1": "MC1",
+    "mc2": "MC2",
+    "true_share": "true",
+    "kl": "KL",
+}
 STAGES = {
     "dataset": "questions and answers",
     "checkpoint": "model (training steps, if embedded)",
@@ -46,15 +55,25 @@ def progress_bars() -> Iterator[None]:
             yield
 
 
-def show_results(results: list[Row]) -> None:
-    """Print the table of results."""
-    headers, lines = table_cells(results)
-    table = Table(title="Test questions: mean (SD) over folds and seeds", title_justify="left")
-    for place, header in enumerate(headers):
-        table.add_column(header, justify="right" if place else "left")
-    for line in lines:
-        table.add_row(*line)
+def show_results(results: Sequence[Row]) -> None:
+    """Print the results on test questions; the report has all columns."""
+    table = Table(title="On test questions: mean (SD) over folds and seeds", box=box.SIMPLE_HEAD)
+    table.add_column("method")
+    for header in COLUMNS.values():
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in results:
+        table.add_row(row["method"], *(_cell(row, name) for name in COLUMNS))
     out.print(table)
+
+
+def _cell(row: Row, name: str) -> str:
+    value, spread = row.get(name), row.get(f"{name}_sd")
+    if value is None:
+        return "-"
+    decimals = {"top_k": 1, "kl": 3}.get(name, 2)
+    text = f"{value:.{decimals}f}"
+    shown = spread is not None and name in ("mc1", "mc2", "true_share")
+    return f"{text} ({spread:.{decimals}f})" if shown else text
 
 
 def show_paths(paths: dict[str, str]) -> None:
@@ -66,4 +85,6 @@ def show_paths(paths: dict[str, str]) -> None:
 
 def show_error(message: str) -> None:
     """Print what went wrong and how to mend it."""
-    err.print(Panel(message, title="error", title_align="left", border_style="red", highlight=False))
+    err.print(
+        Panel(message, title="error", title_align="left", border_style="red", highlight=False)
+    )

@@ -18,6 +18,9 @@ from real_tasks.tasks.reporting import report
 from storage.artifacts import ArtifactRef, prepare_home
 from storage.paths import Home
 
+NONE = ("", 0, 0)
+"""Key of no direction."""
+
 
 class Summary(Frozen):
     """Where the result of an experiment is."""
@@ -52,7 +55,13 @@ def experiment(config: ExperimentConfig) -> Summary:
             scores=scores,
             evaluations=evaluations,
         )
-        drawn = alone(run, pictures, config=config, outcome=outcome, execution=config.execution)
+        drawn = alone(
+            run,
+            pictures,
+            config=config.without_execution(),
+            outcome=outcome,
+            execution=config.execution,
+        )
         run.row["mlflow_run_id"] = tracking.result()
         return publish(run, outcome, drawn)
 
@@ -140,7 +149,10 @@ def find_directions(
         "execution": config.execution,
     }
     shards = [
-        (f"{name}-fold-{fold}-seed-{seed}", {**inputs, "direction": name, "fold": fold, "seed": seed})
+        (
+            f"{name}-fold-{fold}-seed-{seed}",
+            {**inputs, "direction": name, "fold": fold, "seed": seed},
+        )
         for name, fold, seed in wanted
     ]
     return dict(zip(wanted, fan_out(run, stages.directions, shards), strict=True))
@@ -179,7 +191,7 @@ def evaluate(
                 "method": method,
                 "fold": fold,
                 "scores": scores_for(scores, method, fold, seed),
-                "directions": directions.get(direction_of(method, fold, seed, config)),
+                "directions": directions.get(direction_of(method, fold, seed, config) or NONE),
             },
         )
         for method, fold, seed in settings

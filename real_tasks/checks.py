@@ -122,8 +122,8 @@ def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:
     too_large = [k for k in config.evaluation.top_k if k > n_modules]
     if too_large:
         raise UserInputError(
-            f"evaluation.top_k holds {too_large[0]}, but {config.model.path!r} has {n_modules} heads "
-            f"({shape.n_layers} layers x {shape.n_heads}); choose at most {n_modules}"
+            f"evaluation.top_k holds {too_large[0]}, but {config.model.path!r} has {n_modules} "
+            f"heads ({shape.n_layers} layers x {shape.n_heads}); choose at most {n_modules}"
         )
     for localizer in (config.localizer, *config.baselines):
         entry = LOCALIZERS[localizer.name]

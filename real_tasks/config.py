@@ -47,11 +47,13 @@ class DataConfig(Frozen):
 
     n_folds: Annotated[int, Field(ge=2)] = Field(2, description="folds of the cross-validation")
     validation_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.34, description="share of the questions outside the test fold kept for choosing K and alpha"
+        0.34,
+        description="share of the questions outside the test fold kept for choosing K and alpha",
     )
     split_seed: int = Field(42, description="seed of the draw of the validation questions")
     shuffle_labels: bool = Field(
-        False, description="permute the labels: a null control, whose held-out AUCs must be near 0.5"
+        False,
+        description="permute the labels: a null control, whose held-out AUCs must be near 0.5",
     )
 
 
@@ -115,3 +117,7 @@ class ExperimentConfig(Frozen):
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of the localizers")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="measurements")
     execution: ExecutionConfig = Field(ExecutionConfig(), description="where it runs")
+
+    def without_execution(self) -> "ExperimentConfig":
+        """Return what decides the results: the same, wherever and however wide it runs."""
+        return self.model_copy(update={"execution": ExecutionConfig()})

@@ -1,6 +1,7 @@
 """Configurations from files and from ``--set``, and back to commented YAML."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.registry import Registry
 
 
-def load_config(path: Path | None, assignments: list[str]) -> ExperimentConfig:
+def load_config(path: Path | None, assignments: Sequence[str]) -> ExperimentConfig:
     """Return the configuration of ``path`` (the demo's without one), changed by ``assignments``.
 
     Raises:
@@ -62,32 +63,27 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
         raise UserInputError(f"--set {assignment!r}: {text!r} is no YAML value") from error
     *parents, last = path.split(".")
     place: Any = tree
+    default: Any = ExperimentConfig().model_dump(mode="json")
     for part in parents:
-        place = _step(place, part, assignment)
+        default = default.get(part) if isinstance(default, dict) else None
+        place = _step(place, part, default, assignment)
     if isinstance(place, list):
         place[_index(place, last, assignment)] = value
     else:
         place[last] = value
 
 
-def _step(place: Any, part: str, assignment: str) -> Any:
+def _step(place: Any, part: str, default: Any, assignment: str) -> Any:
     if isinstance(place, list):
         return place[_index(place, part, assignment)]
     if part not in place:
-        place[part] = _default_of(place, part)
+        # A list or a plug-in that is not written out is changed from what it is by default.
+        is_plug_in = isinstance(default, dict) and "name" in default
+        place[part] = default if is_plug_in or isinstance(default, list) else {}
     below = place[part]
     if not isinstance(below, dict | list):
         raise UserInputError(f"--set {assignment!r}: {part} holds {below!r}, which has no fields")
     return below
-
-
-def _default_of(place: dict[str, Any], part: str) -> Any:
-    """Start from the defaults where a path leads through a list or a plug-in not written out."""
-    defaults = ExperimentConfig().model_dump(mode="json")
-    is_plug_in = part in defaults and isinstance(defaults[part], dict) and "name" in defaults[part]
-    if part in defaults and (is_plug_in or isinstance(defaults[part], list)):
-        return defaults[part]
-    return {}
 
 
 def _index(place: list[Any], part: str, assignment: str) -> int:
@@ -111,7 +107,7 @@ def _hint(error: ValidationError) -> str:
 def _fields_at(path: tuple[int | str, ...]) -> list[str]:
     model: Any = ExperimentConfig()
     for part in path:
-        model = model[int(part)] if isinstance(model, tuple) else getattr(model, str(part))
+        model = model[0] if isinstance(part, int) else getattr(model, part)
     return list(type(model).model_fields)
 
 
@@ -142,6 +138,8 @@ def _typed_params(model: BaseModel) -> BaseModel | None:
     registries: tuple[Registry[Any], ...] = (LOCALIZERS, BEHAVIOURS, EMBEDDED_MODELS)
     for registry in registries:
         if name in registry:
-            params: BaseModel = registry[str(name)].Params.model_validate(model.model_dump()["params"])
+            params: BaseModel = registry[str(name)].Params.model_validate(
+                model.model_dump()["params"]
+            )
             return params
     return None

@@ -1,4 +1,4 @@
-"""Ways of steering to compare: which localizer chooses, how strengths follow, in which direction."""
+"""Ways of steering to compare: who chooses modules, how strengths follow, in which direction."""
 
 from typing import Literal
 

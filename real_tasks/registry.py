@@ -1,16 +1,16 @@
 """Registries of plug-ins: one class in one file of an auto-imported package, found by its name.
 
-A plug-in is a class with a nested frozen pydantic model ``Params``. Importing the package's files is
-deferred to the first look-up, so that a configuration can be validated without a cycle of imports.
+A plug-in is a class with a nested frozen pydantic model ``Params``. Importing the package's files
+is deferred to the first look-up, so that a configuration can be validated without import cycles.
 """
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from real_tasks.errors import UserInputError
-
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -29,6 +29,7 @@ class Registry(Generic[T]):
         self._package = package
         self._entries: dict[str, T] = {}
         self._loaded = False
+        self._loading = threading.RLock()
 
     def register(self, name: str) -> Callable[[E], E]:
         """Register the decorated plug-in as ``name``; a name taken already raises ValueError."""
@@ -64,7 +65,8 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
+        with self._loading:  # another thread must not look up in a registry that is half filled
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            self._loaded = True

@@ -10,7 +10,7 @@ from real_tasks.types import WHOLE_LAYER, BehaviourData, LocalizerResult, Module
 
 Row = dict[str, Any]
 Evaluation = Mapping[str, Any]
-"""What `tasks.loading.evaluation_record` makes of a method's result."""
+"""What `evaluation.record.evaluation_record` makes of a method's result."""
 
 COMPARED_METRICS = ("mc0", "mc1", "mc2", "mc3", "true_share")
 BASES = {"tuned": "test", "matched_kl": "matched"}
@@ -144,7 +144,11 @@ def comparison_rows(
             pair = (evaluations[method], evaluations[baseline])
             reached = all(result[part] is not None for side in pair for result in side)
             # The unsteered model has no dose that could be matched.
-            if baseline == method or not reached or (basis, baseline) == ("matched_kl", "unsteered"):
+            if (
+                baseline == method
+                or not reached
+                or (basis, baseline) == ("matched_kl", "unsteered")
+            ):
                 continue
             for metric in COMPARED_METRICS:
                 ours, theirs = ([_by_question(run[part], metric) for run in side] for side in pair)

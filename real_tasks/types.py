@@ -1,4 +1,4 @@
-"""The values that flow through the method: questions, modules, scores. Frozen, without behaviour."""
+"""The values that flow through the method, frozen: questions, modules, scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,7 +103,7 @@ class LocalizerInput:
 class ModuleScore:
     """How well a module tells aligned from violating answers.
 
-    `score` is the number the localizer ranks by. Quantities that a localizer does not have are None.
+    `score` is the number the localizer ranks by. What a localizer does not have is None.
     `perplexity` is in codes, `reconstruction_loss` the mean squared error of standardised inputs.
     """
 
@@ -133,7 +133,7 @@ class LocalizerResult:
 
 @dataclass(frozen=True)
 class SelectedModule:
-    """A module chosen to be steered: its 1-based rank, its strength (w), its score if it has one."""
+    """A module chosen to be steered: its 1-based rank, strength (w), and score if it has one."""
 
     module: ModuleId
     rank: int

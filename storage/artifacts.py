@@ -1,8 +1,8 @@
 """The artifact store: content-addressed folders, published whole or not at all.
 
-`artifacts/<kind>/<key>/` holds a stage's files, their checksums in `manifest.json`, and the cache record
-of the orchestrator: who deletes the folder deletes all three. The key says what went in, the digest
-what came out.
+`artifacts/<kind>/<key>/` holds a stage's files, their checksums in `manifest.json`, and the cache
+record of the orchestrator: who deletes the folder deletes all three. The key says what went in,
+the digest what came out.
 """
 
 import fcntl
@@ -47,7 +47,7 @@ class ArtifactRef(BaseModel):
 
 
 class ArtifactStore:
-    """Reads and writes the artifacts of one home. Safe under threads and processes of one machine."""
+    """Reads and writes the artifacts of one home; safe under threads and processes of a machine."""
 
     def __init__(self, home: Home) -> None:
         """Use the artifacts of ``home``; nothing is created before something is written."""
@@ -64,7 +64,7 @@ class ArtifactStore:
         """Return the artifact, having ``write`` fill its folder where it is not there yet.
 
         Of several callers at once one writes, the others wait and find it. ``write`` gets an empty
-        temporary folder, which becomes the artifact by one rename, and returns facts for the manifest.
+        temporary folder, which becomes the artifact by one rename, and returns facts to keep.
         """
         with self._lock(kind, key):
             found = self.find(kind, key)
@@ -98,6 +98,8 @@ class ArtifactStore:
         """Return the reference of a published artifact, or None; checksums are not looked at."""
         try:
             manifest = json.loads((self.folder(kind, key) / MANIFEST).read_text())
+            if not all(isinstance(manifest[part], dict) for part in ("files", "facts")):
+                return None
             return ArtifactRef(kind=kind, key=key, digest=manifest["digest"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -132,29 +134,30 @@ class ArtifactStore:
 
         Also removes a cache record whose artifact is gone, or which is itself unreadable.
         """
+        if not self.folder(kind, key).exists():
+            return
+        # A check outside of the lock could remove what another process has made again meanwhile.
+        with self._lock(kind, key):
+            self._heal(kind, key)
+
+    def _heal(self, kind: str, key: str) -> None:
         folder = self.folder(kind, key)
         if not folder.exists():
             return
-        ref = self.find(kind, key)
         try:
-            if ref is None:
-                raise DamagedArtifactError(f"{folder}: {MANIFEST} is missing or unreadable")
-            self.open(ref)
+            self.open(self.find(kind, key) or ArtifactRef(kind=kind, key=key, digest=""))
         except DamagedArtifactError as damage:
             log.warning("damaged artifact, making it again: %s", damage)
-            with self._lock(kind, key):
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             return
         record = folder / CACHE_RECORD
-        if record.exists():
-            try:
-                json.loads(record.read_text())
-            except ValueError:
-                record.unlink(missing_ok=True)
+        try:
+            json.loads(record.read_text() if record.exists() else "null")
+        except ValueError:
+            record.unlink(missing_ok=True)
 
     def _verify(self, folder: Path, ref: ArtifactRef) -> None:
-        found = self.find(ref.kind, ref.key)
-        if found is None:
+        if self.find(ref.kind, ref.key) is None:
             raise DamagedArtifactError(f"{folder}: {MANIFEST} is missing or unreadable")
         expected: dict[str, str] = self.manifest(ref)["files"]
         for name, checksum in expected.items():

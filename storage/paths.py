@@ -10,7 +10,7 @@ DEFAULT_HOME = ".real"
 
 @dataclass(frozen=True)
 class Home:
-    """The folder that holds artifacts, tables, runs and databases; deleting it resets everything."""
+    """The folder of artifacts, tables, runs and databases; deleting it resets everything."""
 
     root: Path
 

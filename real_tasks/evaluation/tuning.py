@@ -1,7 +1,7 @@
 """Evaluation of one way of steering: choose K and alpha on validation questions, then test once.
 
-Every method is tuned on the same grid under the same cap on KL. An alpha is not the same dose for two
-methods, so each is also tested at the alpha that costs a given KL.
+Every method is tuned on the same grid under the same cap on KL. An alpha is not the same dose for
+two methods, so each is also tested at the alpha that costs a given KL.
 """
 
 import math

@@ -104,7 +104,7 @@ def train(
             factor = _lr_factor(step, recipe)
             losses.append(_step(model, batch, optimizers, factor, recipe.max_grad_norm))
             on_progress(step + 1, recipe.steps)
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return model, _facts(model, batches, losses)
 
 
@@ -217,7 +217,7 @@ def _step(
 ) -> Float[Tensor, ""]:
     logits = model(input_ids=batch.token_ids, use_cache=False).logits
     loss = _weighted_loss(logits, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
     for optimizer in optimizers:
         for group in optimizer.param_groups:

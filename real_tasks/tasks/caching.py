@@ -1,10 +1,9 @@
 """The task factory: the one place that says when a result may be used again.
 
-A stage's key hashes its kind, the code that it runs, and its inputs, artifacts by the digest of their
-content. `execution` says where it runs and is no part of the key.
+A stage's key hashes its kind, the code that it runs, and its inputs, artifacts by the digest of
+their content. `execution` says where it runs and is no part of the key.
 """
 
-import importlib
 import inspect
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from prefect.futures import PrefectFuture
 
 from real_tasks.config import ExecutionConfig
 from real_tasks.errors import UserInputError
-from real_tasks.tasks.code_version import code_version
+from real_tasks.tasks.code_version import code_of
 from storage.artifacts import CACHE_RECORD, ArtifactRef, ArtifactStore, sha256_of
 from storage.errors import StorageError
 from storage.paths import Home
@@ -42,8 +41,8 @@ def store() -> ArtifactStore:
 class Stage:
     """A cached Prefect task that fills an artifact.
 
-    The wrapped function takes ``out``, an empty folder, and its inputs by name; it returns facts for
-    the manifest. Calling or submitting the stage gives the artifact's reference.
+    The wrapped function takes ``out``, an empty folder, and its inputs by name; it returns facts
+    for the manifest. Calling or submitting the stage gives the artifact's reference.
     """
 
     def __init__(
@@ -56,8 +55,10 @@ class Stage:
         self.kind = kind
         self._function = function
         self._plugin_modules = plugin_modules
+        self.without_prefect = self._body()
+        """The same work, the artifact store's cache included, outside of any orchestrator."""
         self._task: Task[..., ArtifactRef] = Task(
-            fn=self._body(),
+            fn=self.without_prefect,
             name=kind,
             description=inspect.getdoc(function),
             cache_policy=_ArtifactPolicy(stage=self),
@@ -69,23 +70,23 @@ class Stage:
 
     def key(self, inputs: Inputs) -> str:
         """Return the content hash of everything that the result depends on."""
-        modules = [*_imported_modules(self._function), *self._plugin_modules(inputs)]
         return sha256_of(
             {
                 "kind": self.kind,
-                "stage": inspect.getsource(self._function),
-                "code": code_version(*modules),
+                "code": code_of(self._function, *self._plugin_modules(inputs)),
                 "inputs": {name: value for name, value in inputs.items() if name != UNKEYED},
             }
         )
 
     def submit(self, name: str, **inputs: Any) -> PrefectFuture[ArtifactRef]:
         """Submit the stage to the flow's task runner, as a task run called ``name``."""
-        return self._configured(name, inputs).submit(**inputs)
+        future: PrefectFuture[ArtifactRef] = self._configured(name, inputs).submit(**inputs)
+        return future
 
     def __call__(self, **inputs: Any) -> ArtifactRef:
         """Run the stage here and return its artifact."""
-        return self._configured(self.kind, inputs)(**inputs)
+        ref: ArtifactRef = self._configured(self.kind, inputs)(**inputs)
+        return ref
 
     def _configured(self, name: str, inputs: Inputs) -> Task[..., ArtifactRef]:
         execution = inputs.get(UNKEYED) or ExecutionConfig()
@@ -157,18 +158,3 @@ def _readable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_readable(item) for item in value]
     return value
-
-
-def _imported_modules(function: Callable[..., Any]) -> list[str]:
-    """The pure modules whose names the stage's function uses."""
-    module = importlib.import_module(function.__module__)
-    names = set(function.__code__.co_names)
-    for inner in function.__code__.co_consts:
-        names |= set(getattr(inner, "co_names", ()))
-    used = (getattr(module, name) for name in names if hasattr(module, name))
-    owners = {getattr(thing, "__module__", None) or getattr(thing, "__name__", "") for thing in used}
-    return sorted(owner for owner in owners if _is_pure(owner))
-
-
-def _is_pure(module: str) -> bool:
-    return module.startswith("real_tasks.") and not module.startswith("real_tasks.tasks")

@@ -1,14 +1,23 @@
-"""Which code a stage's result depends on: the project's modules that it imports, closed under import."""
+"""Which code a stage's result depends on.
+
+That is the stage's function, the functions of `real_tasks.tasks` that it calls, and every pure
+module that one of them uses, with all modules that those import.
+"""
 
 import ast
 import hashlib
 import importlib.util
+import inspect
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 _PACKAGE = "real_tasks"
-# Values of configurations and of registries reach a key as inputs; their declarations would only make
-# every edit of a description train every model anew.
+_TASKS = "real_tasks.tasks"
+# Values of configurations and of registries reach a key as inputs; their declarations would only
+# make every edit of a description train every model anew. The task factory changes no result.
 _NOT_CODE = {
     "real_tasks",
     "real_tasks.config",
@@ -18,12 +27,24 @@ _NOT_CODE = {
     "real_tasks.behaviours",
     "real_tasks.organism",
     "real_tasks.evaluation.judges",
+    "real_tasks.tasks",
+    "real_tasks.tasks.caching",
+    "real_tasks.tasks.code_version",
+    "real_tasks.tasks.machine",
+    "real_tasks.tasks.progress",
 }
+
+
+def code_of(function: Callable[..., Any], *plugin_modules: str) -> str:
+    """Return a hash of the source that ``function`` runs, with that of ``plugin_modules``."""
+    digest = hashlib.sha256(_code_of_function(function).encode())
+    digest.update(code_version(*plugin_modules).encode())
+    return digest.hexdigest()
 
 
 @lru_cache
 def code_version(*roots: str) -> str:
-    """Return a hash of the source of the modules ``roots`` and of all project modules they import."""
+    """Return a hash of the source of the modules ``roots`` and all project modules they import."""
     names: set[str] = set()
     for root in roots:
         _collect(root, names)
@@ -31,6 +52,48 @@ def code_version(*roots: str) -> str:
     for name in sorted(names):
         digest.update(name.encode() + _source(name))
     return digest.hexdigest()
+
+
+@lru_cache
+def _code_of_function(function: Callable[..., Any]) -> str:
+    sources: dict[str, str] = {}
+    modules: set[str] = set()
+    _follow(function, sources, modules)
+    texts = "".join(sources[name] for name in sorted(sources))
+    return hashlib.sha256(texts.encode()).hexdigest() + code_version(*sorted(modules))
+
+
+def _follow(function: Any, sources: dict[str, str], modules: set[str]) -> None:
+    """Collect the function's source, that of functions it calls, and the modules they lie in."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    if name in sources:
+        return
+    sources[name] = inspect.getsource(function)
+    for thing in _things_used(function):
+        module = str(getattr(thing, "__module__", ""))
+        if not module.startswith(f"{_PACKAGE}.") or module in _NOT_CODE:
+            continue
+        if module.startswith(_TASKS) and isinstance(thing, FunctionType):
+            _follow(thing, sources, modules)
+        else:
+            modules.add(module)
+
+
+def _things_used(function: FunctionType) -> Iterator[Any]:
+    names = set(_names(function.__code__))
+    for name in names & function.__globals__.keys():
+        thing = function.__globals__[name]
+        if isinstance(thing, ModuleType):
+            yield from (vars(thing)[member] for member in names & vars(thing).keys())
+        else:
+            yield inspect.unwrap(thing) if callable(thing) else thing
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 def _collect(name: str, names: set[str]) -> None:

@@ -3,7 +3,6 @@
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from real_tasks.config import ExecutionConfig
-from real_tasks.evaluation.tuning import MethodResult, Setting
 from real_tasks.models import LoadedModel, load_model
 from real_tasks.tasks.caching import store
-from real_tasks.types import BehaviourData, LocalizerResult, ModuleId, ModuleScore, SelectedModule
+from real_tasks.types import BehaviourData, LocalizerResult, ModuleId, ModuleScore
 from storage.activations import read_layer
 from storage.artifacts import ArtifactRef
 
@@ -102,30 +100,3 @@ def load_evaluation(ref: ArtifactRef) -> dict[str, Any]:
 def heads_of_layer(layer: int, n_heads: int) -> tuple[ModuleId, ...]:
     """Return the head modules of a layer."""
     return tuple(ModuleId("head", layer, head) for head in range(n_heads))
-
-
-
-
-def evaluation_record(
-    result: MethodResult, selected: Sequence[SelectedModule]
-) -> dict[str, Any]:
-    """Return a method's result as JSON has it; `records` makes table rows of it."""
-    rows = [_validation_row(setting) for setting in result.settings]
-    measured = {(result.chosen.top_k, alpha): m.metrics() for alpha, m in result.curve}
-    for row in rows:
-        row["metrics"] |= measured.get((row["top_k"], row["alpha"]), {})
-    return {
-        "top_k": result.chosen.top_k,
-        "alpha": result.chosen.alpha,
-        "fits_cap": result.fits_cap,
-        "matched_alpha": result.matched_alpha,
-        "validation": rows,
-        "test": asdict(result.test) | {"metrics": result.test.metrics()},
-        "matched": asdict(result.matched) if result.matched else None,
-        "selected": [asdict(item) for item in selected],
-    }
-
-
-def _validation_row(setting: Setting) -> dict[str, Any]:
-    effects = {"cross_entropy": setting.cross_entropy, "kl": setting.kl}
-    return {"top_k": setting.top_k, "alpha": setting.alpha, "metrics": {**setting.choices, **effects}}

@@ -112,7 +112,9 @@ class OutcomeTables:
 
     def warnings(self) -> list[str]:
         """Return what a reader must know before trusting the numbers."""
-        unfit = sorted({item.method for item, content in self.evaluations if not content["fits_cap"]})
+        unfit = sorted(
+            {item.method for item, content in self.evaluations if not content["fits_cap"]}
+        )
         found = [
             f"{method}: no setting of the grid stays under the cap on KL in some fold, so that "
             "nothing is steered there; add smaller alphas to evaluation.alphas"

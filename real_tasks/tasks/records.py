@@ -1,5 +1,4 @@
-"""What people look at: tables, MLflow, report. Never cached, or a cached run would leave no record."""
-
+"""A run's record: tables, run folder, MLflow. Never cached, or a cached run would leave none."""
 
 import json
 import shutil
@@ -22,7 +21,15 @@ from real_tasks.tasks.outcome import Outcome, OutcomeTables
 from storage.artifacts import ArtifactRef, sha256_of
 from storage.parquet import write_table
 from storage.paths import Home
-from storage.runs import alive, git_commit, mark_crashed_runs, new_run_id, now, run_folder, write_run
+from storage.runs import (
+    alive,
+    git_commit,
+    mark_crashed_runs,
+    new_run_id,
+    now,
+    run_folder,
+    write_run,
+)
 from storage.tracking import GIT_COMMIT_TAG, Tracker
 
 EXPERIMENT = "real-steering"
@@ -102,7 +109,11 @@ def publish_tables(run_id: str, config: ExperimentConfig, outcome: Outcome) -> l
 
 @task(name="fill-run-folder", cache_policy=NO_CACHE)
 def fill_run_folder(
-    run_id: str, outcome: Outcome, pictures: ArtifactRef, stages: list[dict[str, Any]], warnings: list[str]
+    run_id: str,
+    outcome: Outcome,
+    pictures: ArtifactRef,
+    stages: list[dict[str, Any]],
+    warnings: list[str],
 ) -> None:
     """Write what the report needs and people open: pictures, steering specs, facts."""
     folder = run_folder(Home.current(), run_id)
@@ -136,7 +147,7 @@ def record_in_mlflow(run_id: str, parent: str, config: ExperimentConfig, outcome
             parent,
             method.name,
             {name: value for name, value in method.model_dump().items() if value is not None},
-            {f"test/{name}": value for name, value in result.items()} | _curves(validation),
+            {**{f"test/{name}": value for name, value in result.items()}, **_curves(validation)},
             {"run_id": run_id},
         )
         if (folder / SPECS / method.name).is_dir():

@@ -115,4 +115,3 @@ def _facts(run: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:
         "MLflow run": run["mlflow_run_id"] or "not recorded",
         "configuration": run["config_digest"],
     }
-

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from real_tasks.behaviours import BEHAVIOURS
+from real_tasks.candidates import SpecTemplate, candidate_selections
 from real_tasks.checks import load_behaviour
 from real_tasks.config import (
     DataConfig,
@@ -21,6 +22,7 @@ from real_tasks.config import (
 from real_tasks.directions import DIRECTIONS, projection_sigma
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.evaluation.measuring import Evaluator
+from real_tasks.evaluation.record import evaluation_record
 from real_tasks.evaluation.tuning import evaluate_method
 from real_tasks.extraction import check_vocabulary, head_activations
 from real_tasks.localizers import LOCALIZERS
@@ -29,9 +31,8 @@ from real_tasks.models import resolve_device
 from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.samples import localizer_input, samples_of, with_shuffled_labels
 from real_tasks.splits import split
-from real_tasks.candidates import SpecTemplate, candidate_selections
 from real_tasks.tasks import loading, progress
-from real_tasks.tasks.caching import Inputs, stage, store
+from real_tasks.tasks.caching import stage, store
 from real_tasks.tasks.machine import use_threads
 from storage.activations import write_shard
 from storage.artifacts import ArtifactRef, fingerprint
@@ -72,7 +73,7 @@ def fingerprint_of(model: ModelConfig) -> str:
 
 def n_sample_shards(dataset: ArtifactRef, config: ExtractionConfig) -> int:
     """Return into how many shards the samples are cut."""
-    return -(-store().facts(dataset)["samples"] // config.samples_per_shard)
+    return -(-int(store().facts(dataset)["samples"]) // config.samples_per_shard)
 
 
 @stage("activations")
@@ -201,8 +202,12 @@ def evaluation(
         candidates = {k: template.spec(selection) for k, selection in selections.items()}
     result = evaluate_method(Evaluator(loaded, data, fold_split, config), candidates, config)
     selected = selections.get(result.chosen.top_k or 0, ())
-    text = json.dumps(loading.evaluation_record(result, selected))
+    text = json.dumps(evaluation_record(result, selected))
     (out / loading.EVALUATION).write_text(text)
     if result.spec is not None:
         result.spec.save(out / loading.SPEC)
-    return {"top_k": result.chosen.top_k, "alpha": result.chosen.alpha, "device": str(loaded.device)}
+    return {
+        "top_k": result.chosen.top_k,
+        "alpha": result.chosen.alpha,
+        "device": str(loaded.device),
+    }

@@ -69,7 +69,7 @@ class Params(Frozen):
     )
     prior_embedding: Count = Field(32, description="width of the priors' embedding; published: 64")
     prior_hidden: Count = Field(32, description="width of the priors' GRU; published: 64")
-    prior_epochs: Count = Field(30, description="epochs of the priors; published: 10")
+    prior_epochs: Count = Field(15, description="epochs of the priors; published: 10")
     prior_learning_rate: Positive = Field(
         3e-3, description="AdamW's learning rate for the priors; published: 1e-3"
     )

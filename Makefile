@@ -1,0 +1,41 @@
+PYTHON ?= python3
+BIN := .venv/bin
+USE := .venv/.installed
+DEV := .venv/.installed-dev
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint bench clean
+
+## demo: set up, then find and steer through the heads of the embedded model
+demo: $(USE)
+	$(BIN)/real run
+
+## test: set up, then lint, types, import contracts and tests
+test: $(DEV) lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+## bench: speed and memory, as ratios to baselines measured in the same run
+bench: $(DEV)
+	$(BIN)/python -m tests.benchmarks.bench_localizer
+	$(BIN)/python -m tests.benchmarks.bench_extraction
+	$(BIN)/python -m tests.benchmarks.bench_overhead
+
+clean:
+	rm -rf .venv .real
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+$(USE): pyproject.toml deployments/constraints.txt | .venv/bin/python
+	$(BIN)/pip install -q -c deployments/constraints.txt -e .
+	touch $@
+
+$(DEV): $(USE)
+	$(BIN)/pip install -q -c deployments/constraints.txt -e ".[dev]"
+	touch $@

@@ -1,0 +1,35 @@
+"""A method's result as JSON has it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from real_tasks.evaluation.tuning import MethodResult, Setting
+from real_tasks.types import SelectedModule
+
+
+def evaluation_record(result: MethodResult, selected: Sequence[SelectedModule]) -> dict[str, Any]:
+    """Return a method's result as JSON has it; `table_rows` makes rows of it."""
+    rows = [_validation_row(setting) for setting in result.settings]
+    measured = {(result.chosen.top_k, alpha): m.metrics() for alpha, m in result.curve}
+    for row in rows:
+        row["metrics"] |= measured.get((row["top_k"], row["alpha"]), {})
+    return {
+        "top_k": result.chosen.top_k,
+        "alpha": result.chosen.alpha,
+        "fits_cap": result.fits_cap,
+        "matched_alpha": result.matched_alpha,
+        "validation": rows,
+        "test": asdict(result.test) | {"metrics": result.test.metrics()},
+        "matched": asdict(result.matched) if result.matched else None,
+        "selected": [asdict(item) for item in selected],
+    }
+
+
+def _validation_row(setting: Setting) -> dict[str, Any]:
+    effects = {"cross_entropy": setting.cross_entropy, "kl": setting.kl}
+    return {
+        "top_k": setting.top_k,
+        "alpha": setting.alpha,
+        "metrics": {**setting.choices, **effects},
+    }

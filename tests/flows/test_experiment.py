@@ -1,0 +1,224 @@
+"""The experiment as a whole, on a demo model that was hardly trained: what runs, and what does not."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.experiment import Summary, experiment
+from flows.fan_out import ShardsFailedError
+from real_tasks.config import ExperimentConfig
+from real_tasks.configuration import load_config
+from real_tasks.localizers import LOCALIZERS
+from storage.catalog import Catalog
+from storage.paths import Home
+from storage.tracking import Tracker
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+SMALL = [
+    "model.params.steps=3",
+    "seeds=[0]",
+    "methods=[unsteered, real, random, all]",
+    "evaluation.top_k=[2]",
+    "evaluation.alphas=[1.0]",
+    "evaluation.max_new_tokens=4",
+    "evaluation.bootstrap_samples=50",
+    "localizer.params.epochs=1",
+    "localizer.params.prior_epochs=1",
+    "localizer.params.cross_folds=2",
+    "localizer.params.bootstrap_samples=50",
+]
+EVERY_STAGE = {"dataset", "checkpoint", "activations", "scores", "directions", "evaluation"}
+
+
+def small(*changes: str) -> ExperimentConfig:
+    return load_config(None, [*SMALL, *changes])
+
+
+def made(summary: Summary) -> dict[str, int]:
+    """How many tasks of each stage ran, not counting those found in the cache."""
+    counts = {
+        str(stage["stage"]): int(stage["shards"]) - int(stage["cached"]) for stage in summary.stages
+    }
+    return {stage: count for stage, count in counts.items() if count}
+
+
+@pytest.fixture(scope="module")
+def first_run(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Iterator[tuple[Path, Summary]]:
+    root = tmp_path_factory.mktemp("first") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REAL_HOME", str(root))
+        yield root, experiment(small())
+
+
+@pytest.fixture
+def copy(
+    first_run: tuple[Path, Summary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Summary]:
+    """A home of the test's own in which the experiment has run once."""
+    source, summary = first_run
+    shutil.copytree(source, tmp_path / "home", ignore=shutil.ignore_patterns("mlflow"))
+    monkeypatch.setenv("REAL_HOME", str(tmp_path / "home"))
+    return tmp_path / "home", summary
+
+
+def rows(root: Path, sql: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = Catalog(Home(root)).query(sql).to_pylist()
+    return found
+
+
+def test_a_first_run_makes_every_stage_and_fills_every_view(
+    first_run: tuple[Path, Summary],
+) -> None:
+    root, summary = first_run
+    assert set(made(summary)) == EVERY_STAGE | {"pictures"}
+    (run,) = rows(root, "FROM runs")
+    assert (run["run_id"], run["status"]) == (summary.run_id, "completed")
+    for view in ("samples", "module_scores", "selected_modules", "evaluations", "answers"):
+        assert rows(root, f"SELECT count(*) AS n FROM {view}")[0]["n"] > 0, view
+    assert rows(root, "SELECT count(*) AS n FROM comparisons")[0]["n"] > 0
+    layers = rows(root, "SELECT layer, count(*) AS n FROM activations GROUP BY ALL ORDER BY layer")
+    samples = rows(root, "SELECT count(*) AS n FROM samples")[0]["n"]
+    assert layers == [{"layer": layer, "n": samples} for layer in range(5)]
+    assert "<html" in Path(summary.report).read_text()
+
+
+def test_every_module_is_scored_once_per_localizer_fold_and_seed(
+    first_run: tuple[Path, Summary],
+) -> None:
+    found = rows(
+        first_run[0],
+        "SELECT localizer, fold, count(*) AS n, count(DISTINCT rank) AS ranks FROM module_scores "
+        "GROUP BY ALL ORDER BY localizer, fold",
+    )
+    assert found == [
+        {"localizer": localizer, "fold": fold, "n": 40, "ranks": 40}
+        for localizer in ("iti", "random", "real")
+        for fold in (0, 1)
+    ]
+
+
+def test_tested_questions_are_those_of_the_fold_and_only_those(
+    first_run: tuple[Path, Summary],
+) -> None:
+    wrong = rows(
+        first_run[0],
+        "SELECT count(*) AS n FROM answers JOIN (SELECT DISTINCT question_id, fold FROM samples) "
+        "AS s USING (question_id) WHERE answers.fold <> s.fold",
+    )
+    assert wrong == [{"n": 0}]
+
+
+def test_mlflow_holds_a_parent_and_a_child_per_method(first_run: tuple[Path, Summary]) -> None:
+    root, summary = first_run
+    client = Tracker(Home(root))._client
+    parent = rows(root, "FROM runs")[0]["mlflow_run_id"]
+    experiment_id = client.get_run(parent).info.experiment_id
+    runs = client.search_runs([experiment_id])
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent]
+    assert {r.info.run_name for r in children} == {"unsteered", "real", "random", "all"}
+    assert {a.path for a in client.list_artifacts(parent)} >= {"config.yaml", "figures"}
+    real = next(r for r in children if r.info.run_name == "real")
+    expected = rows(
+        root,
+        "SELECT avg(value) AS v FROM evaluations WHERE method = 'real' AND split = 'test' "
+        "AND metric = 'mc2'",
+    )[0]["v"]
+    assert real.data.metrics["test/mc2"] == pytest.approx(expected)
+    assert client.get_run(parent).info.status == "FINISHED"
+    assert summary.run_id == client.get_run(parent).data.tags["run_id"]
+
+
+def test_a_second_identical_run_makes_nothing_and_is_recorded_all_the_same(
+    copy: tuple[Path, Summary],
+) -> None:
+    root, first = copy
+    second = experiment(small())
+    assert made(second) == {}
+    assert len(rows(root, "FROM runs WHERE status = 'completed' AND mlflow_run_id NOT NULL")) == 2
+    both = rows(
+        root,
+        "SELECT run_id, avg(value) AS v FROM evaluations WHERE split = 'test' GROUP BY ALL",
+    )
+    assert len(both) == 2 and both[0]["v"] == both[1]["v"]
+    assert first.run_id != second.run_id
+
+
+def test_other_alphas_run_evaluation_again_and_nothing_before_it(
+    copy: tuple[Path, Summary],
+) -> None:
+    summary = experiment(small("evaluation.alphas=[1.0, 2.0]"))
+    assert set(made(summary)) == {"evaluation", "pictures"}
+
+
+def test_another_seed_scores_again_but_never_extracts_again(copy: tuple[Path, Summary]) -> None:
+    summary = experiment(small("seeds=[7]", "methods=[unsteered, real]"))
+    assert "activations" not in made(summary) and "checkpoint" not in made(summary)
+    # ITI looks at no seed, but its rows carry one: its five layers in two folds are other tasks.
+    assert made(summary)["scores"] >= 10
+
+
+def test_where_and_how_wide_it_runs_is_no_part_of_the_cache(copy: tuple[Path, Summary]) -> None:
+    assert made(experiment(small("execution.max_workers=1", "execution.device=cpu"))) == {}
+
+
+def test_deleting_an_artifact_makes_just_that_one_again(copy: tuple[Path, Summary]) -> None:
+    root, _ = copy
+    shutil.rmtree(sorted((root / "artifacts" / "scores").iterdir())[0])
+    assert made(experiment(small())) == {"scores": 1}
+
+
+def test_a_damaged_artifact_is_made_again_with_a_warning(
+    copy: tuple[Path, Summary], caplog: pytest.LogCaptureFixture
+) -> None:
+    root, _ = copy
+    shard = sorted((root / "artifacts" / "activations").rglob("shard-0000.parquet"))[0]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    with caplog.at_level(logging.WARNING, logger="storage.artifacts"):
+        assert made(experiment(small())) == {"activations": 1}
+    assert any("damaged artifact" in record.message for record in caplog.records)
+
+
+def test_one_failed_shard_neither_loses_nor_repeats_the_others(
+    copy: tuple[Path, Summary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = LOCALIZERS["random"]
+    works = random.localize
+
+    def fails_in_layer_2(self: Any, data: Any, seed: int) -> Any:
+        if data.modules[0].layer == 2 and seed == 5:
+            raise RuntimeError("the device fell off the bus")
+        return works(self, data, seed)
+
+    monkeypatch.setattr(random, "localize", fails_in_layer_2)
+    config = small("seeds=[5]", "execution.retries=0", "data.n_folds=2")
+    with pytest.raises(ShardsFailedError, match="random-fold-0-seed-5-layer-2.*fell off the bus"):
+        experiment(config)
+    assert rows(copy[0], "FROM runs ORDER BY started_at")[-1]["status"] == "failed"
+    monkeypatch.setattr(random, "localize", works)
+    assert made(experiment(config))["scores"] == 2
+
+
+def test_a_task_that_fails_once_is_retried(
+    copy: tuple[Path, Summary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = LOCALIZERS["random"]
+    works, calls = random.localize, []
+
+    def fails_once(self: Any, data: Any, seed: int) -> Any:
+        calls.append(data.modules[0].layer)
+        if calls.count(3) == 1 and data.modules[0].layer == 3:
+            raise OSError("no space left on device")
+        return works(self, data, seed)
+
+    monkeypatch.setattr(random, "localize", fails_once)
+    experiment(small("seeds=[9]", "execution.retries=1", "methods=[unsteered, random]"))
+    assert calls.count(3) == 3  # two folds, one of them twice

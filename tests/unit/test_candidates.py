@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from real_tasks.candidates import SpecTemplate, candidate_selections
+from real_tasks.config import ExperimentConfig
+from real_tasks.errors import UserInputError
+from real_tasks.methods import known_methods
+from real_tasks.types import ModelShape, ModuleId, ModuleScore
+
+SHAPE = ModelShape(n_layers=3, n_heads=4, head_dim=5)
+METHODS = known_methods(ExperimentConfig())
+SCORES = [
+    ModuleScore(ModuleId("head", layer, head), 0.5 + (7 * (4 * layer + head) % 12) / 40)
+    for layer in range(3)
+    for head in range(4)
+]
+
+
+def template() -> SpecTemplate:
+    source = torch.Generator().manual_seed(0)
+    return SpecTemplate(
+        model="m",
+        model_digest="d",
+        directions=torch.randn(3, 4, 5, generator=source),
+        sigmas=torch.rand(3, 4, generator=source),
+        token_scope="generated",
+        provenance={"fold": 1},
+    )
+
+
+def test_there_is_a_selection_for_every_k_and_the_smaller_begin_the_larger() -> None:
+    found = candidate_selections(METHODS["real"], SCORES, SHAPE, (8, 2, 8, 4))
+    assert list(found) == [2, 4, 8]
+    assert [len(selected) for selected in found.values()] == [2, 4, 8]
+    modules = [item.module for item in found[8]]
+    assert [item.module for item in found[4]] == modules[:4]
+    best = sorted(SCORES, key=lambda score: -score.score)[:8]
+    assert modules == [score.module for score in best]
+
+
+def test_strengths_follow_the_methods_weighting() -> None:
+    by_score = candidate_selections(METHODS["real"], SCORES, SHAPE, (4,))[4]
+    equal = candidate_selections(METHODS["real_equal_weights"], SCORES, SHAPE, (4,))[4]
+    assert [item.module for item in by_score] == [item.module for item in equal]
+    expected = [item.score / by_score[0].score for item in by_score if item.score is not None]
+    assert [item.strength for item in by_score] == pytest.approx(expected)
+    assert by_score[3].strength < 1.0
+    assert [item.strength for item in equal] == [1.0] * 4
+
+
+def test_without_scores_all_heads_are_steered_equally_whatever_k_says() -> None:
+    found = candidate_selections(METHODS["all"], None, SHAPE, (2, 4))
+    assert list(found) == [12]
+    assert [(item.module.layer, item.module.head) for item in found[12]] == [
+        (layer, head) for layer in range(3) for head in range(4)
+    ]
+    assert {item.strength for item in found[12]} == {1.0}
+    assert {item.score for item in found[12]} == {None}
+
+
+def test_too_large_a_k_is_an_error() -> None:
+    with pytest.raises(UserInputError, match="top_k is 13"):
+        candidate_selections(METHODS["real"], SCORES, SHAPE, (4, 13))
+
+
+def test_a_spec_holds_each_selected_heads_own_direction_and_sigma() -> None:
+    made = template()
+    selected = candidate_selections(METHODS["real"], SCORES, SHAPE, (5,))[5]
+    spec = made.spec(selected, alpha=2.5)
+    assert (spec.alpha, spec.token_scope, spec.n_heads, spec.head_dim) == (2.5, "generated", 4, 5)
+    for place, item in enumerate(selected):
+        layer, head = item.module.layer, item.module.head
+        assert torch.equal(spec.directions[place], made.directions[layer, head])
+        assert float(spec.sigmas[place]) == float(made.sigmas[layer, head])
+        assert float(spec.strengths[place]) == pytest.approx(item.strength)
+
+
+def test_the_specs_displacement_is_alpha_times_strength_sigma_and_direction() -> None:
+    made = template()
+    selected = candidate_selections(METHODS["real"], SCORES, SHAPE, (5,))[5]
+    displacement = made.spec(selected, alpha=2.5).intervention().displacement
+    expected = {layer: torch.zeros(4, 5) for layer in {item.module.layer for item in selected}}
+    for item in selected:
+        layer, head = item.module.layer, item.module.head
+        length = 2.5 * item.strength * float(made.sigmas[layer, head])
+        expected[layer][head] = length * made.directions[layer, head]
+    assert displacement.keys() == expected.keys()
+    for layer, vector in displacement.items():
+        assert torch.allclose(vector, expected[layer].flatten())

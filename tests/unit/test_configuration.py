@@ -1,0 +1,197 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from real_tasks.behaviours import BEHAVIOURS
+from real_tasks.checks import resolved
+from real_tasks.config import ExperimentConfig
+from real_tasks.configuration import commented_yaml, load_config
+from real_tasks.errors import UserInputError
+from real_tasks.evaluation.judges import JUDGES
+from real_tasks.localizers import LOCALIZERS
+from real_tasks.organism import EMBEDDED_MODELS
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_without_file_and_changes_it_is_the_demo() -> None:
+    assert load_config(None, []) == resolved(ExperimentConfig())
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("seeds=[7, 8]", ("seeds",), (7, 8)),
+        ("data.shuffle_labels=true", ("data", "shuffle_labels"), True),
+        ("evaluation.max_kl=2e-2", ("evaluation", "max_kl"), 0.02),
+        ("evaluation.alphas=[1,2.5]", ("evaluation", "alphas"), (1.0, 2.5)),
+        ("execution.device=cpu", ("execution", "device"), "cpu"),
+        ("model.params.steps=12", ("model", "params", "steps"), 12),
+        ("localizer.params.codebook_size=64", ("localizer", "params", "codebook_size"), 64),
+        ("baselines.0.params.max_iterations=9", ("baselines", 0, "params", "max_iterations"), 9),
+        ("methods.1=all", ("methods",), None),
+    ],
+)
+def test_a_dotted_path_sets_one_field_and_leaves_the_others(
+    assignment: str, path: tuple[str | int, ...], value: Any
+) -> None:
+    if value is None:
+        assert load_config(None, ["methods=[iti, real]", assignment]).methods == ("iti", "all")
+        return
+    tree: Any = load_config(None, [assignment]).model_dump()
+    plain: Any = load_config(None, []).model_dump()
+    place, other = tree, plain
+    for part in path[:-1]:
+        place, other = place[part], other[part]
+    assert place[path[-1]] == value
+    assert other[path[-1]] != value
+    place[path[-1]] = other[path[-1]]
+    assert tree == plain
+
+
+def test_later_changes_win_over_earlier_ones_and_over_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, "evaluation:\n  max_kl: 0.5\n  matched_kl: 0.1\n")
+    assert load_config(path, []).evaluation.max_kl == 0.5
+    changed = load_config(path, ["evaluation.max_kl=0.2", "evaluation.max_kl=0.3"])
+    assert changed.evaluation.max_kl == 0.3
+    assert changed.evaluation.matched_kl == 0.1
+
+
+def test_an_entry_of_a_list_in_the_file_can_be_set(tmp_path: Path) -> None:
+    path = written(tmp_path, "baselines: [{name: random}, {name: iti}]\nmethods: [real]")
+    found = load_config(path, ["baselines.1.params.inverse_penalty=0.5"])
+    assert [baseline.name for baseline in found.baselines] == ["random", "iti"]
+    assert found.baselines[1].params["inverse_penalty"] == 0.5
+
+
+def test_an_entry_of_a_list_below_the_top_can_be_set() -> None:
+    assert load_config(None, ["evaluation.top_k.1=9"]).evaluation.top_k == (4, 9, 16)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("evaluation.max_kl", "expected a.dotted.path=value"),
+        ("=3", "expected a.dotted.path=value"),
+        ("seeds=[1", "is no YAML value"),
+        ("baselines.7.name=iti", "'7' is no place in a list of 2"),
+        ("baselines.first.name=iti", "'first' is no place in a list of 2"),
+        ("seeds.3=1", "'3' is no place in a list of 3"),
+        ("localizer.name.deeper=1", "name holds 'real', which has no fields"),
+    ],
+)
+def test_a_malformed_change_is_an_error_that_quotes_it(assignment: str, message: str) -> None:
+    with pytest.raises(UserInputError, match=message) as caught:
+        load_config(None, [assignment])
+    assert repr(assignment) in str(caught.value)
+
+
+def test_several_faults_are_listed_together() -> None:
+    with pytest.raises(UserInputError) as caught:
+        load_config(None, ["evaluation.max_kl=-1", "data.n_folds=one"])
+    assert "evaluation.max_kl: " in str(caught.value) and "data.n_folds: " in str(caught.value)
+
+
+def test_a_typo_brings_a_hint() -> None:
+    with pytest.raises(UserInputError, match="did you mean max_kl?"):
+        load_config(None, ["evaluation.max_lk=0.1"])
+    with pytest.raises(UserInputError, match="did you mean evaluation?"):
+        load_config(None, ["evalution.max_kl=0.1"])
+    with pytest.raises(UserInputError, match="known: n_folds, validation_share"):
+        load_config(None, ["data.zzz=1"])
+
+
+def test_a_typo_in_an_entry_that_the_demo_does_not_have_brings_a_hint_too(tmp_path: Path) -> None:
+    path = written(tmp_path, "baselines: [{name: iti}, {name: random}, {nam: real}]")
+    with pytest.raises(UserInputError, match=r"baselines\.2\.nam: unknown key") as caught:
+        load_config(path, [])
+    assert "did you mean name?" in str(caught.value)
+
+
+def test_a_missing_file_is_an_error_that_says_how_to_write_one(tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match="no configuration at .*absent.yaml; `real config >"):
+        load_config(tmp_path / "absent.yaml", [])
+
+
+@pytest.mark.parametrize("text", ["a: [1", "\ta: 1"])
+def test_a_file_that_is_no_yaml_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserInputError, match="mine.yaml cannot be read as YAML"):
+        load_config(written(tmp_path, text), [])
+
+
+def test_a_file_that_is_no_text_or_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00\xd8")
+    for path in (tmp_path / "mine.yaml", tmp_path):
+        with pytest.raises(UserInputError, match="cannot be read as YAML"):
+            load_config(path, [])
+
+
+def test_a_file_that_holds_a_list_is_an_error_and_an_empty_one_is_the_demo(tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match="holds a list, expected a mapping"):
+        load_config(written(tmp_path, "- 1\n- 2\n"), [])
+    assert load_config(written(tmp_path, "# nothing\n"), []) == load_config(None, [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["model.path=./my-llama", "model.dtype=bfloat16"],
+        ["baselines=[]", "methods=[real]", "seeds=[3]"],
+        ["localizer.name=random", "baselines=[{name: iti, params: {tolerance: 1.0e-9}}]"]
+        + ["methods=[iti]"],
+        ["model.path='yes'", "evaluation.max_kl=1e-7", "evaluation.alphas=[1e-3, 1e6]"],
+        ["model.path='a: b # c'", "execution.max_workers=3"],
+    ],
+)
+def test_the_commented_yaml_loads_back_to_the_equal_configuration(
+    changes: list[str], tmp_path: Path
+) -> None:
+    config = load_config(None, changes)
+    text = commented_yaml(config)
+    assert load_config(written(tmp_path, text), []) == config
+    assert yaml.safe_load(text) == config.model_dump(mode="json")
+
+
+def test_the_commented_yaml_shows_every_field_right_below_its_description() -> None:
+    config = load_config(None, [])
+    lines = [line.strip() for line in commented_yaml(config).splitlines()]
+    pairs = list(zip(lines, lines[1:], strict=False))
+    for model in models_in(config):
+        for name, field in type(model).model_fields.items():
+            below = [after for line, after in pairs if line == f"# {field.description}"]
+            assert any(after.startswith(f"{name}:") for after in below), name
+    fields = [line for line in lines if not line.startswith("#") and line != "-"]
+    assert len([line for line in lines if line.startswith("# ")]) == len(fields)
+
+
+def models_in(model: BaseModel) -> Iterator[BaseModel]:
+    yield model
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, BaseModel):
+                yield from models_in(item)
+
+
+def test_every_field_of_the_configuration_and_of_every_plug_in_has_a_description() -> None:
+    models: list[type[BaseModel]] = [type(model) for model in models_in(load_config(None, []))]
+    registries: tuple[Any, ...] = (LOCALIZERS, BEHAVIOURS, JUDGES, EMBEDDED_MODELS)
+    models += [registry[name].Params for registry in registries for name in registry]
+    for model in models:
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
+            assert "\n" not in field.description
+
+
+def test_a_configuration_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(None, []).seeds = (1,)  # type: ignore[misc]
