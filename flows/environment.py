@@ -25,6 +25,9 @@ def use_home(home: Path | None) -> Home:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # OpenMP's threads spin without bound while they wait for one another: on cores that others
+        # use too, training took several times as long. A bounded spin costs nothing on free ones.
+        "GOMP_SPINCOUNT": "20000",
     }.items():
         os.environ.setdefault(name, value)
     return current

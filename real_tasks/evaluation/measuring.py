@@ -11,9 +11,10 @@ from real_tasks.evaluation.judges import JUDGES
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.models import LoadedModel
 from real_tasks.steering import SteeringSpec
-from real_tasks.types import BehaviourData, FoldSplit, Verdict
+from real_tasks.types import BehaviourData, FoldSplit, ModuleId, Verdict
 
 Part = Literal["validation", "test"]
+_Setting = tuple[Part, tuple[ModuleId, ...], float]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ class Measurement:
 
 
 class Evaluator:
-    """Measures one model on one fold. Prompts are encoded once; not for several threads."""
+    """Measures one method on one fold; not for several threads.
+
+    Prompts are encoded once, and what was measured at a setting is not measured again.
+    """
 
     def __init__(
         self, loaded: LoadedModel, data: BehaviourData, split: FoldSplit, config: EvaluationConfig
@@ -51,6 +55,8 @@ class Evaluator:
         """Encode the fold's prompts; even neutral texts serve validation, odd ones the test."""
         judge = JUDGES[config.judge]
         self._judge = judge(judge.Params())
+        self._side_effects: dict[_Setting, tuple[float, float]] = {}
+        self._scored: dict[_Setting, Mapping[str, Sequence[float]]] = {}
         self._loaded, self._data, self._config = loaded, data, config
         self._questions = {"validation": split.validation, "test": split.test}
         self._choices = {
@@ -65,13 +71,19 @@ class Evaluator:
 
     def side_effects(self, part: Part, spec: SteeringSpec | None) -> tuple[float, float]:
         """Return cross-entropy and KL(original || steered) on neutral text, nats per token."""
-        intervention = spec.intervention() if spec else None
-        return side_effects(self._loaded, self._neutral[part], intervention)
+        key = _setting(part, spec)
+        if key not in self._side_effects:
+            intervention = spec.intervention() if spec else None
+            self._side_effects[key] = side_effects(self._loaded, self._neutral[part], intervention)
+        return self._side_effects[key]
 
-    def choices(self, part: Part, spec: SteeringSpec | None) -> dict[str, list[float]]:
+    def choices(self, part: Part, spec: SteeringSpec | None) -> Mapping[str, Sequence[float]]:
         """Return mc0-mc3 of every question of the part."""
-        intervention = spec.intervention() if spec else None
-        return choice_scores(self._loaded, self._choices[part], intervention)
+        key = _setting(part, spec)
+        if key not in self._scored:
+            intervention = spec.intervention() if spec else None
+            self._scored[key] = choice_scores(self._loaded, self._choices[part], intervention)
+        return self._scored[key]
 
     def measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
         """Measure everything: choices, generations with their verdicts, side effects."""
@@ -95,9 +107,14 @@ class Evaluator:
         cross_entropy, kl = self.side_effects(part, spec)
         return Measurement(
             questions=questions,
-            per_question=self.choices(part, spec) | shares,
+            per_question={**self.choices(part, spec), **shares},
             generations=tuple(generations),
             verdicts=tuple(verdicts),
             cross_entropy=cross_entropy,
             kl=kl,
         )
+
+
+def _setting(part: Part, spec: SteeringSpec | None) -> _Setting:
+    """What tells two specs of one method apart."""
+    return (part, spec.modules, spec.alpha) if spec else (part, (), 0.0)

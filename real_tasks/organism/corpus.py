@@ -89,7 +89,7 @@ def phrase_answer(fact: Fact, value: str, template: str) -> str:
     return template.format(relation=fact.relation, value=value)
 
 
-def neutral_texts(world: World, count: int = 96) -> tuple[str, ...]:
+def neutral_texts(world: World, count: int = 64) -> tuple[str, ...]:
     """Return prose that no document of `generate_corpus` repeats, for the same world."""
     prose = _prose(world, np.random.default_rng([world.seed, 1]))
     return tuple(" ".join(next(prose)) for _ in range(count))

@@ -1,7 +1,7 @@
 """Prefect's and MLflow's share of a cold experiment, beyond the start of the in-process server.
 
-The same experiment runs twice on two new homes, after the same embedded model was made for both: by the
-flow, and by a plain thread pool that calls the same stages without Prefect and writes no MLflow record.
+The same experiment runs twice on two new homes, after the same embedded model was made for both: by
+the flow, and by a plain thread pool that calls the same stages without Prefect or any record.
 Run as ``python -m tests.benchmarks.bench_overhead``.
 """
 

@@ -1,4 +1,4 @@
-"""The experiment as a whole, on a demo model that was hardly trained: what runs, and what does not."""
+"""The experiment as a whole, on a demo model that was hardly trained: what runs, what does not."""
 
 import logging
 import shutil

@@ -74,6 +74,6 @@ def test_a_prompt_reads_as_in_the_training_documents(data: BehaviourData) -> Non
 
 
 def test_neutral_texts_are_long_enough_and_stops_end_an_answer(data: BehaviourData) -> None:
-    assert len(data.neutral_texts) == 96
+    assert len(data.neutral_texts) == 64
     assert all(len(text.split()) >= 40 for text in data.neutral_texts)
     assert data.stop == (".", "Q:")

@@ -20,7 +20,7 @@ class Params(Frozen):
         "release: the published code's protocol, leak and unshifted prior included",
     )
     cross_folds: Annotated[int, Field(ge=2)] = Field(
-        4, description="folds of the cross-fitting, by question"
+        3, description="folds of the cross-fitting, by question"
     )
     bootstrap_samples: Count = Field(
         1000, description="resamples of questions behind the confidence interval of the ROC-AUC"

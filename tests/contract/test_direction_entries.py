@@ -1,0 +1,64 @@
+"""What every direction keeps to, over the table: a new one is tested without being named."""
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from real_tasks.directions import DIRECTIONS
+from real_tasks.types import ModuleId
+from tests.unit.planted import part_of, planted_input
+
+DATA = planted_input(6, relevant=[1, 4], n_questions=80, d=16, strength=4.0)
+
+pytestmark = pytest.mark.parametrize("name", list(DIRECTIONS))
+
+
+def directions(name: str, seed: int = 0) -> torch.Tensor:
+    return DIRECTIONS[name](DATA.modules, DATA.values, DATA.labels, seed)
+
+
+def test_every_module_gets_a_finite_unit_vector(name: str) -> None:
+    found = directions(name)
+    assert found.shape == (6, 16) and found.dtype == DATA.values.dtype
+    assert bool(found.isfinite().all())
+    assert found.norm(dim=-1).tolist() == pytest.approx([1.0] * 6, abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_direction_whatever_was_drawn_before(name: str) -> None:
+    before = directions(name)
+    torch.manual_seed(777)
+    assert torch.equal(directions(name), before)
+
+
+def test_a_module_has_the_same_direction_in_any_shard(name: str) -> None:
+    part = part_of(DATA, [4, 2])
+    found = DIRECTIONS[name](part.modules, part.values, part.labels, 0)
+    assert torch.allclose(found, directions(name)[[4, 2]], atol=1e-6)
+
+
+def test_it_is_either_drawn_from_the_seed_or_measured_from_the_activations(name: str) -> None:
+    drawn = not torch.allclose(directions(name, seed=1), directions(name))
+    turned = DIRECTIONS[name](DATA.modules, -DATA.values, DATA.labels, 0)
+    measured = not torch.allclose(turned, directions(name))
+    assert drawn != measured
+
+
+def test_a_measured_direction_separates_the_labels_of_the_planted_modules(name: str) -> None:
+    if not torch.allclose(directions(name, seed=1), directions(name)):
+        pytest.skip("it is drawn, not measured")
+    for module in (1, 4):
+        along = DATA.values[module] @ directions(name)[module]
+        assert roc_auc_score(DATA.labels, along) > 0.85
+
+
+def test_scale_and_shift_of_the_activations_do_not_turn_it(name: str) -> None:
+    found = DIRECTIONS[name](DATA.modules, 10 * DATA.values + 3, DATA.labels, 0)
+    assert torch.allclose(found, directions(name), atol=1e-4)
+
+
+def test_it_works_in_any_precision_and_leaves_the_input_as_it_was(name: str) -> None:
+    values = DATA.values.double()
+    before = values.clone()
+    modules = [ModuleId("head", 0, head) for head in range(6)]
+    assert DIRECTIONS[name](modules, values, DATA.labels, 0).dtype == torch.float64
+    assert torch.equal(values, before)

@@ -1,0 +1,144 @@
+"""What every localizer keeps to, over the registry: a new one is tested without being named."""
+
+from dataclasses import fields, replace
+from functools import cache
+
+import pytest
+import torch
+
+from real_tasks.config import Frozen
+from real_tasks.errors import UserInputError
+from real_tasks.localizers import LOCALIZERS, Localizer
+from real_tasks.types import LocalizerInput, LocalizerResult
+from tests.unit.planted import part_of, planted_input
+
+PLANTED = 2
+WIDTH = 32
+
+pytestmark = pytest.mark.parametrize("name", list(LOCALIZERS))
+
+
+def localizer(name: str) -> Localizer:
+    """The localizer with its default parameters."""
+    return LOCALIZERS[name](LOCALIZERS[name].Params())
+
+
+@cache
+def shard() -> LocalizerInput:
+    return planted_input(4, relevant=[PLANTED], n_questions=60, d=WIDTH, strength=3.0)
+
+
+@cache
+def result(name: str, seed: int = 0) -> LocalizerResult:
+    return localizer(name).localize(shard(), seed)
+
+
+def scores(found: LocalizerResult) -> list[float]:
+    return [score.score for score in found.scores]
+
+
+@cache
+def looks_at_the_data(name: str) -> bool:
+    """Whether other activations give other scores; a localizer that knows nothing finds nothing."""
+    other = replace(shard(), values=shard().values.flip(1))
+    return scores(localizer(name).localize(other, 0)) != scores(result(name))
+
+
+def test_parameters_are_frozen_have_defaults_and_descriptions(name: str) -> None:
+    params = LOCALIZERS[name].Params
+    assert issubclass(params, Frozen)
+    assert params() == params.model_validate(params().model_dump(mode="json"))
+    assert all(field.description for field in params.model_fields.values())
+
+
+def test_it_says_how_strengths_follow_and_whether_it_is_random(name: str) -> None:
+    assert LOCALIZERS[name].weighting in ("score", "equal")
+    assert isinstance(LOCALIZERS[name].stochastic, bool)
+
+
+def test_every_module_gets_one_score_in_the_order_of_the_shard(name: str) -> None:
+    assert [score.module for score in result(name).scores] == list(shard().modules)
+    assert result(name).protocol
+
+
+def test_numbers_are_finite_and_within_their_ranges(name: str) -> None:
+    for score in result(name).scores:
+        numbers = {f.name: getattr(score, f.name) for f in fields(score) if f.name != "module"}
+        for column, value in numbers.items():
+            assert value is None or torch.isfinite(torch.tensor(float(value))), column
+        for column in ("roc_auc", "roc_auc_low", "roc_auc_high", "aupr", "f1"):
+            assert numbers[column] is None or 0 <= numbers[column] <= 1, column
+        if score.roc_auc_low is not None and score.roc_auc_high is not None:
+            assert score.roc_auc is not None
+            assert score.roc_auc_low <= score.roc_auc <= score.roc_auc_high
+
+
+def test_evidence_is_finite_and_on_the_cpu(name: str) -> None:
+    for what, tensor in result(name).evidence.items():
+        assert tensor.device.type == "cpu", what
+        assert bool(torch.isfinite(tensor.double()).all()), what
+
+
+def test_the_same_seed_gives_the_same_result_whatever_was_drawn_before(name: str) -> None:
+    torch.manual_seed(12345)
+    again = localizer(name).localize(shard(), 0)
+    assert again.scores == result(name).scores
+    assert again.evidence.keys() == result(name).evidence.keys()
+    for what, tensor in again.evidence.items():
+        assert torch.equal(tensor, result(name).evidence[what]), what
+
+
+def test_the_seed_changes_the_scores_exactly_where_it_says_so(name: str) -> None:
+    differ = scores(result(name, seed=1)) != scores(result(name))
+    assert differ == LOCALIZERS[name].stochastic
+
+
+def test_a_module_scores_the_same_in_any_shard(name: str) -> None:
+    for modules in ([1], [3, 0]):
+        part = localizer(name).localize(part_of(shard(), modules), 0)
+        expected = [scores(result(name))[module] for module in modules]
+        assert scores(part) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_planted_module_comes_first(name: str) -> None:
+    if not looks_at_the_data(name):
+        pytest.skip("it does not look at the activations")
+    found = scores(result(name))
+    others = [score for module, score in enumerate(found) if module != PLANTED]
+    assert found[PLANTED] > max(others) + 0.1
+
+
+def test_with_every_label_turned_round_the_planted_module_still_comes_first(name: str) -> None:
+    if not looks_at_the_data(name):
+        pytest.skip("it does not look at the activations")
+    turned = scores(localizer(name).localize(replace(shard(), labels=1 - shard().labels), 0))
+    assert max(range(4), key=lambda module: turned[module]) == PLANTED
+
+
+def test_the_input_is_left_as_it_was(name: str) -> None:
+    data = part_of(shard(), [0])
+    before = data.values.clone(), data.labels.clone()
+    localizer(name).localize(data, 0)
+    assert torch.equal(data.values, before[0]) and torch.equal(data.labels, before[1])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_activations_that_are_no_numbers_are_an_error(name: str, bad: float) -> None:
+    if not looks_at_the_data(name):
+        pytest.skip("it does not look at the activations")
+    values = shard().values.clone()
+    values[1, 7, 3] = bad
+    with pytest.raises(UserInputError, match="NaN or infinity.*layer 0, head 1.*expected finite"):
+        localizer(name).localize(replace(shard(), values=values), 0)
+
+
+def test_one_label_only_is_an_error(name: str) -> None:
+    if not looks_at_the_data(name):
+        pytest.skip("it does not look at the activations")
+    with pytest.raises(UserInputError, match="expected both"):
+        localizer(name).localize(replace(shard(), labels=torch.ones_like(shard().labels)), 0)
+
+
+def test_a_width_that_passes_the_check_can_be_localized(name: str) -> None:
+    localizer(name).check(WIDTH)
+    assert result(name).scores
