@@ -79,6 +79,11 @@ class EvaluationConfig(Frozen):
     max_kl: Annotated[float, Field(gt=0)] = Field(
         0.05, description="cap on KL(original || steered) on neutral text, nats per token"
     )
+    objective: tuple[Literal["mc0", "mc1", "mc2", "mc3", "true_share"], ...] = Field(
+        ("mc1", "mc2", "true_share"),
+        min_length=1,
+        description="metrics whose sum on validation questions decides K and alpha",
+    )
     matched_kl: Annotated[float, Field(gt=0)] = Field(
         0.02, description="KL at which methods are compared like for like, nats per token"
     )

@@ -56,7 +56,7 @@ class Evaluator:
         judge = JUDGES[config.judge]
         self._judge = judge(judge.Params())
         self._side_effects: dict[_Setting, tuple[float, float]] = {}
-        self._scored: dict[_Setting, Mapping[str, Sequence[float]]] = {}
+        self._measured: dict[_Setting, Measurement] = {}
         self._loaded, self._data, self._config = loaded, data, config
         self._questions = {"validation": split.validation, "test": split.test}
         self._choices = {
@@ -77,22 +77,21 @@ class Evaluator:
             self._side_effects[key] = side_effects(self._loaded, self._neutral[part], intervention)
         return self._side_effects[key]
 
-    def choices(self, part: Part, spec: SteeringSpec | None) -> Mapping[str, Sequence[float]]:
-        """Return mc0-mc3 of every question of the part."""
-        key = _setting(part, spec)
-        if key not in self._scored:
-            intervention = spec.intervention() if spec else None
-            self._scored[key] = choice_scores(self._loaded, self._choices[part], intervention)
-        return self._scored[key]
-
     def measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
         """Measure everything: choices, generations with their verdicts, side effects."""
+        key = _setting(part, spec)
+        if key not in self._measured:
+            self._measured[key] = self._measure(part, spec)
+        return self._measured[key]
+
+    def _measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
         questions = self._questions[part]
+        intervention = spec.intervention() if spec else None
         generations = generate_answers(
             self._loaded,
             self._data,
             questions,
-            spec.intervention() if spec else None,
+            intervention,
             self._config.max_new_tokens,
             self._config.batch_tokens,
         )
@@ -107,7 +106,7 @@ class Evaluator:
         cross_entropy, kl = self.side_effects(part, spec)
         return Measurement(
             questions=questions,
-            per_question={**self.choices(part, spec), **shares},
+            per_question=choice_scores(self._loaded, self._choices[part], intervention) | shares,
             generations=tuple(generations),
             verdicts=tuple(verdicts),
             cross_entropy=cross_entropy,

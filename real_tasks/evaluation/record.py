@@ -31,5 +31,5 @@ def _validation_row(setting: Setting) -> dict[str, Any]:
     return {
         "top_k": setting.top_k,
         "alpha": setting.alpha,
-        "metrics": {**setting.choices, **effects},
+        "metrics": {**setting.metrics, **effects},
     }

@@ -5,7 +5,7 @@ two methods, so each is also tested at the alpha that costs a given KL.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from real_tasks.config import EvaluationConfig
@@ -21,19 +21,19 @@ LARGEST_ALPHA = 1e4
 class Setting:
     """One point of the grid, and what was measured there on validation questions.
 
-    Choices are scored only where the KL is under the cap; elsewhere `choices` is empty.
+    Attributes:
+        top_k: number of steered modules; None unsteered.
+        alpha: strength; None unsteered.
+        cross_entropy: on neutral text, nats per token.
+        kl: KL(original || steered) on neutral text, nats per token.
+        metrics: of the questions; empty where the KL is over the cap, which rules the point out.
     """
 
     top_k: int | None
     alpha: float | None
     cross_entropy: float
     kl: float
-    choices: Mapping[str, float]
-
-    @property
-    def objective(self) -> float:
-        """MC1 + MC2, which the choice of K and alpha maximises."""
-        return self.choices["mc1"] + self.choices["mc2"]
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def evaluate_method(
     Without candidates nothing is steered. The alpha of the candidates is of no account.
     """
     settings = tuple(_grid(evaluator, candidates, config))
-    feasible = [setting for setting in settings if setting.choices]
+    feasible = [setting for setting in settings if setting.metrics]
     if not feasible:
         unsteered = _setting(evaluator, None, None, math.inf)
         test = evaluator.measure("test", None)
@@ -82,7 +82,7 @@ def evaluate_method(
             matched_alpha=None,
             spec=None,
         )
-    chosen = max(feasible, key=lambda setting: (setting.objective, -setting.kl))
+    chosen = max(feasible, key=lambda setting: (_objective(setting, config), -setting.kl))
     assert chosen.top_k is not None and chosen.alpha is not None
     direction = candidates[chosen.top_k]
     spec = direction.with_alpha(chosen.alpha)
@@ -144,11 +144,9 @@ def _setting(
     evaluator: Evaluator, top_k: int | None, spec: SteeringSpec | None, max_kl: float
 ) -> Setting:
     cross_entropy, kl = evaluator.side_effects("validation", spec)
-    choices = evaluator.choices("validation", spec) if kl <= max_kl else {}
-    means = {name: mean(values) for name, values in choices.items()}
-    return Setting(top_k, spec.alpha if spec else None, cross_entropy, kl, means)
+    metrics = evaluator.measure("validation", spec).metrics() if kl <= max_kl else {}
+    return Setting(top_k, spec.alpha if spec else None, cross_entropy, kl, metrics)
 
 
-def mean(values: Sequence[float]) -> float:
-    """Return the arithmetic mean."""
-    return math.fsum(values) / len(values)
+def _objective(setting: Setting, config: EvaluationConfig) -> float:
+    return math.fsum(setting.metrics[name] for name in config.objective)

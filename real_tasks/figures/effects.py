@@ -138,12 +138,12 @@ def _dose_axis(
     largest = max(*positive, max_kl) * 1.25
     ticks = [0.0, *(10.0**power for power in range(first, math.ceil(math.log10(largest)) + 1))]
     for axes in panels:
-        axes.set_xscale("symlog", linthresh=10.0**first, linscale=0.5)
+        axes.set_xscale("symlog", linthresh=10.0**first, linscale=1.0)
         axes.set_xlim(min(0.0, *kls), largest)
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(FixedLocator([]))
         # Not mathtext: its parser is not safe between threads.
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda kl, _: f"{kl:g}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda kl, _: f"{kl:g}".replace("e-0", "e-")))
         axes.axvline(max_kl, color="black", linewidth=1.2, label=f"cap on KL ({max_kl:g})")
         if matched_kl is not None:
             label = f"matched KL ({matched_kl:g})"

@@ -1,7 +1,7 @@
 """Tuning against a model whose KL is c * alpha^2 and whose MC1 and MC2 are known curves."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -35,16 +35,15 @@ class Known:
         kl = self.cost(k, alpha) if alpha else 0.0
         return 2.0 + kl, kl * (2 if part == "test" else 1)
 
-    def choices(self, part: Part, spec: SteeringSpec | None) -> dict[str, list[float]]:
-        k, alpha = self._note("choices", part, spec)
-        value = self.effect(k, alpha)
-        return {"mc0": [0.0], "mc1": [value, value], "mc2": [0.25, 0.25], "mc3": [0.0]}
-
     def measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
         k, alpha = self._note("measure", part, spec)
         return Measurement(
             questions=(0, 1) if part == "validation" else (2, 3),
-            per_question={"mc1": [self.effect(k, alpha)] * 2},
+            per_question={
+                "mc1": [self.effect(k, alpha)] * 2,
+                "mc2": [0.25, 0.25],
+                "true_share": [1.0, 0.0],
+            },
             generations=("x", "y"),
             verdicts=("true", "false"),
             cross_entropy=2.0,
@@ -92,7 +91,7 @@ def test_the_chosen_point_is_the_best_under_the_cap() -> None:
     result = tuned(Known(lambda k, alpha: 0.1 * k * alpha, square(0.005)))
     assert (result.chosen.top_k, result.chosen.alpha) == (2, 3.0)
     assert result.chosen.kl == pytest.approx(0.045)
-    assert result.chosen.choices["mc1"] == pytest.approx(0.6)
+    assert result.chosen.metrics["mc1"] == pytest.approx(0.6)
     assert result.fits_cap
     assert result.spec is not None and result.spec.alpha == 3.0 and len(result.spec.modules) == 2
     assert result.test.questions == (2, 3)
@@ -107,9 +106,10 @@ def test_the_best_may_lie_inside_the_grid() -> None:
 def test_no_choice_is_scored_beyond_the_cap() -> None:
     known = Known(lambda _, alpha: alpha, square(0.005))
     result = tuned(known)
-    scored = {alpha for what, _, _, alpha in known.asked if what == "choices"}
-    assert scored == {1.0, 2.0, 3.0}
-    assert {s.alpha for s in result.settings if not s.choices} == {4.0}
+    assert {s.alpha for s in result.settings if s.metrics} == {1.0, 2.0, 3.0}
+    assert {s.alpha for s in result.settings if not s.metrics} == {4.0}
+    beyond = [k for what, _, k, alpha in known.asked if what == "measure" and alpha == 4.0]
+    assert beyond == [result.chosen.top_k]  # for the curve alone
     assert len(result.settings) == 2 * len(ALPHAS)
 
 
@@ -124,6 +124,23 @@ def test_of_equally_good_settings_the_one_with_the_lowest_kl_is_chosen() -> None
     assert (tuned(known).chosen.top_k, tuned(known).chosen.alpha) == (2, 1.0)
     known = Known(lambda _, alpha: 0.5 if alpha > 1 else 0.1, lambda k, alpha: 0.005 * k * alpha)
     assert (tuned(known).chosen.top_k, tuned(known).chosen.alpha) == (1, 2.0)
+
+
+def test_the_objective_is_a_choice_of_metrics() -> None:
+    @dataclass
+    class Traded(Known):
+        """MC1 falls with alpha, true generations rise faster."""
+
+        def measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
+            found = super().measure(part, spec)
+            alpha = spec.alpha if spec else 0.0
+            questions = {"mc1": [-alpha], "mc2": [0.0], "true_share": [2 * alpha]}
+            return replace(found, per_question=questions)
+
+    known = Traded(lambda *_: 0.0, square(0.005))
+    assert tuned(known).chosen.alpha == 3.0
+    only_mc1 = CONFIG.model_copy(update={"objective": ("mc1",)})
+    assert tuned(known, only_mc1).chosen.alpha == 1.0
 
 
 def test_nothing_is_chosen_on_test_questions() -> None:
