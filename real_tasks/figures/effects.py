@@ -143,8 +143,12 @@ def _dose_axis(
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(FixedLocator([]))
         # Not mathtext: its parser is not safe between threads.
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda kl, _: f"{kl:g}".replace("e-0", "e-")))
+        axes.xaxis.set_major_formatter(FuncFormatter(_dose_label))
         axes.axvline(max_kl, color="black", linewidth=1.2, label=f"cap on KL ({max_kl:g})")
         if matched_kl is not None:
             label = f"matched KL ({matched_kl:g})"
             axes.axvline(matched_kl, color="black", linewidth=1.0, linestyle="--", label=label)
+
+
+def _dose_label(kl: float, _place: int | None) -> str:
+    return f"{kl:g}" if kl == 0 or kl >= 1e-3 else f"{kl:.0e}".replace("e-0", "e-")
