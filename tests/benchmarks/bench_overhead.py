@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 from flows.environment import use_home
+from storage.artifacts import prepare_home
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="assignments")
     assignments = parser.parse_args().assignments
     with tempfile.TemporaryDirectory() as folder:
-        use_home(Path(folder) / "start")
+        prepare_home(use_home(Path(folder) / "start"))
         server_start = _start_server()
         config = _config(assignments)
         _make_model(config)
@@ -97,7 +98,7 @@ def _without_prefect(config: Any) -> None:
 
     @contextmanager
     def nothing(*_: Any, **__: Any) -> Any:
-        yield mock.Mock(config=config, run_id="plain", stages=[], row={})
+        yield mock.Mock(config=config, run_id="plain", stages=[], row={"git_commit": None})
 
     def alone(run: Any, stage: Any, **inputs: Any) -> Any:
         return fan_out(run, stage, [("alone", inputs)])[0]
