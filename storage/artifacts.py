@@ -71,7 +71,12 @@ class ArtifactStore:
             if found is not None:
                 return found
             self._root.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=self._root))
+            prefix = f".{kind}-{key[:16]}-"
+            for left in self._root.glob(
+                f"{prefix}*"
+            ):  # by a writer that was killed: we hold its lock
+                shutil.rmtree(left, ignore_errors=True)
+            temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=self._root))
             try:
                 facts = write(temporary)
                 files = {name: _sha256(temporary / name) for name in _file_names(temporary)}
