@@ -72,9 +72,8 @@ class ArtifactStore:
                 return found
             self._root.mkdir(parents=True, exist_ok=True)
             prefix = f".{kind}-{key[:16]}-"
-            for left in self._root.glob(
-                f"{prefix}*"
-            ):  # by a writer that was killed: we hold its lock
+            # Left by a writer that was killed: its lock is ours now.
+            for left in self._root.glob(f"{prefix}*"):
                 shutil.rmtree(left, ignore_errors=True)
             temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=self._root))
             try:

@@ -201,6 +201,7 @@ def test_a_writer_that_is_killed_publishes_nothing_and_blocks_nobody(tmp_path: P
     with ThreadPoolExecutor(1) as pool:
         ref = pool.submit(store.make, "kind", "key", writing("a")).result(timeout=10)
     assert (store.open(ref) / "part" / "a.txt").read_text() == "a"
+    assert not list((tmp_path / "artifacts").glob(".kind-*"))  # what it had begun is gone
 
 
 def damage_content(folder: Path) -> None:
