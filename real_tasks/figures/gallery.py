@@ -30,7 +30,6 @@ from real_tasks.results import method_label, ordered_methods
 def draw_gallery(data: GalleryData) -> tuple[Picture, ...]:
     """Draw every picture that there is data for, in the order of the report."""
     families = (_effects, _differences, _heatmaps, _selection, _agreement, _latents, _codes)
-    families = (_effects, _differences, _heatmaps, _selection, _agreement, _latents, _codes)
     return tuple(picture for family in families for picture in family(data))
 
 

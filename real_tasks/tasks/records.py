@@ -36,6 +36,7 @@ EXPERIMENT = "real-steering"
 CONFIG = "config.yaml"
 RECORD = "run.json"
 FIGURES = "figures"
+REPORT = "report.html"
 SPECS = "specs"
 _SOFTWARE = ("real-steering", "torch", "transformers", "prefect", "mlflow", "duckdb", "pyarrow")
 
@@ -155,7 +156,7 @@ def record_in_mlflow(run_id: str, parent: str, config: ExperimentConfig, outcome
     main = results.get(config.localizer.name, {})
     tracker.log_metrics(parent, {f"test/{n}": v for n, v in main.items() if isinstance(v, float)})
     scores = home.tables / "module_scores" / f"{run_id}.parquet"
-    report = folder / "report.html"
+    report = folder / REPORT
     tracker.log_artifacts(parent, [folder / CONFIG, folder / FIGURES, scores, report])
 
 

@@ -20,12 +20,11 @@ from real_tasks.report_rows import (
 )
 from real_tasks.results import Row, markdown_table, result_table
 from real_tasks.tasks.pictures import load_pictures
-from real_tasks.tasks.records import CONFIG, FIGURES, RECORD, SPECS
+from real_tasks.tasks.records import CONFIG, FIGURES, RECORD, REPORT, SPECS
+from storage.errors import StorageError
 from storage.parquet import read_rows
 from storage.paths import Home
 from storage.runs import find_run, run_folder
-
-REPORT = "report.html"
 
 
 def run_rows(home: Home, table: str, run_id: str) -> list[Row]:
@@ -40,16 +39,22 @@ def write_report(home: Home, run_id: str | None) -> Path:
         StorageError: there is no such run, or it did not get as far as results.
     """
     run = find_run(home, run_id)
-    content = report_content(home, run)
-    path = run_folder(home, run["run_id"]) / REPORT
-    path.write_text(render_report(content), encoding="utf-8")
-    return path
+    return _write(home, run["run_id"], report_content(home, run))
 
 
 def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
-    """Return what the report of a run says."""
+    """Return what the report of a run says.
+
+    Raises:
+        StorageError: the run did not get as far as results.
+    """
     run_id = run["run_id"]
     folder = run_folder(home, run_id)
+    if not (folder / RECORD).is_file():
+        raise StorageError(
+            f"the run {run_id} is {run['status']} and has no results to report; `real run "
+            f"{folder / CONFIG}` runs its configuration again, and takes from the cache what it did"
+        )
     config = load_config(folder / CONFIG, [])
     record = json.loads((folder / RECORD).read_text())
     method = config.localizer.name
@@ -91,8 +96,7 @@ def report(run_id: str) -> str:
     """Write the report, show results and pictures in Prefect; return the report's path."""
     home = Home.current()
     content = report_content(home, find_run(home, run_id))
-    path = run_folder(home, run_id) / REPORT
-    path.write_text(render_report(content), encoding="utf-8")
+    path = _write(home, run_id, content)
     sentences = headlines(content.results, content.comparisons, content.method)
     text = "\n\n".join([f"# {content.title}", *sentences, markdown_table(content.results)])
     create_markdown_artifact(text, key="results", description=f"test results of {run_id}")
@@ -101,6 +105,12 @@ def report(run_id: str) -> str:
         create_image_artifact(data_uri(picture.png), key=key, description=picture.caption)
     create_link_artifact(path.as_uri(), "report", key="report", description=f"report of {run_id}")
     return str(path)
+
+
+def _write(home: Home, run_id: str, content: ReportContent) -> Path:
+    path = run_folder(home, run_id) / REPORT
+    path.write_text(render_report(content), encoding="utf-8")
+    return path
 
 
 def _facts(run: dict[str, Any], record: dict[str, Any]) -> dict[str, str]:

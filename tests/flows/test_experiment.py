@@ -13,7 +13,9 @@ from flows.fan_out import ShardsFailedError
 from real_tasks.config import ExperimentConfig
 from real_tasks.configuration import load_config
 from real_tasks.localizers import LOCALIZERS
+from real_tasks.tasks.reporting import write_report
 from storage.catalog import Catalog
+from storage.errors import StorageError
 from storage.paths import Home
 from storage.tracking import Tracker
 
@@ -202,7 +204,10 @@ def test_one_failed_shard_neither_loses_nor_repeats_the_others(
     config = small("seeds=[5]", "execution.retries=0", "data.n_folds=2")
     with pytest.raises(ShardsFailedError, match="random-fold-0-seed-5-layer-2.*fell off the bus"):
         experiment(config)
-    assert rows(copy[0], "FROM runs ORDER BY started_at")[-1]["status"] == "failed"
+    failed = rows(copy[0], "FROM runs ORDER BY started_at")[-1]
+    assert failed["status"] == "failed"
+    with pytest.raises(StorageError, match="has no results to report"):
+        write_report(Home(copy[0]), failed["run_id"])
     monkeypatch.setattr(random, "localize", works)
     assert made(experiment(config))["scores"] == 2
 
