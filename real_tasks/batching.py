@@ -10,6 +10,7 @@ from torch import Tensor
 
 from real_tasks.errors import UserInputError
 from real_tasks.models import LoadedModel
+from real_tasks.rope import Regime
 
 MAX_WASTE = 0.15
 """Largest share of padding in a batch that has reached `MIN_BATCH_TOKENS`."""
@@ -76,12 +77,13 @@ def check_lengths(
     )
 
 
-def pack(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def pack(lengths: Sequence[int], batch_tokens: int, regimes: Sequence[Regime]) -> list[list[int]]:
     """Sort sequences by length and cut them into batches.
 
     Args:
         lengths: of the sequences, in tokens.
         batch_tokens: most tokens of a batch, padding included; a longer sequence is a batch alone.
+        regimes: of the sequences, see `LoadedModel.regime`; a batch has one.
 
     Returns:
         Indices into ``lengths``, batch by batch, each index once.
@@ -89,11 +91,12 @@ def pack(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     batches: list[list[int]] = []
     current: list[int] = []
     n_real = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+    for index in sorted(range(len(lengths)), key=lambda i: (regimes[i], lengths[i], i)):
         padded = lengths[index] * (len(current) + 1)
         wasted = padded - n_real - lengths[index]
         wasteful = n_real >= MIN_BATCH_TOKENS and wasted > MAX_WASTE * padded
-        if current and (padded > batch_tokens or wasteful):
+        mixed = bool(current) and regimes[index] != regimes[current[-1]]
+        if current and (padded > batch_tokens or wasteful or mixed):
             batches.append(current)
             current, n_real = [], 0
         current.append(index)

@@ -66,7 +66,9 @@ def activations_at_last_token(
             found, "sample layer (module d) -> sample layer module d", module=n_modules
         )
 
-    in_batches(loaded, "activations", widths, batch_tokens, run)
+    # Texts share rows only where length changes nothing.
+    regimes = [loaded.regime(max(len(ids[i]) for i in members)) for _, members in groups]
+    in_batches(loaded, "activations", widths, batch_tokens, run, regimes)
     return values
 
 

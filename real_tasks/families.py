@@ -31,6 +31,8 @@ class ModelFamily:
         logits_over: field of the configuration that the logits are divided by.
         logits_cap: field of the configuration with the bound c of ``c * tanh(logits / c)``.
         sdpa: whether PyTorch's fused attention computes what the architecture asks for.
+        rereads: whether a text that grows out of longrope's short frequencies is read anew, as
+            transformers' ``generate`` does for some; elsewhere what was read is kept as it is.
     """
 
     decoder: str = "model"
@@ -42,6 +44,7 @@ class ModelFamily:
     logits_over: str | None = None
     logits_cap: str | None = None
     sdpa: bool = True
+    rereads: bool = False
 
 
 _LLAMA_LIKE = ModelFamily()
@@ -70,7 +73,7 @@ FAMILIES: dict[str, ModelFamily] = {
     "olmo2": _LLAMA_LIKE,
     "olmo3": _LLAMA_LIKE,
     "phi": ModelFamily(o_proj="self_attn.dense"),
-    "phi3": _LLAMA_LIKE,
+    "phi3": ModelFamily(rereads=True),
     "qwen2": _LLAMA_LIKE,
     "qwen2_moe": _LLAMA_LIKE,
     "qwen3": _LLAMA_LIKE,

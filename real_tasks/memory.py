@@ -15,6 +15,7 @@ import torch
 from real_tasks.batching import pack
 from real_tasks.errors import UserInputError
 from real_tasks.models import LoadedModel
+from real_tasks.rope import Regime
 
 Run = Callable[[list[int]], None]
 """Work on some rows. It may be called again with half of them after it has raised, so it keeps its
@@ -26,7 +27,12 @@ _SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"
 
 
 def in_batches(
-    loaded: LoadedModel, work: str, lengths: Sequence[int], batch_tokens: int, run: Run
+    loaded: LoadedModel,
+    work: str,
+    lengths: Sequence[int],
+    batch_tokens: int,
+    run: Run,
+    regimes: Sequence[Regime],
 ) -> None:
     """Pack sequences into batches and run each, in halves where memory does not suffice.
 
@@ -37,12 +43,13 @@ def in_batches(
         lengths: of the sequences, in tokens, with those to come.
         batch_tokens: most tokens of a batch, padding included; a longer sequence is a batch alone.
         run: is given indices into ``lengths``; over all calls that return, each index once.
+        regimes: of the sequences; a batch has one.
 
     Raises:
         UserInputError: a sequence does not fit even alone.
     """
     limit = min(batch_tokens, loaded.batch_limits.get(work, batch_tokens))
-    for indices in pack(lengths, limit):
+    for indices in pack(lengths, limit, regimes):
         _run_halving(loaded, work, lengths, indices, run)
 
 

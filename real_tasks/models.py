@@ -32,6 +32,7 @@ from real_tasks.families import (
     sites,
 )
 from real_tasks.hub import local_checkpoint
+from real_tasks.rope import Regime, followers, forget_longer_texts, length_rules
 from real_tasks.types import ModelShape
 
 __all__ = [
@@ -120,8 +121,21 @@ class LoadedModel:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest sequence, in tokens, that the model was made for, where it says so."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        """The longest sequence, in tokens, that the model was made for, where it says so.
+
+        Dynamic NTK stretches it by its factor.
+        """
+        config = self.model.config
+        most = [rule.most for rule in length_rules(config) if rule.most]
+        return max(most, default=getattr(config.get_text_config(), "max_position_embeddings", None))
+
+    def regime(self, length: int) -> Regime:
+        """Return what texts must share to stand in one batch; see `real_tasks.rope`."""
+        return tuple(rule.regime(length) for rule in length_rules(self.model.config))
+
+    def all_short(self, length: int) -> bool:
+        """Say whether texts of up to ``length`` tokens may stand in one batch, whatever theirs."""
+        return self.regime(length) == self.regime(0)
 
     def private_copy(self) -> "LoadedModel":
         """Return a model with modules and hooks of its own on the very same weight tensors.
@@ -129,13 +143,15 @@ class LoadedModel:
         Raises:
             RuntimeError: the model is being steered, so that its hooks would be copied.
         """
-        if any(m._forward_pre_hooks for m in self.model.modules()) or "generate" in vars(
-            self.model
-        ):
+        hooks = [hook for m in self.model.modules() for hook in m._forward_pre_hooks.values()]
+        if any(hook is not forget_longer_texts for hook in hooks) or "generate" in vars(self.model):
             raise RuntimeError("copy a model before it is steered or read, not meanwhile")
         shared: dict[int, Any] = {
             id(t): t for t in chain(self.model.parameters(), self.model.buffers())
         }
+        # These change with the length of what is read.
+        for buffer in (b for rotary in followers(self.model) for b in rotary.buffers()):
+            del shared[id(buffer)]
         return replace(self, model=copy.deepcopy(self.model, shared | offloaded(self.model)))
 
 
@@ -160,6 +176,9 @@ def prepare(
         # The stub of `to` is written for the decorator that wraps it.
         model = cast(Any, model).to(place)
     model = model.eval().requires_grad_(False)
+    for rotary in followers(model):
+        if forget_longer_texts not in rotary._forward_pre_hooks.values():
+            rotary.register_forward_pre_hook(forget_longer_texts)
     return LoadedModel(model, tokenizer, family, shape, place, _pad_token_id(tokenizer))
 
 

@@ -116,6 +116,7 @@ def _additive_mask(
 def may_share(loaded: LoadedModel, longest: int) -> bool:
     """Say whether texts of up to ``longest`` tokens can share rows.
 
+    What is common to two texts is read alike only with the same frequencies (`real_tasks.rope`).
     One mask serves all layers, so it cannot stand in for a sliding window that would cut, in some
     layers or in all; and only PyTorch's own attention takes a mask of this form.
     """
@@ -124,7 +125,7 @@ def may_share(loaded: LoadedModel, longest: int) -> bool:
         return False
     # None, and in some configurations 0, stand for no window.
     window = getattr(config, "sliding_window", None) or longest
-    return longest <= window
+    return longest <= window and loaded.all_short(longest)
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

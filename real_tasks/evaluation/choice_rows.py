@@ -116,8 +116,8 @@ def rows_of(asked: Asked, n_prefix: int, first: int, share: bool) -> list[Choice
             rows.append((SharedRow(text[n_prefix : asked.split]), []))
         row, reads = rows[-1]
         before = len(row.beginning) - 1
-        # The last token predicts nothing that is asked for.
-        start = row.add(own[:-1])
+        # The last token predicts nothing that is asked for, but a text's length may count.
+        start = row.add(own[:-1] if share else own)
         columns = [before, *range(start, start + len(own) - 1)]
         for place, (column, token) in enumerate(zip(columns, own, strict=True)):
             reads.append(_Read(column, token, number, place))

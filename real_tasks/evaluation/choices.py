@@ -21,6 +21,7 @@ from real_tasks.evaluation.prefix import (
 from real_tasks.interventions import Intervention, applied
 from real_tasks.memory import halving
 from real_tasks.models import LoadedModel
+from real_tasks.rope import Regime
 from real_tasks.sharing import may_share
 from real_tasks.types import BehaviourData
 
@@ -74,14 +75,18 @@ def encode_choices(
     n_prefix = common_prefix(loaded, contexts, longest_text) if share_prefix else 0
     longest = max((len(text) - one.split for one in asked for text in one.texts), default=0)
     rows: list[ChoiceRow] = []
+    regimes: list[Regime] = []
     first = 0
     for one in asked:
-        rows += rows_of(one, n_prefix, first, share)
+        own = rows_of(one, n_prefix, first, share)
+        rows += own
+        # Texts share rows only where length changes nothing.
+        regimes += [loaded.regime(len(row.tokens) if not share else 0) for row, _ in own]
         first += len(one.texts)
     lengths = [len(row.tokens) + n_prefix // CACHED_TOKENS_PER_TOKEN for row, _ in rows]
     batches = tuple(
         batch_of(loaded, [rows[i] for i in indices], longest, share)
-        for indices in pack(lengths, batch_tokens)
+        for indices in pack(lengths, batch_tokens, regimes)
     )
     labels = tuple(tuple(a.label for a in q.answers) for q in chosen)
     is_best = tuple(tuple(a.is_best for a in q.answers) for q in chosen)

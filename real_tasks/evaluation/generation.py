@@ -14,6 +14,7 @@ from real_tasks.interventions import Intervention, applied
 from real_tasks.memory import in_batches
 from real_tasks.models import LoadedModel
 from real_tasks.prompts import prompt_text
+from real_tasks.rope import Regime
 from real_tasks.types import BehaviourData
 
 
@@ -59,8 +60,16 @@ def generate_answers(
         for index, new in zip(indices, rows, strict=True):
             answers[index] = _cut(_decode(loaded, [new])[0], data.stop)
 
-    in_batches(loaded, "generation", [n + max_new_tokens for n in lengths], batch_tokens, run)
+    regimes = [_regime(loaded, n, n + max_new_tokens - 1) for n in lengths]
+    widths = [n + max_new_tokens for n in lengths]
+    in_batches(loaded, "generation", widths, batch_tokens, run, regimes)
     return answers
+
+
+def _regime(loaded: LoadedModel, first: int, last: int) -> Regime:
+    """Texts whose frequencies change while they grow do so together: they are equally long."""
+    changes = loaded.regime(first) != loaded.regime(last)
+    return (*loaded.regime(first), first) if changes else loaded.regime(first)
 
 
 @torch.inference_mode()
@@ -106,6 +115,8 @@ def _greedy_steps(
     mask: Bool[Tensor, "row position"] = torch.cat([before, batch.mask], dim=1)
     inputs: Int[Tensor, "row position"] = batch.input_ids
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+    # Rows that are read anew are equally long, and have no prefix.
+    so_far = inputs
     for _ in range(max_new_tokens):
         hidden = loaded.hidden_states(
             input_ids=inputs,
@@ -118,6 +129,11 @@ def _greedy_steps(
         yield cast(list[int], chosen.tolist())
         inputs, positions = chosen[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        so_far = torch.cat([so_far, inputs], dim=1)
+        n_tokens = mask.shape[1]
+        if loaded.family.rereads and loaded.regime(n_tokens) != loaded.regime(n_tokens - 1):
+            cache, inputs = growing_cache(loaded, None, n_rows), so_far
+            positions = mask.cumsum(1) - 1
 
 
 def _end_tokens(loaded: LoadedModel) -> set[int]:

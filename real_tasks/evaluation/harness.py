@@ -8,6 +8,7 @@ import copy
 import difflib
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.harness_globals import alone, quiet, seeds_kept
 from real_tasks.interventions import Intervention, applied
 from real_tasks.memory import is_out_of_memory
 from real_tasks.models import LoadedModel
+from real_tasks.rope import followers
 from real_tasks.types import TokenScope
 
 BATCH_ROWS = 16
@@ -128,9 +131,13 @@ def _results(
     missing = (OSError, ImportError, ValueError, import_module("datasets").exceptions.DatasetsError)
     for rows in _halved(batch_size):
         try:
-            return _evaluated(loaded, name, limit, rows, include_path)
+            with _rows_alike(loaded):
+                return _evaluated(loaded, name, limit, rows, include_path)
         except UserInputError:
             raise
+        except _RowsDifferError:
+            log.info("%s: prompts one by one, as their lengths change what is computed", name)
+            return _evaluated(loaded, name, limit, 1, include_path)
         except missing as error:
             raise UserInputError(_hint(name, error)) from error
         except (RuntimeError, MemoryError) as error:
@@ -138,6 +145,27 @@ def _results(
                 raise
         log.warning("%s: out of memory with batches of %d prompts; trying half", name, rows)
     raise AssertionError("the last batch size either returns or raises")
+
+
+class _RowsDifferError(Exception):
+    """A batch is so long that its rows' lengths change what is computed; they are not known."""
+
+
+@contextmanager
+def _rows_alike(loaded: LoadedModel) -> Iterator[None]:
+    """Let no batch run in which a long row would change the others; see `real_tasks.rope`."""
+
+    def check(_rotary: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        positions: Tensor = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+        states: Tensor = kwargs["x"] if "x" in kwargs else args[0]
+        if len(states) > 1 and not loaded.all_short(int(positions.max()) + 1):
+            raise _RowsDifferError
+
+    with ExitStack() as hooks:
+        for rotary in followers(loaded.model):
+            handle = rotary.register_forward_pre_hook(check, with_kwargs=True)
+            hooks.callback(handle.remove)
+        yield
 
 
 def _halved(batch_size: int) -> Iterator[int]:
@@ -153,7 +181,11 @@ def _evaluated(
     # The library may give the tokenizer another padding token.
     tokenizer = copy.deepcopy(loaded.tokenizer)
     model = import_module("lm_eval.models.huggingface").HFLM(
-        pretrained=loaded.model, tokenizer=tokenizer, backend="causal", batch_size=rows
+        pretrained=loaded.model,
+        tokenizer=tokenizer,
+        backend="causal",
+        batch_size=rows,
+        max_length=loaded.max_positions,
     )
     outcome: Any = import_module("lm_eval.evaluator").simple_evaluate(
         model=model,

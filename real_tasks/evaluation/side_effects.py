@@ -91,7 +91,8 @@ def encode_neutral(
             f"none of the {len(texts)} neutral texts has a token to predict; give at least one "
             "text of two tokens"
         )
-    packed = pack([len(row) for row in rows], batch_tokens)
+    lengths = [len(row) for row in rows]
+    packed = pack(lengths, batch_tokens, [loaded.regime(length) for length in lengths])
     batches = tuple(_batch(loaded, [rows[i] for i in indices]) for indices in packed)
     n_tokens = sum(len(batch.targets) for batch in batches)
     n_vocab = loaded.lm_head.get_parameter("weight").shape[0]

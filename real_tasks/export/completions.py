@@ -31,14 +31,17 @@ def completions(
     check_lengths(loaded, [len(row) for row in ids], texts, max_new_tokens)
     if not ids:
         return []
-    batch = pad(loaded, ids, "left")
+    together = loaded.all_short(max(map(len, ids)) + max_new_tokens)
+    new: list[list[int]] = []
     with spec.applied_to(loaded):
-        tokens = cast(Any, loaded.model).generate(
-            batch.input_ids,
-            attention_mask=batch.mask.long(),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=loaded.pad_token_id,
-        )
-    new = tokens[:, batch.input_ids.shape[1] :].tolist()
+        for rows in [ids] if together else [[row] for row in ids]:
+            batch = pad(loaded, rows, "left")
+            tokens = cast(Any, loaded.model).generate(
+                batch.input_ids,
+                attention_mask=batch.mask.long(),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=loaded.pad_token_id,
+            )
+            new += tokens[:, batch.input_ids.shape[1] :].tolist()
     return loaded.tokenizer.batch_decode(new, skip_special_tokens=True)

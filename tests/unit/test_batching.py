@@ -11,7 +11,7 @@ from tests.unit.tiny_models import tiny_loaded
 def test_packing_uses_every_sequence_once_and_keeps_to_the_limit(batch_tokens: int) -> None:
     draw = random.Random(0)
     lengths = [draw.randint(1, 60) for _ in range(500)]
-    batches = pack(lengths, batch_tokens)
+    batches = pack(lengths, batch_tokens, [()] * 500)
     assert sorted(i for batch in batches for i in batch) == list(range(500))
     for batch in batches:
         padded = max(lengths[i] for i in batch) * len(batch)
@@ -21,14 +21,20 @@ def test_packing_uses_every_sequence_once_and_keeps_to_the_limit(batch_tokens: i
 def test_large_batches_hold_little_padding() -> None:
     draw = random.Random(0)
     lengths = [draw.randint(1, 200) for _ in range(2000)]
-    for batch in pack(lengths, 16384):
+    for batch in pack(lengths, 16384, [()] * 2000):
         real = sum(lengths[i] for i in batch)
         padded = max(lengths[i] for i in batch) * len(batch)
         assert padded - real <= MAX_WASTE * padded or real <= 2 * MIN_BATCH_TOKENS
 
 
+def test_sequences_of_two_regimes_are_never_in_one_batch() -> None:
+    lengths = [3, 9, 4, 8, 5, 9]
+    regimes = [(8 + int(length > 8),) for length in lengths]
+    assert pack(lengths, 1000, regimes) == [[0, 2, 4, 3], [1, 5]]
+
+
 def test_nothing_packs_into_nothing() -> None:
-    assert pack([], 100) == []
+    assert pack([], 100, []) == []
 
 
 def test_rows_are_filled_up_on_the_side_asked_for_whatever_the_tokenizer_prefers() -> None:

@@ -65,10 +65,10 @@ def test_every_sequence_runs_once_whatever_the_room(room: int) -> None:
     draw = random.Random(0)
     lengths = [draw.randint(1, 40) for _ in range(200)]
     device = Device(lengths, room)
-    in_batches(tiny_loaded(), "work", lengths, 2000, device.run)
+    in_batches(tiny_loaded(), "work", lengths, 2000, device.run, [()] * len(lengths))
     assert sorted(row for rows in device.ran for row in rows) == list(range(200))
     if room >= 2000:
-        assert device.ran == pack(lengths, 2000)
+        assert device.ran == pack(lengths, 2000, [()] * len(lengths))
 
 
 def test_a_batch_is_cut_in_the_middle_and_its_rows_stay_in_order() -> None:
@@ -88,7 +88,7 @@ def test_a_batch_that_fits_runs_as_it_is_and_nothing_is_logged(caplog) -> None:
 def test_no_rows_are_no_work() -> None:
     device = Device([], 0)
     halving(tiny_loaded(), "work", [], device.run)
-    in_batches(tiny_loaded(), "work", [], 100, device.run)
+    in_batches(tiny_loaded(), "work", [], 100, device.run, [])
     assert device.asked == []
 
 
@@ -98,7 +98,7 @@ def test_the_size_that_fits_is_kept_for_later_batches_of_the_same_work_and_of_co
     halving(loaded, "work", first.lengths, first.run)
     assert first.asked == [80, 40, 20, 20, 20, 20]
     halving(loaded.private_copy(), "work", later.lengths, later.run)
-    in_batches(loaded, "work", later.lengths, 80, later.run)
+    in_batches(loaded, "work", later.lengths, 80, later.run, [()] * 8)
     assert later.asked == [20] * 8
     halving(loaded, "other work", other.lengths, other.run)
     assert other.asked[0] == 80

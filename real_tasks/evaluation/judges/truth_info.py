@@ -138,7 +138,8 @@ class TruthInfo:
                 said[keys[row]] = one
                 self._memory[keys[row]] = json.dumps(asdict(one))
 
-        in_batches(loaded, "judging answers", lengths, self.params.batch_tokens, run)
+        regimes = [loaded.regime(length) for length in lengths]
+        in_batches(loaded, "judging answers", lengths, self.params.batch_tokens, run, regimes)
         return said
 
 
