@@ -5,6 +5,7 @@ REAL, section 3.1); of a layer the residual stream after the block; of an MLP it
 serves one shard of texts, so that memory follows the shard, not the data set.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from real_tasks.batching import N_NAMED, check_lengths, encode
 from real_tasks.errors import UserInputError
+from real_tasks.evaluation.logits import check_finite, unsteered_mend
 from real_tasks.memory import in_batches
 from real_tasks.models import LoadedModel, sites
 from real_tasks.sharing import SharedRow, filled, group_by_beginning, may_share
@@ -28,7 +30,11 @@ Groups = Sequence[tuple[int, list[int]]]
 
 @torch.no_grad()
 def activations_at_last_token(
-    loaded: LoadedModel, texts: Sequence[str], batch_tokens: int, kind: ModuleKind = "head"
+    loaded: LoadedModel,
+    texts: Sequence[str],
+    batch_tokens: int,
+    kind: ModuleKind = "head",
+    largest: float = math.inf,
 ) -> Float[Tensor, "sample layer module d"]:
     """Return the activations at the last token of each text, float32 on the CPU.
 
@@ -41,11 +47,12 @@ def activations_at_last_token(
         texts: one shard.
         batch_tokens: most tokens of a batch, padding included.
         kind: the modules to read; a layer has one module of the kinds ``layer`` and ``mlp``.
+        largest: size up to which an activation can be stored.
 
     Raises:
         UserInputError: texts without tokens or longer than the model's positions, activations with
-            NaN or infinity (says in which layer and for which texts), or a text that does not fit
-            the memory even alone.
+            NaN or infinity (says in which layer and for which texts) or too large to be stored, or
+            a text that does not fit the memory even alone.
     """
     ids = encode(loaded, texts)
     check_lengths(loaded, [len(row) for row in ids], texts)
@@ -62,6 +69,11 @@ def activations_at_last_token(
         if bad.any():
             suspects = [samples[i] for i in bad.nonzero().flatten().tolist()]
             raise UserInputError(_where_not_finite(loaded, ids, texts, suspects, kind))
+        if found.abs().max() > largest:
+            raise UserInputError(
+                f"an activation of size {float(found.abs().max()):g}, but the type that "
+                f"activations are stored in ends at {largest:g}; set extraction.dtype to float32"
+            )
         values[samples] = rearrange(
             found, "sample layer (module d) -> sample layer module d", module=n_modules
         )
@@ -122,9 +134,14 @@ def _batch_activations(
     batch = filled(loaded, rows, shares=len(places) > len(rows))
     row_of, column_of = torch.tensor(places, device=loaded.device).T
     with _kept(loaded, kind, row_of, column_of) as kept:
-        loaded.decoder(**batch.decoder_inputs(loaded.model.dtype))
+        states = loaded.hidden_states(**batch.decoder_inputs(loaded.model.dtype))
     layers = [kept[layer].to(loaded.device) for layer in range(loaded.shape.n_layers)]
-    return torch.stack(layers, dim=1).float().cpu()
+    found = torch.stack(layers, dim=1).float().cpu()
+    if found.isfinite().all():
+        # What follows may overflow all the same, and then nothing could be measured.
+        logits = loaded.logits(states[row_of[:1], column_of[:1]])
+        check_finite(loaded, logits, "logits", steered=False)
+    return found
 
 
 @contextmanager
@@ -174,6 +191,5 @@ def _where_not_finite(
     shown = "; ".join(repr(text[:60]) for text in affected[:N_NAMED])
     return (
         f"activations with NaN or infinity, from layer {first_layer} on, for {len(affected)} of "
-        f"the texts of a batch: {shown}; a damaged checkpoint, or float16 where the model needs "
-        "bfloat16 or float32"
+        f"the texts of a batch: {shown}; {unsteered_mend(loaded)}"
     )

@@ -15,10 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from real_tasks.errors import UserInputError
+from real_tasks.errors import OverflowedError, UserInputError
 from real_tasks.models import LoadedModel, decoder_of, model_shape, sites
 from real_tasks.positions import SteeredPositions, generate_tells_prompt_width
 from real_tasks.types import ModuleKind, TokenScope
+
+LONGEST = 1e15
+"""Length up to which a displacement can be computed with: norms square what a layer gets, float32
+ends at 3e38, and layers may yet multiply it by a thousand."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def check_fits(model: PreTrainedModel, intervention: Intervention) -> None:
     """Check that an intervention fits a model.
 
     Raises:
-        UserInputError: a layer that the model does not have, another width, or NaN or infinity.
+        UserInputError: a layer that the model does not have, or another width.
+        OverflowedError: NaN or infinity, in the model's type too, or longer than `LONGEST`.
     """
     shape, kind = model_shape(model), intervention.kind
     width = shape.modules_per_layer(kind) * shape.width(kind)
@@ -105,7 +110,14 @@ def check_fits(model: PreTrainedModel, intervention: Intervention) -> None:
                 "for"
             )
         if not displacement.isfinite().all():
-            raise UserInputError(f"layer {layer}: the displacement holds NaN or infinity")
+            raise OverflowedError(f"layer {layer}: the displacement holds NaN or infinity")
+        rounded = displacement.to(model.dtype)
+        if not rounded.isfinite().all() or rounded.double().norm() > LONGEST:
+            raise OverflowedError(
+                f"layer {layer}: a displacement of length {float(displacement.double().norm()):g}, "
+                f"too long to be computed with in {str(model.dtype).removeprefix('torch.')}; steer "
+                "less (a smaller alpha)"
+            )
 
 
 _SITES: dict[ModuleKind, str] = {

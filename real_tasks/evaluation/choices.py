@@ -10,7 +10,7 @@ from transformers import Cache
 
 from real_tasks.batching import pack
 from real_tasks.evaluation.choice_rows import ChoiceBatch, ChoiceRow, ask, batch_of, rows_of
-from real_tasks.evaluation.logits import target_log_probs
+from real_tasks.evaluation.logits import check_finite, target_log_probs
 from real_tasks.evaluation.mc import mc_scores
 from real_tasks.evaluation.prefix import (
     CACHED_TOKENS_PER_TOKEN,
@@ -104,12 +104,16 @@ def score_choices(
     The language-model head runs only where a token of an answer is predicted. Token scopes other
     than ``all`` take the context for the prompt and the answer for the generated text. A batch that
     does not fit the memory is halved.
+
+    Raises:
+        OverflowedError: steering is so strong that they are no numbers.
     """
     n_answers = sum(len(labels) for labels in encoded.labels)
     log_probs = torch.zeros(n_answers * encoded.longest, device=loaded.device)
     prefix = read_prefix(loaded, encoded.prefix, intervention)
     for batch in encoded.batches:
         _score_batch(loaded, batch, prefix, intervention, log_probs)
+    check_finite(loaded, log_probs, "log-probabilities of answers", intervention is not None)
     sums = log_probs.view(n_answers, -1).sum(1).tolist() if n_answers else []
     remaining = iter(sums)
     return [[next(remaining) for _ in labels] for labels in encoded.labels]

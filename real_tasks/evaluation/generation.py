@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import Cache
 
 from real_tasks.batching import PaddedBatch, check_lengths, encode, pad
+from real_tasks.evaluation.logits import check_finite
 from real_tasks.evaluation.prefix import common_prefix, growing_cache, read_prefix
 from real_tasks.interventions import Intervention, applied
 from real_tasks.memory import in_batches
@@ -16,6 +17,8 @@ from real_tasks.models import LoadedModel
 from real_tasks.prompts import prompt_text
 from real_tasks.rope import Regime
 from real_tasks.types import BehaviourData
+
+NO_TOKEN = -1
 
 
 def generate_answers(
@@ -44,6 +47,7 @@ def generate_answers(
 
     Raises:
         UserInputError: prompts that leave less than ``max_new_tokens`` of the model's positions.
+        OverflowedError: steering is so strong that logits are no numbers.
     """
     prompts = [prompt_text(loaded, data, data.questions[i]) for i in questions]
     ids = encode(loaded, prompts)
@@ -92,6 +96,8 @@ def _generate(
     ends_of_prompts = torch.full((n_rows,), n_prefix + width, device=loaded.device)
     with applied(loaded, intervention, ends_of_prompts):
         for tokens in _greedy_steps(loaded, batch, prefix, max_new_tokens):
+            if any(token == NO_TOKEN for row, token in enumerate(tokens) if not done[row]):
+                check_finite(loaded, torch.tensor(torch.nan), "logits", intervention is not None)
             for row, token in enumerate(tokens):
                 done[row] = done[row] or token in ends
                 if not done[row]:
@@ -108,7 +114,10 @@ def _generate(
 def _greedy_steps(
     loaded: LoadedModel, batch: PaddedBatch, prefix: Cache | None, max_new_tokens: int
 ) -> Iterator[list[int]]:
-    """Yield the likeliest next token of every row, step by step, with a key-value cache."""
+    """Yield the likeliest next token of every row, step by step, with a key-value cache.
+
+    `NO_TOKEN` where the logits are no numbers.
+    """
     n_rows = len(batch.mask)
     cache = growing_cache(loaded, prefix, n_rows)
     before = batch.mask.new_ones(n_rows, cache.get_seq_length())
@@ -125,8 +134,8 @@ def _greedy_steps(
             past_key_values=cache,
             use_cache=True,
         )[:, -1]
-        chosen = loaded.logits(hidden).argmax(-1)
-        yield cast(list[int], chosen.tolist())
+        largest, chosen = loaded.logits(hidden).max(-1)
+        yield cast(list[int], chosen.masked_fill(~largest.isfinite(), NO_TOKEN).tolist())
         inputs, positions = chosen[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         so_far = torch.cat([so_far, inputs], dim=1)

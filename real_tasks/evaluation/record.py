@@ -7,6 +7,9 @@ from typing import Any
 from real_tasks.evaluation.tuning import MethodResult, Setting
 from real_tasks.types import SelectedModule
 
+OVERFLOWS = "overflows"
+"""The only metric, 1, of a setting whose numbers leave the range of their type."""
+
 
 def evaluation_record(result: MethodResult, selected: Sequence[SelectedModule]) -> dict[str, Any]:
     """Return a method's result as JSON has it; `table_rows` makes rows of it."""
@@ -27,6 +30,12 @@ def evaluation_record(result: MethodResult, selected: Sequence[SelectedModule]) 
 
 
 def _validation_row(setting: Setting) -> dict[str, Any]:
+    if setting.overflows:
+        return {
+            "top_k": setting.top_k,
+            "alpha": setting.alpha,
+            "metrics": {OVERFLOWS: 1.0},
+        }
     effects = {"cross_entropy": setting.cross_entropy, "kl": setting.kl}
     return {
         "top_k": setting.top_k,

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from real_tasks.batching import check_lengths, encode, pack, pad
-from real_tasks.errors import UserInputError
-from real_tasks.evaluation.logits import chunks_of, next_token_log_probs
+from real_tasks.errors import OverflowedError, UserInputError
+from real_tasks.evaluation.logits import check_finite, chunks_of, next_token_log_probs
 from real_tasks.interventions import Intervention, applied
 from real_tasks.memory import halving
 from real_tasks.models import LoadedModel
@@ -20,6 +20,8 @@ MAX_TOKENS = 256
 """Tokens of a neutral text that are read: paragraphs of a data set differ much in length."""
 CACHE_BYTES = 2**28
 """Size up to which the original model's log-probabilities are kept, by default."""
+LARGEST_CROSS_ENTROPY = 700.0
+"""Nats per token of which the perplexity is a number."""
 WORK = "side effects"
 """Name in the log of what this module does."""
 
@@ -94,6 +96,9 @@ def encode_neutral(
     lengths = [len(row) for row in rows]
     packed = pack(lengths, batch_tokens, [loaded.regime(length) for length in lengths])
     batches = tuple(_batch(loaded, [rows[i] for i in indices]) for indices in packed)
+    check_finite(
+        loaded, _original(loaded, _rows_of(batches[0], [0])[0]), "neutral text", steered=False
+    )
     n_tokens = sum(len(batch.targets) for batch in batches)
     n_vocab = loaded.lm_head.get_parameter("weight").shape[0]
     original = None
@@ -166,12 +171,21 @@ def side_effects(
     The first token of a text (its beginning-of-sequence token, where the tokenizer has one) counts
     as the prompt and all that follows as generated: scope ``generated`` steers from the second
     position on, scope ``last`` from the first on, like ``all``.
+
+    Raises:
+        OverflowedError: steering is so strong that they are no numbers.
     """
     sums = torch.zeros(2, dtype=torch.float64, device=loaded.device)
     for number, batch in enumerate(encoded.batches):
         original = encoded.original[number] if encoded.original else None
         _add_batch(sums, loaded, batch, intervention, original)
+    check_finite(loaded, sums, "cross-entropy and KL", steered=intervention is not None)
     cross_entropy, kl = (sums / encoded.n_tokens).tolist()
+    if cross_entropy > LARGEST_CROSS_ENTROPY:
+        raise OverflowedError(
+            f"a cross-entropy of {cross_entropy:g} nats per token, whose perplexity is beyond "
+            "every number; steer less (a smaller alpha)"
+        )
     return SideEffects(cross_entropy, kl)
 
 

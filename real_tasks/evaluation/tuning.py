@@ -5,11 +5,12 @@ two methods, so each is also tested at the alpha that costs a given KL.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from real_tasks.config import EvaluationConfig
-from real_tasks.evaluation.measuring import Evaluator, Measurement
+from real_tasks.errors import OverflowedError
+from real_tasks.evaluation.measuring import Evaluator, Measurement, Part
 from real_tasks.steering import SteeringSpec
 
 KL_TOLERANCE = 0.01
@@ -27,6 +28,8 @@ class Setting:
         cross_entropy: on neutral text, nats per token.
         kl: KL(original || steered) on neutral text, nats per token.
         metrics: of the questions; empty where the KL is over the cap, which rules the point out.
+        overflows: whether the steered model's numbers leave the range of their type, which rules
+            the point out as well; nothing is known of it then.
     """
 
     top_k: int | None
@@ -34,6 +37,7 @@ class Setting:
     cross_entropy: float
     kl: float
     metrics: Mapping[str, float]
+    overflows: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,13 @@ def evaluate_method(
 ) -> MethodResult:
     """Tune over ``candidates`` (a spec for each K) and the grid of alphas, and test the best.
 
-    Without candidates nothing is steered. The alpha of the candidates is of no account.
+    A setting that overflows is never chosen. Without candidates nothing is steered. The alpha of
+    the candidates is of no account.
     """
     settings = tuple(_grid(evaluator, candidates, config))
-    feasible = [setting for setting in settings if setting.metrics]
-    if not feasible:
+    ranked = sorted((one for one in settings if one.metrics), key=_rank(evaluator), reverse=True)
+    tested = next(_tested(evaluator, candidates, ranked), None)
+    if tested is None:
         unsteered = _setting(evaluator, None, None, math.inf)
         test = evaluator.measure("test", None)
         return MethodResult(
@@ -82,43 +88,68 @@ def evaluate_method(
             matched_alpha=None,
             spec=None,
         )
-    chosen = max(
-        feasible,
-        key=lambda setting: (
-            math.fsum(setting.metrics[name] for name in evaluator.objective),
-            -setting.kl,
-        ),
-    )
-    assert chosen.top_k is not None and chosen.alpha is not None
-    direction = candidates[chosen.top_k]
-    spec = direction.with_alpha(chosen.alpha)
+    chosen, spec, test = tested
     curve = tuple(
-        (alpha, evaluator.measure("validation", direction.with_alpha(alpha)))
+        (alpha, found)
         for alpha in sorted(config.alphas)
+        if (found := _measured(evaluator, "validation", spec.with_alpha(alpha)))
     )
-    alpha = alpha_at_kl(evaluator, direction, config.matched_kl)
+    alpha = alpha_at_kl(evaluator, spec, config.matched_kl)
+    matched = None if alpha is None else _measured(evaluator, "test", spec.with_alpha(alpha))
     return MethodResult(
         chosen=chosen,
         fits_cap=True,
         settings=settings,
         curve=curve,
-        test=evaluator.measure("test", spec),
-        matched=None if alpha is None else evaluator.measure("test", direction.with_alpha(alpha)),
-        matched_alpha=alpha,
+        test=test,
+        matched=matched,
+        matched_alpha=alpha if matched else None,
         spec=spec,
     )
+
+
+def _rank(evaluator: Evaluator) -> Callable[[Setting], tuple[float, float]]:
+    return lambda setting: (
+        math.fsum(setting.metrics[name] for name in evaluator.objective),
+        -setting.kl,
+    )
+
+
+def _tested(
+    evaluator: Evaluator, candidates: Mapping[int, SteeringSpec], ranked: Sequence[Setting]
+) -> Iterator[tuple[Setting, SteeringSpec, Measurement]]:
+    """Yield settings with their tests; what overflows on test questions cannot be used at all."""
+    for setting in ranked:
+        assert setting.top_k is not None and setting.alpha is not None
+        spec = candidates[setting.top_k].with_alpha(setting.alpha)
+        test = _measured(evaluator, "test", spec)
+        if test is not None:
+            yield setting, spec, test
+
+
+def _measured(evaluator: Evaluator, part: Part, spec: SteeringSpec) -> Measurement | None:
+    """Measure everything; None where steering is so strong that it overflows."""
+    try:
+        return evaluator.measure(part, spec)
+    except OverflowedError:
+        return None
 
 
 def alpha_at_kl(evaluator: Evaluator, spec: SteeringSpec, target: float) -> float | None:
     """Return the alpha at which steering costs ``target`` nats of KL on validation text.
 
     KL grows about as alpha squared, so sqrt(KL) is searched by the secant within a bracket
-    (Illinois' variant of the false position). None if even a huge alpha does not reach the target.
+    (Illinois' variant of the false position). None if even a huge alpha does not reach the target,
+    or steering overflows before it does.
     """
     root = math.sqrt(target)
 
     def gap(alpha: float) -> float:
-        return math.sqrt(evaluator.side_effects("validation", spec.with_alpha(alpha))[1]) - root
+        try:
+            kl = evaluator.side_effects("validation", spec.with_alpha(alpha))[1]
+        except OverflowedError:
+            return math.inf
+        return math.sqrt(kl) - root
 
     low, gap_low, high = 0.0, -root, 1.0
     while (gap_high := gap(high)) < 0:
@@ -127,7 +158,10 @@ def alpha_at_kl(evaluator: Evaluator, spec: SteeringSpec, target: float) -> floa
             return None
     tolerance = KL_TOLERANCE * root / 2
     for _ in range(60):
-        alpha = (low * gap_high - high * gap_low) / (gap_high - gap_low)
+        if math.isinf(gap_high):
+            alpha = (low + high) / 2
+        else:
+            alpha = (low * gap_high - high * gap_low) / (gap_high - gap_low)
         found = gap(alpha)
         if abs(found) <= tolerance:
             return alpha
@@ -135,7 +169,7 @@ def alpha_at_kl(evaluator: Evaluator, spec: SteeringSpec, target: float) -> floa
             high, gap_high, gap_low = alpha, found, gap_low / 2
         else:
             low, gap_low, gap_high = alpha, found, gap_high / 2
-    return alpha
+    return None if math.isinf(gap_high) else alpha
 
 
 def _grid(
@@ -149,6 +183,10 @@ def _grid(
 def _setting(
     evaluator: Evaluator, top_k: int | None, spec: SteeringSpec | None, max_kl: float
 ) -> Setting:
-    cross_entropy, kl = evaluator.side_effects("validation", spec)
-    metrics = evaluator.measure("validation", spec).metrics() if kl <= max_kl else {}
-    return Setting(top_k, spec.alpha if spec else None, cross_entropy, kl, metrics)
+    alpha = spec.alpha if spec else None
+    try:
+        cross_entropy, kl = evaluator.side_effects("validation", spec)
+        metrics = evaluator.measure("validation", spec).metrics() if kl <= max_kl else {}
+    except OverflowedError:
+        return Setting(top_k, alpha, math.inf, math.inf, {}, overflows=True)
+    return Setting(top_k, alpha, cross_entropy, kl, metrics)

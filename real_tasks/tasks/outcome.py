@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from real_tasks.config import ExperimentConfig, Frozen, ModelConfig
+from real_tasks.evaluation.record import OVERFLOWS
 from real_tasks.table_rows import (
     Evaluation,
     Row,
@@ -129,16 +130,48 @@ class OutcomeTables:
         }
         return {name: columns(self.rows[name], **values) for name, values in further.items()}
 
+    def _overflows(self) -> list[str]:
+        """Name the strengths that overflow, of each method."""
+        alphas: dict[str, set[float]] = {}
+        for item, content in self.evaluations:
+            found = {one["alpha"] for one in content["validation"] if OVERFLOWS in one["metrics"]}
+            if found:
+                alphas.setdefault(item.method, set()).update(found)
+        dtype = self.config.model.dtype
+        mend = ", or set model.dtype to bfloat16" if dtype == "float16" else ""
+        return [
+            f"{method}: "
+            + ("every setting overflows" if _all_overflow(self, method) else "steering overflows")
+            + f" {dtype} with alpha {', '.join(f'{alpha:g}' for alpha in sorted(found))} in some "
+            f"fold, which is ruled out there; take smaller evaluation.alphas{mend}"
+            for method, found in sorted(alphas.items())
+        ]
+
     def warnings(self) -> list[str]:
         """Return what a reader must know before trusting the numbers."""
         unfit = sorted(
-            {item.method for item, content in self.evaluations if not content["fits_cap"]}
+            {
+                item.method
+                for item, content in self.evaluations
+                if not content["fits_cap"] and not _all_overflow(self, item.method)
+            }
         )
         found = [
             f"{method}: no setting of the grid stays under the cap on KL in some fold, so that "
             "nothing is steered there; add smaller alphas to evaluation.alphas"
             for method in unfit
         ]
+        found = [*self._overflows(), *found]
         if self.config.data.shuffle_labels:
             found.append("labels are shuffled (data.shuffle_labels): this is a null control")
         return found
+
+
+def _all_overflow(tables: OutcomeTables, method: str) -> bool:
+    """Say whether every setting of a method overflows, on every fold with every seed."""
+    return all(
+        OVERFLOWS in setting["metrics"]
+        for item, content in tables.evaluations
+        for setting in content["validation"]
+        if item.method == method and setting["alpha"] is not None
+    )

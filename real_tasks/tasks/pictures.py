@@ -50,7 +50,7 @@ def _gallery_data(tables: OutcomeTables) -> GalleryData:
     rows, config = tables.rows, tables.config
     validation = [row for row in rows["evaluations"] if row["split"] == "validation"]
     tested = wide_rows(row for row in rows["evaluations"] if row["split"] == "test")
-    steered = [row for row in wide_rows(validation) if row["alpha"] is not None]
+    steered = [row for row in wide_rows(validation) if row["alpha"] is not None and "kl" in row]
     curves = at_tuned(steered, [row for row in tested if row["alpha"] is not None])
     rivals = [baseline.name for baseline in config.baselines] or [config.localizer.name]
     data = GalleryData(

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -74,7 +75,8 @@ def activations(
     loaded = model.load(execution)
     texts = [reading_text(loaded, data, sample.question, sample.answer) for sample in samples]
     check_vocabulary(loaded, texts)
-    values = activations_at_last_token(loaded, texts, config.batch_tokens, kind)
+    largest = float(np.finfo(config.dtype).max)
+    values = activations_at_last_token(loaded, texts, config.batch_tokens, kind, largest)
     rows = [
         {
             "model": model.config.name,

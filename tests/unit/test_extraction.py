@@ -171,10 +171,11 @@ def test_no_texts_give_no_samples() -> None:
     assert activations_at_last_token(tiny_loaded(), [], 200, "mlp").shape == (0, 3, 1, 32)
 
 
-def test_the_language_model_head_is_not_run() -> None:
-    loaded = tiny_loaded()
-    loaded.lm_head.register_forward_pre_hook(lambda *_: pytest.fail("the head was run"))
+def test_the_language_model_head_is_run_for_one_position_of_a_batch() -> None:
+    loaded, seen = tiny_loaded(), []
+    loaded.lm_head.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
     activations_at_last_token(loaded, TEXTS[:3], 200)
+    assert seen == [(1, 32)]
 
 
 def test_a_planted_activation_is_read_from_its_layer_and_head() -> None:

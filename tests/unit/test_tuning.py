@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from real_tasks.config import EvaluationConfig
+from real_tasks.errors import OverflowedError
 from real_tasks.evaluation.measuring import Evaluator, Measurement, Part
-from real_tasks.evaluation.record import evaluation_record
+from real_tasks.evaluation.record import OVERFLOWS, evaluation_record
 from real_tasks.evaluation.tuning import MethodResult, alpha_at_kl, evaluate_method
 from real_tasks.steering import SteeringSpec
 from real_tasks.types import ModelShape, ModuleId, SelectedModule
@@ -209,6 +210,63 @@ def test_the_alpha_at_a_kl_hits_it_within_a_percent(shape: str, c: float, target
     assert curve(alpha) == pytest.approx(target, rel=0.0101)
     assert len(known.asked) < 60
     assert {part for _, part, _, _ in known.asked} == {"validation"}
+
+
+@dataclass
+class Overflowing(Known):
+    """Overflows beyond an alpha: everywhere, or only where one part's questions are measured."""
+
+    beyond: float = 2.5
+    where: str = "side_effects"
+    part: str = ""
+
+    def _note(self, what: str, part: str, spec: SteeringSpec | None) -> tuple[int, float]:
+        strong = spec is not None and spec.alpha > self.beyond
+        if strong and what in (self.where, "measure") and self.part in ("", part):
+            raise OverflowedError("too strong")
+        return super()._note(what, part, spec)
+
+
+@pytest.mark.parametrize("where", ["side_effects", "measure"])
+def test_a_setting_that_overflows_is_ruled_out_and_the_others_are_recorded(where: str) -> None:
+    known = Overflowing(lambda k, alpha: 0.1 * k * alpha, square(0.005), where=where)
+    result = tuned(known)
+    assert (result.chosen.top_k, result.chosen.alpha) == (2, 2.0) and result.fits_cap
+    assert [alpha for alpha, _ in result.curve] == [1.0, 2.0]
+    assert result.matched_alpha == pytest.approx(2.0, rel=0.01)
+    record = evaluation_record(result, [])
+    rows = {(row["top_k"], row["alpha"]): row["metrics"] for row in record["validation"]}
+    assert rows.keys() == {(k, alpha) for k in (1, 2) for alpha in ALPHAS}
+    ruled_out = {place for place, metrics in rows.items() if metrics == {OVERFLOWS: 1.0}}
+    strong = {(k, alpha) for k in (1, 2) for alpha in (3.0, 4.0)}
+    # Beyond the cap, questions are asked for the curve alone.
+    expected = strong if where == "side_effects" else {p for p in strong if p[1] == 3.0}
+    assert ruled_out == expected
+    assert rows[2, 2.0]["mc1"] == pytest.approx(0.4)
+
+
+def test_what_overflows_on_test_questions_alone_is_not_used_either() -> None:
+    known = Overflowing(lambda k, alpha: 0.1 * k * alpha, square(0.005), part="test")
+    result = tuned(known)
+    assert (result.chosen.top_k, result.chosen.alpha) == (2, 2.0)
+    assert result.spec is not None and result.spec.alpha == 2.0
+
+
+def test_where_every_setting_overflows_nothing_is_steered() -> None:
+    result = tuned(Overflowing(lambda _, alpha: alpha, square(0.005), beyond=0.5))
+    assert not result.fits_cap and result.spec is None and result.chosen.alpha is None
+    assert [setting.overflows for setting in result.settings] == [False] + [True] * 8
+
+
+@pytest.mark.parametrize("beyond", [0.3, 1.0, 2.1, 50.0])
+def test_the_matched_dose_is_found_below_what_overflows_or_said_to_be_out_of_reach(
+    beyond: float,
+) -> None:
+    alpha = reached(Overflowing(lambda *_: 0.0, square(0.005), beyond=beyond), 0.02)
+    if beyond < 2:
+        assert alpha is None
+    else:
+        assert alpha == pytest.approx(2.0, rel=0.01)
 
 
 def test_a_kl_that_no_alpha_reaches_is_out_of_reach() -> None:
