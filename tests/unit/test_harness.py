@@ -101,6 +101,37 @@ def test_results_are_those_of_the_library_itself_steered_and_not(tasks: Path) ->
 
 
 @pytest.mark.usefixtures("only_local_tasks")
+@pytest.mark.parametrize("rope", ["longrope", "dynamic"])
+def test_prompts_whose_length_counts_are_run_one_by_one(
+    tasks: Path, rope: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def model() -> LoadedModel:
+        loaded = loaded_model()
+        config = loaded.model.config
+        width = loaded.shape.head_dim // 2
+        own = {"rope_theta": 100.0, "rope_type": rope, "factor": 8.0}
+        if rope == "longrope":
+            own |= {"original_max_position_embeddings": 16, "short_factor": [1.0] * width}
+            own |= {"long_factor": [3.0 + i for i in range(width)]}
+        else:
+            config.max_position_embeddings = 64
+        config.rope_parameters = own
+        changed = type(loaded.model)(config)
+        changed.load_state_dict(loaded.model.state_dict())
+        return prepare(changed, loaded.tokenizer)
+
+    with caplog.at_level(logging.INFO):
+        together = lm_eval_results(model(), None, NAMES, include_path=tasks, batch_size=16)
+    alone = lm_eval_results(model(), None, NAMES, include_path=tasks, batch_size=1)
+    assert together == pytest.approx(alone, rel=1e-6)
+    if rope == "longrope":
+        assert "prompts one by one" in caplog.text
+        assert together != pytest.approx(
+            lm_eval_results(loaded_model(), None, NAMES, include_path=tasks), rel=1e-3
+        )
+
+
+@pytest.mark.usefixtures("only_local_tasks")
 def test_the_model_and_all_globals_are_left_as_they_were(
     tasks: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
