@@ -1,6 +1,5 @@
 """Hugging Face checkpoint folders: what they have to contain, and reading them offline."""
 
-import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,15 +18,32 @@ from transformers import (
 )
 
 from real_tasks.config import ModelConfig
+from real_tasks.config_json import check_given, check_numbers
 from real_tasks.errors import UserInputError
 from real_tasks.families import family_of
+from real_tasks.weights import (
+    WEIGHTS,
+    check_form,
+    check_loaded,
+    check_weights,
+    read_mapping,
+    weight_files,
+)
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+MAPPINGS = (
+    CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+)
+"""Files that hold a JSON mapping, where they are there."""
 log = logging.getLogger(__name__)
 
 _UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError)
@@ -66,16 +83,21 @@ def missing_from(folder: Path, weights_only: bool = False) -> list[str]:
 
 
 def _missing_weights(folder: Path) -> list[str]:
-    index = folder / WEIGHTS_INDEX
-    if not index.is_file():
-        return [] if (folder / WEIGHTS).is_file() else [f"{WEIGHTS} (other formats are not read)"]
-    try:
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
-        raise UserInputError(
-            f"{index} is damaged ({error}); fetch or save the model again"
-        ) from error
-    return [shard for shard in shards if not (folder / shard).is_file()]
+    missing = [path.name for path in weight_files(folder) if not path.is_file()]
+    return [f"{WEIGHTS} (other formats are not read)"] if missing == [WEIGHTS] else missing
+
+
+def check_files(folder: Path) -> None:
+    """Check that the files of a checkpoint are what their names say: no pointers, no lists.
+
+    Raises:
+        UserInputError: one is not.
+    """
+    for name in MAPPINGS:
+        if (folder / name).is_file():
+            read_mapping(folder / name)
+    for path in sorted(folder.glob("*.model")):
+        check_form(path)
 
 
 def read_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -83,17 +105,22 @@ def read_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConf
 
     Raises:
         UserInputError: it is not there or cannot be read, brings Python code of its own that the
-            user has not said to trust, or is of an unknown architecture.
+            user has not said to trust, is of an unknown architecture, describes a network that
+            cannot be, or quantised weights.
     """
+    file = folder / CONFIG
+    if file.is_file():
+        check_given(file, read_mapping(file))
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # whatever a configuration of another form comes to
         raise UserInputError(
-            f"{folder / CONFIG} cannot be read: {error}{_about_remote_code(error)}"
+            f"{file} cannot be read: {error}{_about_remote_code(error)}"
         ) from error
     family_of(config)
+    check_numbers(file, config.get_text_config())
     return config
 
 
@@ -144,19 +171,30 @@ def read_weights(
         )
     except _UNREADABLE as error:
         if "ignore_mismatched_sizes" in str(error):
-            raise UserInputError(
-                f"the checkpoint {folder} does not fit its config.json: weights have other shapes "
-                "than hidden_size, num_attention_heads, head_dim, ... there say; correct them, or "
-                "fetch the checkpoint again"
-            ) from error
+            check_weights(folder, read_config(folder, options.trust_remote_code))
         raise UserInputError(
             f"the checkpoint {folder} cannot be read: {error}{_about_remote_code(error)}"
         ) from error
-    if info["missing_keys"]:
-        missing = ", ".join(sorted(info["missing_keys"])[:5])
-        raise UserInputError(f"the checkpoint {folder} lacks {missing}; fetch or save it again")
+    check_loaded(folder, info)
     loaded: PreTrainedModel = model
+    _check_tied(folder, loaded)
     return loaded
+
+
+def _check_tied(folder: Path, model: PreTrainedModel) -> None:
+    """Refuse embeddings that are tied by the configuration, and two in the weights."""
+    inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
+    if (
+        tied
+        and isinstance(outer, nn.Module)
+        and not outer.weight.is_meta
+        and inner.weight is not outer.weight
+    ):
+        raise UserInputError(
+            f"{folder / CONFIG} says tie_word_embeddings, but the weights hold an lm_head that is "
+            "not the embeddings; set it to false if that lm_head is meant, or remove it"
+        )
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -169,7 +207,7 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except _UNREADABLE as error:
+    except Exception as error:  # whatever a tokenizer of another form comes to
         raise UserInputError(
             f"the tokenizer in {folder} cannot be read: {error}{_about_remote_code(error)}"
         ) from error

@@ -15,7 +15,7 @@ from real_tasks.evaluation.measures import MEASURES
 from real_tasks.evaluation.measuring import objective_of
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.methods import methods_of, rankings_of
-from real_tasks.models import checkpoint_shape, resolve_device
+from real_tasks.models import check_model, checkpoint_shape, resolve_device
 from real_tasks.neutral import load_neutral
 from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.question_rows import shortened
@@ -64,7 +64,8 @@ def check_experiment(config: ExperimentConfig) -> None:
     check_attention(config.model)
     if config.evaluation.lm_eval_tasks:
         check_tasks(config.evaluation.lm_eval_tasks, config.evaluation.token_scope)
-    check_modules(shape_of(config), config)
+    embedded = config.model.path in EMBEDDED_MODELS
+    check_modules(shape_of(config) if embedded else check_model(config.model), config)
     check_behaviour(dataset_of(config), config)
 
 

@@ -15,7 +15,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from real_tasks.checkpoints import check_checkpoint, read_config, read_tokenizer, read_weights
+from real_tasks.checkpoints import (
+    check_checkpoint,
+    check_files,
+    missing_from,
+    read_config,
+    read_tokenizer,
+    read_weights,
+)
 from real_tasks.config import ExecutionConfig, ModelConfig
 from real_tasks.devices import device_of_embeddings, offloaded, resolve_device
 from real_tasks.errors import UserInputError
@@ -34,12 +41,14 @@ from real_tasks.families import (
 from real_tasks.hub import local_checkpoint
 from real_tasks.rope import Regime, followers, forget_longer_texts, length_rules
 from real_tasks.types import ModelShape
+from real_tasks.weights import check_finite, check_weights
 
 __all__ = [
     "FAMILIES",
     "ChatFormat",
     "LoadedModel",
     "ModelFamily",
+    "check_model",
     "checkpoint_shape",
     "decoder_of",
     "family_of",
@@ -208,12 +217,57 @@ def load_model(
     folder = Path(folder)
     resolve_device(execution.device)
     check_checkpoint(folder)
+    check_files(folder)
     tokenizer = read_tokenizer(folder, options.trust_remote_code)
     chat = _chat_format(tokenizer, options)
     _check_shape(configured_shape(read_config(folder, options.trust_remote_code)), options)
     model = read_weights(folder, options, execution.device_map)
     device = str(device_of_embeddings(model)) if execution.device_map else execution.device
-    return replace(prepare(model, tokenizer, device), chat=chat)
+    _check_tokens(tokenizer, model.config.get_text_config().vocab_size)
+    loaded = prepare(model, tokenizer, device)
+    there = (pair for pair in loaded.model.named_parameters() if not pair[1].is_meta)
+    check_finite(there, f"the checkpoint {folder}, loaded as {options.dtype}")
+    return replace(loaded, chat=chat)
+
+
+def check_model(options: ModelConfig) -> ModelShape:
+    """Check all that is known of a checkpoint before its weights are read; return its shape.
+
+    Of a Hugging Face id whose weights are not in the cache yet, only the configuration is fetched
+    and looked at.
+
+    Raises:
+        UserInputError: what `load_model` would raise, weights that are not finite excepted.
+    """
+    shape = checkpoint_shape(options.path, options.revision, options.trust_remote_code)
+    folder = local_checkpoint(options.path, options.revision, config_only=True)
+    if missing_from(folder):
+        return shape
+    check_files(folder)
+    config = read_config(folder, options.trust_remote_code)
+    _check_shape(shape, options)
+    check_weights(folder, config)
+    tokenizer = read_tokenizer(folder, options.trust_remote_code)
+    _check_tokens(tokenizer, config.get_text_config().vocab_size)
+    _chat_format(tokenizer, options)
+    return shape
+
+
+def _check_tokens(tokenizer: PreTrainedTokenizerBase, n_embeddings: int) -> None:
+    """Refuse tokens that the model has no embedding for; what only pads is never looked up."""
+    beyond = {
+        token: number
+        for token, number in tokenizer.get_vocab().items()
+        if number >= n_embeddings and number != tokenizer.pad_token_id
+    }
+    if beyond:
+        token, number = min(beyond.items(), key=lambda pair: pair[1])
+        raise UserInputError(
+            f"the tokenizer has {len(beyond)} tokens beyond the model's {n_embeddings} embeddings "
+            f"(first: {token!r} with the id {number}); give the checkpoint the tokenizer that it "
+            "was trained with, or the embeddings that belong to it (resize_token_embeddings and "
+            "training)"
+        )
 
 
 def checkpoint_shape(

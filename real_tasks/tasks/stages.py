@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from real_tasks.checkpoints import DTYPES
 from real_tasks.config import ExecutionConfig, ExtractionConfig, ModelConfig, PlugIn
 from real_tasks.directions import DIRECTIONS, projection_sigma
 from real_tasks.evaluation.effects import Effects
 from real_tasks.extraction import activations_at_last_token, check_vocabulary
 from real_tasks.hub import local_checkpoint, resolved_revision
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.models import resolve_device
+from real_tasks.models import check_model, resolve_device
 from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.prompts import reading_text
 from real_tasks.samples import localizer_input
@@ -24,6 +25,7 @@ from real_tasks.tasks.data import Shard
 from real_tasks.tasks.loading import Fold, ModelRef
 from real_tasks.tasks.machine import use_threads
 from real_tasks.types import LocalizerInput, ModuleKind, layer_modules
+from real_tasks.weights import check_stored_finite
 from storage.activations import write_shard
 from storage.artifacts import ArtifactRef, fingerprint
 
@@ -40,6 +42,8 @@ def checkpoint(
     """Make the embedded model, or note which checkpoint of the user's is meant."""
     if model.path not in EMBEDDED_MODELS:
         folder = local_checkpoint(model.path, model.revision).absolute()
+        check_model(model)
+        check_stored_finite(folder, DTYPES[model.dtype])
         (out / "fingerprint").write_text(fingerprint)
         return {"folder": str(folder), "revision": resolved_revision(folder)}
     use_threads(execution, alone=True)

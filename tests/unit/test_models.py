@@ -24,6 +24,7 @@ from real_tasks.interventions import applied
 from real_tasks.models import (
     ChatFormat,
     LoadedModel,
+    check_model,
     checkpoint_shape,
     load_model,
     model_shape,
@@ -31,7 +32,9 @@ from real_tasks.models import (
     prepare,
     resolve_device,
 )
+from real_tasks.weights import check_stored_finite
 from tests.unit.tiny_models import (
+    TINY_FAMILIES,
     random_data,
     random_intervention,
     random_texts,
@@ -445,3 +448,81 @@ def test_copies_of_a_spread_model_are_steered_alone_and_share_its_weights(
     with applied(copy, iv):
         torch.testing.assert_close(copy.model(IDS).logits, expected)
         torch.testing.assert_close(loaded.model(IDS).logits, plain.model(IDS).logits)
+
+
+@pytest.mark.parametrize("name", TINY_FAMILIES)
+def test_the_headers_of_every_family_s_checkpoint_are_found_right(
+    name: str, tmp_path: Path
+) -> None:
+    model = tiny_family(name)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    assert check_model(ModelConfig(path=str(tmp_path))) == model_shape(model)
+    load_model(tmp_path, execution=CPU)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(n for n in sorted(weights) if "layers.1." in n or "h.1." in n)
+    save_file({n: t for n, t in weights.items() if n != name}, tmp_path / "model.safetensors")
+    with pytest.raises(UserInputError, match=r"lacks (.*\.1\.|weights of its experts)"):
+        check_model(ModelConfig(path=str(tmp_path)))
+
+
+def test_tables_that_old_versions_stored_are_no_weights(checkpoint: Path) -> None:
+    expected = load_model(checkpoint, execution=CPU).model(IDS).logits
+    weights = load_file(checkpoint / "model.safetensors")
+    for layer in range(3):
+        weights[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(6)
+        weights[f"model.layers.{layer}.self_attn.rotary_emb.cos_cached"] = torch.ones(1, 1, 9, 12)
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    check_model(ModelConfig(path=str(checkpoint)))
+    assert torch.equal(load_model(checkpoint, execution=CPU).model(IDS).logits, expected)
+
+
+def test_a_bias_that_the_configuration_has_a_place_for_is_added_to_o_proj_s_output(
+    checkpoint: Path,
+) -> None:
+    described = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(described | {"attention_bias": True}))
+    weights = load_file(checkpoint / "model.safetensors")
+    for layer in range(3):
+        for part, width in (("q", 96), ("k", 48), ("v", 48), ("o", 32)):
+            bias = torch.randn(width) if part == "o" else torch.zeros(width)
+            weights[f"model.layers.{layer}.self_attn.{part}_proj.bias"] = bias
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    loaded = load_model(checkpoint, execution=CPU)
+    seen: list[Any] = []
+    o_proj = output_projections(loaded.model)[0]
+    o_proj.register_forward_hook(lambda _module, given, out: seen.extend((given[0], out)))
+    loaded.model(IDS)
+    o = "model.layers.0.self_attn.o_proj"
+    by_hand = seen[0] @ weights[f"{o}.weight"].T + weights[f"{o}.bias"]
+    torch.testing.assert_close(seen[1], by_hand)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6])
+def test_weights_that_are_not_finite_are_named(checkpoint: Path, value: float) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name][3, 4] = value
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    said = rf"1 weights hold NaN or infinity: {name}"
+    half = ModelConfig(path=str(checkpoint), dtype="float16")
+    with pytest.raises(UserInputError, match=said):
+        load_model(checkpoint, half, CPU)
+    with pytest.raises(UserInputError, match=said):
+        check_stored_finite(checkpoint, torch.float16)
+    if value == 1e6:  # too large for float16 alone
+        load_model(checkpoint, execution=CPU)
+        check_stored_finite(checkpoint, torch.float32)
+
+
+def test_a_head_of_its_own_is_no_tied_one(tmp_path: Path) -> None:
+    tiny_family("qwen3").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    load_model(tmp_path, execution=CPU)
+    weights["lm_head.weight"] *= 2
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserInputError, match="says tie_word_embeddings, but .* lm_head"):
+        load_model(tmp_path, execution=CPU)
