@@ -4,7 +4,7 @@ USE := .venv/.installed
 DEV := .venv/.installed-dev
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench drill clean
 
 ## demo: set up, then find and steer through the heads of the embedded model
 demo: $(USE)
@@ -28,6 +28,10 @@ bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.bench_prefix
 	$(BIN)/python -m tests.benchmarks.bench_plan
 	$(BIN)/python -m tests.benchmarks.bench_sql
+
+## drill: kill runs and stacks, run many at once, fill the disk, take the store away; what is lost
+drill: $(DEV)
+	$(BIN)/python -m tests.drill $(DRILL)
 
 clean:
 	rm -rf .venv .real
