@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from real_tasks.chat import ChatText
 from real_tasks.errors import UserInputError
 from real_tasks.models import LoadedModel
 from real_tasks.rope import Regime
@@ -31,22 +32,42 @@ class PaddedBatch:
 def encode(loaded: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
     """Encode texts with the tokenizer's special tokens in front, but none behind.
 
-    A special token behind the text would take the place of its last token.
+    A special token behind the text would take the place of its last token. A `ChatText` is encoded
+    as it stands, as ``apply_chat_template`` does it.
 
     Raises:
-        UserInputError: a text without any token.
+        UserInputError: a text without any token, or with tokens that the model does not have.
     """
-    if not texts:
-        return []
-    n_behind = _n_special_behind(loaded)
-    encoded = cast(list[list[int]], loaded.tokenizer(list(texts))["input_ids"])
-    ids = [row[: len(row) - n_behind] for row in encoded]
+    plain = [text for text in texts if not isinstance(text, ChatText)]
+    written = [text for text in texts if isinstance(text, ChatText)]
+    n_behind = _n_special_behind(loaded) if plain else 0
+    of_plain = iter([row[: len(row) - n_behind] for row in _ids(loaded, plain)])
+    of_written = iter(_ids(loaded, written, add_special_tokens=False))
+    ids = [next(of_written if isinstance(text, ChatText) else of_plain) for text in texts]
     empty = [text for text, row in zip(texts, ids, strict=True) if not row]
     if empty:
         raise UserInputError(
             f"{len(empty)} texts have no tokens, the first is {empty[0]!r}; remove or mend them"
         )
+    n_tokens = loaded.n_tokens
+    beyond = sorted({one for row in ids for one in row if one >= n_tokens})
+    if beyond:
+        named = loaded.tokenizer.convert_ids_to_tokens(beyond[:N_NAMED])
+        shown = ", ".join(f"{word!r} ({one})" for word, one in zip(named, beyond, strict=False))
+        raise UserInputError(
+            f"texts hold tokens that the model has no embedding for, as it has {n_tokens}: "
+            f"{shown}; the tokenizer is another model's or was extended: take the one that "
+            "belongs to the model, or resize the model's embeddings"
+        )
     return ids
+
+
+def _ids(loaded: LoadedModel, texts: Sequence[str], **how: bool) -> list[list[int]]:
+    if not texts:
+        return []
+    return cast(
+        list[list[int]], loaded.tokenizer([str(text) for text in texts], **how)["input_ids"]
+    )
 
 
 def _n_special_behind(loaded: LoadedModel) -> int:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from real_tasks.forms import OneOf, field_title, model_title
 from real_tasks.types import ModuleKind, TokenScope
@@ -80,6 +80,14 @@ class ModelConfig(Frozen):
         False, description="put every prompt into the tokenizer's chat template"
     )
     system_prompt: str = Field("", description="what the system says, in the chat template")
+    template_arguments: dict[str, JsonValue] = Field(
+        {}, description="what else the chat template is given, as enable_thinking: false"
+    )
+    thinking: Literal["refuse", "closed"] = Field(
+        "refuse",
+        description="where the chat template opens a thinking block for the assistant: refuse the "
+        "model, or have the block closed, so that it answers at once",
+    )
     shape: KnownShape | None = Field(
         None,
         description="shape to plan with without the checkpoint; checked against it when it loads",

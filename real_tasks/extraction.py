@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from real_tasks.batching import N_NAMED, check_lengths, encode
+from real_tasks.chat import ChatText
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.logits import check_finite, unsteered_mend
 from real_tasks.memory import in_batches
@@ -87,29 +88,35 @@ def activations_at_last_token(
 def check_vocabulary(loaded: LoadedModel, texts: Sequence[str]) -> None:
     """Check that the tokenizer knows every word; a tokenizer without an unknown token knows all.
 
+    The unknown token may begin or end sequences as well; where it is written, nothing is unknown.
+
     Raises:
         UserInputError: names the first unknown words and counts the texts that hold one.
     """
-    unknown_id = loaded.tokenizer.unk_token_id
-    if unknown_id is None or not texts:
+    if loaded.tokenizer.unk_token_id is None:
         return
-    ids = encode(loaded, texts)
-    affected = [text for text, row in zip(texts, ids, strict=True) if unknown_id in row]
+    # A `ChatText` gets no special tokens, so that what is unknown is a word.
+    bare = [ChatText(text.replace(str(loaded.tokenizer.unk_token), " ")) for text in texts]
+    worded = [index for index, text in enumerate(bare) if text.strip()]
+    ids = encode(loaded, [bare[index] for index in worded])
+    unknown_id = loaded.tokenizer.unk_token_id
+    affected = [index for index, row in zip(worded, ids, strict=True) if unknown_id in row]
     if not affected:
         return
-    words = dict.fromkeys(word for text in affected for word in _unknown_words(loaded, text))
+    words = dict.fromkeys(word for i in affected for word in _unknown_words(loaded, bare[i]))
     shown = ", ".join(repr(word) for word in list(words)[:N_NAMED])
     raise UserInputError(
         f"{len(affected)} of {len(texts)} texts hold words that the tokenizer does not know: "
-        f"{shown}; expected texts in the model's own vocabulary (first: {affected[0]!r})"
+        f"{shown}; expected texts in the model's own vocabulary (first: {texts[affected[0]]!r})"
     )
 
 
 def _unknown_words(loaded: LoadedModel, text: str) -> list[str]:
     unknown_id = loaded.tokenizer.unk_token_id
     if not loaded.tokenizer.is_fast:
-        return [w for w in text.split() if unknown_id in encode(loaded, [w])[0]]
-    encoded = loaded.tokenizer(text, return_offsets_mapping=True)
+        words = [ChatText(word) for word in text.split()]
+        return [w for w, row in zip(words, encode(loaded, words), strict=True) if unknown_id in row]
+    encoded = loaded.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     return [text[begin:end] for token, (begin, end) in pairs if token == unknown_id]
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from real_tasks.chat import ChatFormat, check_chat
 from real_tasks.checkpoints import (
     check_checkpoint,
     check_files,
@@ -67,13 +68,6 @@ DEFAULT_EXECUTION = ExecutionConfig()
 
 
 @dataclass(frozen=True)
-class ChatFormat:
-    """That prompts go through the tokenizer's chat template, and what the system says, if any."""
-
-    system_prompt: str = ""
-
-
-@dataclass(frozen=True)
 class LoadedModel:
     """A causal language model ready to be read and steered, with its tokenizer.
 
@@ -81,7 +75,8 @@ class LoadedModel:
     thread a `private_copy`.
 
     Attributes:
-        pad_token_id: the id that fills a batch up; always masked, so that any id would do.
+        pad_token_id: the id that fills a batch up; always masked, so that any id with an
+            embedding would do.
         chat: how prompts are put into the tokenizer's chat template; None: they are plain text.
         batch_limits: by work, most tokens of a batch, where more ran out of memory; see
             `real_tasks.memory`. Private copies have one between them.
@@ -95,12 +90,6 @@ class LoadedModel:
     pad_token_id: int
     chat: ChatFormat | None = None
     batch_limits: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
-
-    @property
-    def adds_bos(self) -> bool:
-        """Whether the tokenizer puts a beginning-of-sequence token before a text by itself."""
-        first = cast(list[int], self.tokenizer("a")["input_ids"])[:1]
-        return first == [self.tokenizer.bos_token_id]
 
     def hidden_states(self, **inputs: Any) -> Float[Tensor, "row position d_model"]:
         """Run the decoder; its output is on `device`, wherever its last layer is."""
@@ -127,6 +116,11 @@ class LoadedModel:
     def lm_head(self) -> nn.Module:
         """The map from hidden states to logits."""
         return self.model.get_submodule(self.family.lm_head)
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens have an embedding; a tokenizer may know others."""
+        return _n_tokens(self.model)
 
     @property
     def max_positions(self) -> int | None:
@@ -188,13 +182,19 @@ def prepare(
     for rotary in followers(model):
         if forget_longer_texts not in rotary._forward_pre_hooks.values():
             rotary.register_forward_pre_hook(forget_longer_texts)
-    return LoadedModel(model, tokenizer, family, shape, place, _pad_token_id(tokenizer))
+    return LoadedModel(model, tokenizer, family, shape, place, _pad_token_id(model, tokenizer))
 
 
-def _pad_token_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    known = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
-    # Padding is masked, so that any token serves.
-    return next((int(cast(int, token_id)) for token_id in known if token_id is not None), 0)
+def _pad_token_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    known: Any = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    n_tokens = _n_tokens(model)
+    # Padding is masked, so that any token serves that has an embedding.
+    inside = (int(one) for one in known if one is not None and 0 <= int(one) < n_tokens)
+    return next(inside, 0)
+
+
+def _n_tokens(model: PreTrainedModel) -> int:
+    return int(cast(Any, model.get_input_embeddings()).weight.shape[0])
 
 
 def load_model(
@@ -307,4 +307,6 @@ def _chat_format(tokenizer: PreTrainedTokenizerBase, options: ModelConfig) -> Ch
             "model.chat_template is true, but the tokenizer has no chat template (a base model?); "
             "set it to false, or put chat_template.jinja into the checkpoint's folder"
         )
-    return ChatFormat(options.system_prompt)
+    chat = ChatFormat(options.system_prompt, options.template_arguments, options.thinking)
+    check_chat(tokenizer, chat)
+    return chat

@@ -9,7 +9,7 @@ import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
+from real_tasks.chat import ChatFormat, Message, continued, conversation
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.harness_globals import alone, quiet, seeds_kept
 from real_tasks.interventions import Intervention, applied
@@ -180,13 +182,18 @@ def _evaluated(
 ) -> dict[str, dict[str, Any]]:
     # The library may give the tokenizer another padding token.
     tokenizer = copy.deepcopy(loaded.tokenizer)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(loaded.pad_token_id)
     model = import_module("lm_eval.models.huggingface").HFLM(
         pretrained=loaded.model,
         tokenizer=tokenizer,
         backend="causal",
         batch_size=rows,
         max_length=loaded.max_positions,
+        # A chat template writes all special tokens that a prompt needs.
+        add_bos_token=None if loaded.chat is None else False,
     )
+    if loaded.chat is not None:
+        model.apply_chat_template = partial(_conversation, loaded.tokenizer, loaded.chat)
     outcome: Any = import_module("lm_eval.evaluator").simple_evaluate(
         model=model,
         tasks=[name],
@@ -200,6 +207,17 @@ def _evaluated(
     )
     results: dict[str, dict[str, Any]] = outcome["results"]
     return results
+
+
+def _conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    chat: ChatFormat,
+    chat_history: Sequence[Message],
+    add_generation_prompt: bool = True,
+) -> str:
+    """Write a conversation as everywhere else; the library would drop a system prompt silently."""
+    written = conversation if add_generation_prompt else continued
+    return str(written(tokenizer, chat, chat_history))
 
 
 def _hint(name: str, error: Exception) -> str:

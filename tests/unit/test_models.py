@@ -205,7 +205,6 @@ def test_a_tokenizer_with_no_special_token_at_all_pads_with_its_first() -> None:
     bare.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
     loaded = prepare(tiny_llama(), bare)
     assert loaded.pad_token_id == 0
-    assert not loaded.adds_bos
     assert encode(loaded, ["w0 w1"]) == [[8, 9]]
     texts = random_texts(6)
     together = activations_at_last_token(loaded, texts, 1000)
@@ -392,7 +391,9 @@ def test_a_chat_format_needs_a_chat_template(checkpoint: Path) -> None:
     with pytest.raises(UserInputError, match="the tokenizer has no chat template"):
         load_model(checkpoint, options, CPU)
     assert load_model(checkpoint, execution=CPU).chat is None
-    (checkpoint / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    (checkpoint / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
     assert load_model(checkpoint, options, CPU).chat == ChatFormat("w7 .")
 
 

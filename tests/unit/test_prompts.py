@@ -67,15 +67,15 @@ def test_without_a_chat_template_the_behaviour_s_own_templates_are_used() -> Non
 
 def test_with_one_the_question_is_what_the_user_says_and_the_answer_the_assistant_s() -> None:
     assert texts(chatting(MARKED)) == (
-        "<user> w5 w6 . w1 w2 ? <end>\n<assistant> w3 w4",
-        "<user> w9 w8 .\nw5 w6 . w1 w2 ? <end>\n<assistant>",
-        "<user> w9 w8 .\nw5 w6 . w1 w2 ? <end>\n<assistant> w3 w4",
+        "<bos><user> w5 w6 . w1 w2 ? <end>\n<assistant> w3 w4",
+        "<bos><user> w9 w8 .\nw5 w6 . w1 w2 ? <end>\n<assistant>",
+        "<bos><user> w9 w8 .\nw5 w6 . w1 w2 ? <end>\n<assistant> w3 w4",
     )
 
 
 def test_the_system_prompt_goes_first() -> None:
     _, prompt, answered = texts(chatting(MARKED, "w7 ."))
-    assert prompt.startswith("<system> w7 . <end>\n<user> w9")
+    assert prompt.startswith("<bos><system> w7 . <end>\n<user> w9")
     assert answered == f"{prompt} w3 w4"
 
 
@@ -102,7 +102,6 @@ def test_a_tokenizer_that_adds_none_keeps_the_template_s() -> None:
     loaded = chatting(MARKED)
     bare = TemplateProcessing(single="$A", special_tokens=[])
     loaded.tokenizer.backend_tokenizer.post_processor = bare
-    assert not loaded.adds_bos
     ids = encode(loaded, list(texts(loaded)))
     assert all(row[0] == 1 and row.count(1) == 1 for row in ids)
 
