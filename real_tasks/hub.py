@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,6 +37,7 @@ WANTED = (
 )
 """What is downloaded of a checkpoint. Weights in other formats, or kept twice, are not."""
 _IN_FOLDERS = "*/*"
+_SHA256 = 64
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -74,6 +76,18 @@ def resolved_revision(folder: Path) -> str | None:
     """Return the commit of a folder in the Hub's cache, None for any other folder."""
     in_cache = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
     return folder.name if in_cache else None
+
+
+def unedited(folder: Path, checksums: Mapping[str, str]) -> bool:
+    """Say whether files of the Hub's cache are those that were fetched, as far as it tells.
+
+    Its files are links; large ones lead to files that are named by the SHA-256 of their content.
+    """
+    targets = {name: (folder / name).resolve().name for name in checksums}
+    return all(
+        (folder / name).is_symlink() and (len(target) != _SHA256 or target == checksums[name])
+        for name, target in targets.items()
+    )
 
 
 def _configuration(name: str, revision: str | None) -> Path:

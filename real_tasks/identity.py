@@ -1,7 +1,10 @@
-"""Which model this is, told by its weights: cheap enough to ask each time a model is steered."""
+"""Which model this is: told by the files of its checkpoint, or in memory by its weights."""
 
 import hashlib
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,11 +12,94 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from real_tasks.errors import UserInputError
+from real_tasks.weights import WEIGHTS_INDEX, weight_files
+
+READ_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "vocab.bpe",
+    "merges.txt",
+    "tekken.json",
+    "*.model",
+    "*.tiktoken",
+    "chat_template.json",
+    "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
+)
+"""What is read of a checkpoint beside its weights."""
+SETTLED_SECONDS = 2.0
+"""Age from which a file's times tell that it has changed: clocks of file systems are coarse."""
 
 N_SAMPLED = 61
 """Numbers that are looked at of every parameter; a prime, so that they lie in many columns."""
 
 _FLUSHED_BELOW = 2.0**-14
+
+
+def checkpoint_files(folder: Path, remote_code: bool = False) -> dict[str, Path]:
+    """Return the files that make a checkpoint what it is, by their names within its folder.
+
+    Notes, pictures, states of optimizers and weights in formats that are not read are none.
+
+    Args:
+        folder: of the checkpoint.
+        remote_code: whether Python code that comes with it is run, and so belongs to it.
+
+    Raises:
+        UserInputError: the list of the weights' files is damaged.
+    """
+    patterns = (*READ_FILES, WEIGHTS_INDEX, *(("*.py",) if remote_code else ()))
+    found = [path for pattern in patterns for path in folder.glob(pattern)]
+    every = sorted({path for path in (*found, *weight_files(folder)) if path.is_file()})
+    return {str(path.relative_to(folder)): path for path in every}
+
+
+def checkpoint_content(
+    folder: Path, remote_code: bool, memory: MutableMapping[str, str]
+) -> dict[str, str]:
+    """Return the SHA-256 of each of a checkpoint's files, by name; the same wherever it lies.
+
+    Args:
+        folder: of the checkpoint.
+        remote_code: see `checkpoint_files`.
+        memory: keeps what was found of a file as long as its place, inode, size and times of
+            writing and of change stay, so that large files are read once. The time of change is
+            none that a program sets: an edit that restores the time of writing is seen.
+
+    Raises:
+        UserInputError: see `checkpoint_files`.
+    """
+    files = checkpoint_files(folder, remote_code)
+    return {name: _remembered_checksum(path.resolve(), memory) for name, path in files.items()}
+
+
+def _remembered_checksum(path: Path, memory: MutableMapping[str, str]) -> str:
+    before = _state_of(path)
+    key = hashlib.sha256(json.dumps(["checksum", str(path), *before]).encode()).hexdigest()
+    found = memory.get(key, "")
+    if found == _sealed(found[:64], key):
+        return found[:64]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    age = time.time() - max(before[-2:]) / 1e9
+    if age > SETTLED_SECONDS and _state_of(path) == before:
+        memory[key] = _sealed(digest, key)
+    return digest
+
+
+def _sealed(digest: str, key: str) -> str:
+    """Return a checksum with one of its own, so that a damaged memory is none."""
+    return digest + hashlib.sha256(f"{key} {digest}".encode()).hexdigest()[:8]
+
+
+def _state_of(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 @torch.no_grad()

@@ -13,13 +13,17 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from real_tasks.config import DataConfig, ExecutionConfig, Frozen, ModelConfig
+from real_tasks.errors import UserInputError
 from real_tasks.hub import local_checkpoint
+from real_tasks.identity import checkpoint_content
 from real_tasks.models import LoadedModel, load_model
 from real_tasks.splits import split
 from real_tasks.tasks.caching import store
 from real_tasks.types import BehaviourData, FoldSplit, LocalizerResult, ModuleScore
 from storage.activations import read_layer
 from storage.artifacts import ArtifactRef
+from storage.paths import Home
+from storage.verdicts import VerdictMemory
 
 DATASET = "dataset.json"
 SCORES = "scores.json"
@@ -81,15 +85,37 @@ def load_dataset(ref: ArtifactRef) -> BehaviourData:
     return _parsed_dataset(store().open(ref) / DATASET, ref.digest)
 
 
+def content_of(folder: Path, config: ModelConfig) -> dict[str, str]:
+    """Return the checksum of every file that is read of a checkpoint, remembered in the home."""
+    memory = VerdictMemory(Home.current())
+    return checkpoint_content(folder, config.trust_remote_code, memory)
+
+
 def checkpoint_folder(ref: ArtifactRef, config: ModelConfig) -> Path:
-    """Return the folder of the checkpoint: the artifact itself, or where it is kept here.
+    """Return the folder of the checkpoint: the artifact itself, or where its very files lie here.
 
     The artifact may have been made on another machine, where the checkpoint lies elsewhere.
+
+    Raises:
+        UserInputError: the files have changed since, or are nowhere.
     """
-    folder = store().facts(ref).get("folder")
-    if folder is None:
+    facts = store().facts(ref)
+    if facts.get("folder") is None:
         return store().open(ref)
-    return Path(folder) if Path(folder).is_dir() else local_checkpoint(config.path, config.revision)
+    kept, expected = Path(facts["folder"]), facts.get("files")
+    if expected is None:  # made before files were recorded; the weights tell later
+        return kept if kept.is_dir() else local_checkpoint(config.path, config.revision)
+    if kept.is_dir() and content_of(kept, config) == expected:
+        return kept
+    found = local_checkpoint(config.path, config.revision)
+    there = content_of(found, config)
+    if there == expected:
+        return found
+    differ = sorted(n for n in there.keys() | expected if there.get(n) != expected.get(n))
+    raise UserInputError(
+        f"the checkpoint {found} is another one than the run began with: {', '.join(differ)} "
+        "changed since; put the former files back, or run the experiment again with these"
+    )
 
 
 @lru_cache(maxsize=1)

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from real_tasks.checkpoints import DTYPES
 from real_tasks.config import ExecutionConfig, ExtractionConfig, ModelConfig, PlugIn
 from real_tasks.directions import DIRECTIONS, projection_sigma
+from real_tasks.errors import UserInputError
 from real_tasks.evaluation.effects import Effects
 from real_tasks.extraction import activations_at_last_token, check_vocabulary
-from real_tasks.hub import local_checkpoint, resolved_revision
+from real_tasks.hub import local_checkpoint, resolved_revision, unedited
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models import check_model, resolve_device
 from real_tasks.organism import EMBEDDED_MODELS
@@ -27,7 +28,7 @@ from real_tasks.tasks.machine import use_threads
 from real_tasks.types import LocalizerInput, ModuleKind, layer_modules
 from real_tasks.weights import check_stored_finite
 from storage.activations import write_shard
-from storage.artifacts import ArtifactRef, fingerprint
+from storage.artifacts import ArtifactRef, sha256_of
 
 
 def module_of(registry: Any, name: str) -> list[str]:
@@ -45,7 +46,11 @@ def checkpoint(
         check_model(model)
         check_stored_finite(folder, DTYPES[model.dtype])
         (out / "fingerprint").write_text(fingerprint)
-        return {"folder": str(folder), "revision": resolved_revision(folder)}
+        files = loading.content_of(folder, model)
+        if sha256_of(files) != fingerprint:
+            raise UserInputError(f"{folder} changes while it is read; run again when it is whole")
+        revision = resolved_revision(folder) if unedited(folder, files) else None
+        return {"folder": str(folder), "revision": revision, "files": files}
     use_threads(execution, alone=True)
     entry = EMBEDDED_MODELS[model.path]
     embedded = entry(entry.Params.model_validate(model.params))
@@ -53,14 +58,13 @@ def checkpoint(
 
 
 def fingerprint_of(model: ModelConfig) -> str:
-    """Return what tells a checkpoint from others: its commit on the Hub, or a hash of its files.
+    """Return what tells a checkpoint from others: a hash of the files that are read of it.
 
     An embedded model is known by its parameters.
     """
     if model.path in EMBEDDED_MODELS:
         return ""
-    folder = local_checkpoint(model.path, model.revision)
-    return resolved_revision(folder) or fingerprint(folder)
+    return sha256_of(loading.content_of(local_checkpoint(model.path, model.revision), model))
 
 
 @stage("activations")

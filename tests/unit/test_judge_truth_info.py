@@ -151,12 +151,13 @@ def test_another_model_precision_or_content_of_the_folder_is_judged_anew(
     folder = Path(shutil.copytree(planted[0], tmp_path / "judge"))
     assert judge(folder, None, memory).judge(pairs(["good"]))[0].verdict == "true"
     judge(planted[0], None, memory).judge(pairs(["good"]))
+    assert len(memory) == 1  # the same files elsewhere
     judge(folder, None, memory, dtype="float16").judge(pairs(["good"]))
-    assert len(memory) == 3
+    assert len(memory) == 2
     save_planted_judge(folder, yes=["bad"], no=["good"])
-    truth_info._found.cache_clear()
+    truth_info._folder.cache_clear()
     assert judge(folder, None, memory).judge(pairs(["good"]))[0].verdict == "false"
-    assert len(memory) == 4
+    assert len(memory) == 3
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"word": "yes"}'])
@@ -221,11 +222,11 @@ def test_published_judges_are_fetched_where_they_have_safetensors_unless_told_ot
         return local
 
     monkeypatch.setattr(truth_info, "local_checkpoint", fetched(planted[0]))
-    truth_info._found.cache_clear()
+    truth_info._folder.cache_clear()
     for params in (TruthInfo.Params(), TruthInfo.Params(truth_revision="main", info_model=None)):
         given = params.model_copy(update={"dtype": "float32", "device": "cpu"})
         assert TruthInfo(given, {}).judge(pairs(["good"]))[0].verdict == "true"
-    truth_info._found.cache_clear()
+    truth_info._folder.cache_clear()
     pinned = truth_info.SAFETENSORS_REVISIONS[TRUTH_JUDGE]
     assert asked == [(TRUTH_JUDGE, pinned), (INFO_JUDGE, None), (TRUTH_JUDGE, "main")]
 

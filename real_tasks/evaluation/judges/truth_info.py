@@ -18,6 +18,7 @@ from real_tasks.config import ExecutionConfig, Frozen, ModelConfig
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import JUDGES, Judgement, memory_key
 from real_tasks.hub import local_checkpoint
+from real_tasks.identity import checkpoint_content
 from real_tasks.memory import in_batches
 from real_tasks.models import LoadedModel, load_model
 from real_tasks.types import Question, Verdict
@@ -31,6 +32,8 @@ SAFETENSORS_REVISIONS = {TRUTH_JUDGE: "8eb385d3579de589fc8e7699dac45904b7d84209"
 
 _VERDICTS: Mapping[str, Verdict] = {"yes": "true", "no": "false"}
 _LOADING = Lock()
+_CHECKSUMS: dict[str, str] = {}
+"""Of the models' files, read once in a process."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -108,7 +111,9 @@ class TruthInfo:
             for q, said in answers
         ]
         try:
-            return self._answers(_found(name, revision), prompts)
+            folder = _folder(name, revision)
+            content = checkpoint_content(Path(folder), False, _CHECKSUMS)
+            return self._answers(_Found(folder, memory_key(content)), prompts)
         except UserInputError as error:
             raise UserInputError(f"the judge's {role}_model {name!r}: {error}") from error
 
@@ -187,14 +192,11 @@ def _recalled(kept: str | None) -> _Said | None:
 
 
 @cache
-def _found(name: str, revision: str | None) -> _Found:
+def _folder(name: str, revision: str | None) -> str:
     # Once in a process, as the Hub is asked each time whether a branch has moved.
     if revision is None and not Path(name).expanduser().is_dir():
         revision = SAFETENSORS_REVISIONS.get(name)
-    folder = local_checkpoint(name, revision).resolve()
-    files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
-    marks = [[file, stat.st_size, stat.st_mtime_ns] for file, stat in files]
-    return _Found(str(folder), memory_key(str(folder), marks))
+    return str(local_checkpoint(name, revision).resolve())
 
 
 @cache
