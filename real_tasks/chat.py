@@ -57,6 +57,19 @@ class ChatFormat:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     thinking: Literal["refuse", "closed"] = "refuse"
 
+    def described(self) -> str:
+        """Return in words how prompts are written."""
+        given = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        system = f", system prompt {self.system_prompt!r}" if self.system_prompt else ""
+        thinking = {
+            "refuse": "thinking is not opened for the assistant",
+            "closed": "thinking that it opens is closed before the answer",
+        }
+        return (
+            f"the tokenizer's chat template{system}{f', given {given}' if given else ''}; "
+            + thinking[self.thinking]
+        )
+
     def messages(self, asked: str) -> list[Message]:
         """Return the conversation in which a user asks something."""
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []

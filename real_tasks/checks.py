@@ -175,12 +175,17 @@ def _resolved_model(model: ModelConfig) -> ModelConfig:
             f"model.params is {model.params}, but {model.path!r} is not an embedded model "
             f"({', '.join(EMBEDDED_MODELS)}), and only those have parameters; remove them"
         )
-    if model.system_prompt and not model.chat_template:
-        raise UserInputError(
-            f"model.system_prompt is {shortened(model.system_prompt)}, but model.chat_template is "
-            "false, and only the chat template has a place for it; set model.chat_template to true "
-            "or model.system_prompt to ''"
-        )
+    unsaid = {
+        "model.system_prompt": shortened(model.system_prompt) if model.system_prompt else "",
+        "model.template_arguments": str(model.template_arguments or ""),
+        "model.thinking": "" if model.thinking == "refuse" else repr(model.thinking),
+    }
+    for name, found in unsaid.items():
+        if found and not model.chat_template:
+            raise UserInputError(
+                f"{name} is {found}, but model.chat_template is false, and only the chat template "
+                f"has a place for it; set model.chat_template to true or leave {name} out"
+            )
     return model
 
 

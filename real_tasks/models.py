@@ -50,6 +50,7 @@ __all__ = [
     "LoadedModel",
     "ModelFamily",
     "check_model",
+    "chat_format",
     "checkpoint_shape",
     "decoder_of",
     "family_of",
@@ -299,6 +300,11 @@ def _check_shape(shape: ModelShape, options: ModelConfig) -> None:
         )
 
 
+def chat_format(options: ModelConfig) -> ChatFormat:
+    """Return how a chat template is used."""
+    return ChatFormat(options.system_prompt, options.template_arguments, options.thinking)
+
+
 def _chat_format(tokenizer: PreTrainedTokenizerBase, options: ModelConfig) -> ChatFormat | None:
     if not options.chat_template:
         return None
@@ -307,6 +313,6 @@ def _chat_format(tokenizer: PreTrainedTokenizerBase, options: ModelConfig) -> Ch
             "model.chat_template is true, but the tokenizer has no chat template (a base model?); "
             "set it to false, or put chat_template.jinja into the checkpoint's folder"
         )
-    chat = ChatFormat(options.system_prompt, options.template_arguments, options.thinking)
+    chat = chat_format(options)
     check_chat(tokenizer, chat)
     return chat

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import Cache
 
 from real_tasks.batching import PaddedBatch, check_lengths, encode, pad
+from real_tasks.chat import without_thinking
 from real_tasks.evaluation.logits import check_finite
 from real_tasks.evaluation.prefix import common_prefix, growing_cache, read_prefix
 from real_tasks.interventions import Intervention, applied
@@ -45,6 +46,9 @@ def generate_answers(
         batch_tokens: most tokens of a batch, padding and new tokens included.
         share_prefix: whether a long common beginning of all prompts is read only once.
 
+    In a chat, thinking that an answer begins with is left out; what does not end within
+    ``max_new_tokens`` leaves an empty answer.
+
     Raises:
         UserInputError: prompts that leave less than ``max_new_tokens`` of the model's positions.
         OverflowedError: steering is so strong that logits are no numbers.
@@ -62,7 +66,7 @@ def generate_answers(
         batch = pad(loaded, [ids[i][n_prefix:] for i in indices], "left")
         rows = _generate(loaded, batch, prefix, intervention, max_new_tokens, data.stop)
         for index, new in zip(indices, rows, strict=True):
-            answers[index] = _cut(_decode(loaded, [new])[0], data.stop)
+            answers[index] = _cut(_decode(loaded, [_after_thinking(loaded, new)])[0], data.stop)
 
     regimes = [_regime(loaded, n, n + max_new_tokens - 1) for n in lengths]
     widths = [n + max_new_tokens for n in lengths]
@@ -156,6 +160,23 @@ def _decode(loaded: LoadedModel, rows: list[list[int]]) -> list[str]:
     return loaded.tokenizer.batch_decode(
         rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
+
+
+def _after_thinking(loaded: LoadedModel, new: list[int]) -> list[int]:
+    """Return the tokens of the answer: in a chat they may follow thinking, or not be reached."""
+    if loaded.chat is None:
+        return new
+
+    def whole(tokens: list[int]) -> str:
+        return cast(str, loaded.tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+
+    text = whole(new)
+    said = without_thinking(text)
+    if said == text:
+        return new
+    n_before = len(text) - len(said or "")
+    thinking = (n for n in range(1, len(new)) if len(whole(new[:n])) >= n_before)
+    return new[next(thinking, len(new)) :]
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

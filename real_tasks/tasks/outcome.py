@@ -147,6 +147,20 @@ class OutcomeTables:
             for method, found in sorted(alphas.items())
         ]
 
+    def _unanswered(self) -> list[str]:
+        """Count the empty answers of a chat: there a model may think up to the limit of tokens."""
+        if not self.config.model.chat_template:
+            return []
+        said = [row["generation"] for row in self.rows["answers"]]
+        empty = sum(not text for text in said)
+        if not empty:
+            return []
+        return [
+            f"{empty} of {len(said)} generated answers are empty: thinking that does not end "
+            "within evaluation.max_new_tokens counts as no answer; switch it off by "
+            "model.template_arguments, or allow more tokens"
+        ]
+
     def warnings(self) -> list[str]:
         """Return what a reader must know before trusting the numbers."""
         unfit = sorted(
@@ -162,6 +176,7 @@ class OutcomeTables:
             for method in unfit
         ]
         found = [*self._overflows(), *found]
+        found += self._unanswered()
         if self.config.data.shuffle_labels:
             found.append("labels are shuffled (data.shuffle_labels): this is a null control")
         return found

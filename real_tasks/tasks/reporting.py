@@ -7,9 +7,11 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from real_tasks.config import ModelConfig
 from real_tasks.configuration import commented_yaml, load_config
 from real_tasks.errors import UserInputError
 from real_tasks.findings import causal_agreement, headlines
+from real_tasks.models import chat_format
 from real_tasks.report import ReportContent, render_report
 from real_tasks.report_rows import (
     answer_pairs,
@@ -106,7 +108,7 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
     rivals = [baseline.name for baseline in config.baselines] or ["random"]
     return ReportContent(
         title=f"Steering {run['behaviour']} in {run['model']}",
-        facts=run_facts(run) | _facts_of_record(record),
+        facts=run_facts(run) | _facts_of_record(record) | _prompts(config.model),
         results=result_table(tables["evaluations"]),
         max_kl=config.evaluation.max_kl,
         matched_kl=config.evaluation.matched_kl,
@@ -151,6 +153,10 @@ def _write(home: Home, run_id: str, content: ReportContent) -> Path:
     path = run_folder(home, run_id) / REPORT
     path.write_text(render_report(content), encoding="utf-8")
     return path
+
+
+def _prompts(model: ModelConfig) -> dict[str, str]:
+    return {"prompts": chat_format(model).described()} if model.chat_template else {}
 
 
 def _facts_of_record(record: dict[str, Any]) -> dict[str, str]:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -5,9 +6,10 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from real_tasks.batching import encode
+from real_tasks.chat import ChatFormat, check_chat, without_thinking
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.choices import encode_choices, score_choices
-from real_tasks.models import ChatFormat, LoadedModel, prepare
+from real_tasks.models import LoadedModel, prepare
 from real_tasks.prompts import answered_text, prompt_text, reading_text
 from real_tasks.types import Answer, BehaviourData, Question
 from tests.unit.tiny_models import random_data, tiny_llama, tiny_loaded, tiny_tokenizer
@@ -146,3 +148,66 @@ def test_answers_in_a_chat_template_are_scored_after_the_prompt_alone() -> None:
             places = range(len(context), ids.shape[1])
             expected = sum(float(log_probs[p - 1, ids[0, p]]) for p in places)
             assert score == pytest.approx(expected, rel=1e-4)
+
+
+OPENS = {
+    "<think>\n": "\n</think>\n\n",
+    "<think>": "</think>",
+    "[THINK]": "[/THINK]",
+    "<thinking>\n\n": "\n</thinking>\n\n",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+    "<seed:think>": "</seed:think>",
+    "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
+}
+OPENING = (
+    "{% for m in messages %}{{ m['role'] }}:\n{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:\nOPENED"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ CLOSED }}{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("opened", OPENS)
+def test_a_template_that_opens_thinking_is_refused_or_told_not_to_or_closed(opened: str) -> None:
+    asked = replace(QUESTION, text="What does <think> mean ?")
+    template = OPENING.replace("OPENED", opened).replace("CLOSED", json.dumps(OPENS[opened]))
+    loaded = chatting(template)
+    with pytest.raises(UserInputError, match=r"thinking block .*enable_thinking.*thinking: closed"):
+        prompt_text(loaded, DATA, asked)
+    told = replace(loaded, chat=ChatFormat(arguments={"enable_thinking": False}))
+    closed = replace(loaded, chat=ChatFormat(thinking="closed"))
+    expected = f"What does <think> mean ?\nassistant:\n{opened}{OPENS[opened]}"
+    for one in (told, closed):
+        prompt = prompt_text(one, DATA, asked)
+        assert prompt.endswith(expected)
+        assert answered_text(one, DATA, asked, asked.answers[0]) == f"{prompt}w3 w4"
+
+
+def test_what_a_question_says_of_thinking_opens_nothing() -> None:
+    asked = replace(QUESTION, text="What does <think> mean ?")
+    assert prompt_text(chatting(MARKED), DATA, asked).endswith("<end>\n<assistant>")
+
+
+@pytest.mark.parametrize("name", ["enable_thinkng", "tokenize", "messages", "content"])
+def test_an_argument_that_the_template_does_not_ask_for_is_refused(name: str) -> None:
+    loaded = chatting(OPENING.replace("OPENED", "<think>").replace("CLOSED", "'</think>'"))
+    with pytest.raises(
+        UserInputError, match=rf"'{name}', which .* \(it asks for enable_thinking\)"
+    ):
+        check_chat(loaded.tokenizer, ChatFormat(arguments={name: True}))
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("<think>\nSo . </think>\n\nNo .", "\n\nNo ."),
+        ("<think>\nSo it is", None),
+        ("No . <think> is a tag", "No . <think> is a tag"),
+        ("[THINK]So[/THINK]No .", "No ."),
+        (
+            "<|channel|>analysis<|message|>So<|end|><|start|>assistant<|channel|>final<|message|>N",
+            "N",
+        ),
+    ],
+)
+def test_thinking_is_no_part_of_an_answer(said: str, answer: str | None) -> None:
+    assert without_thinking(said) == answer
