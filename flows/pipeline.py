@@ -48,7 +48,9 @@ def prepare(run: Run) -> tuple[ModelRef, ArtifactRef]:
         fingerprint=stages.fingerprint_of(config.model),
         execution=config.execution,
     )
-    return ModelRef(config=config.model, checkpoint=checkpoint), dataset
+    model = ModelRef(config=config.model, checkpoint=checkpoint)
+    run.note(**model.columns)
+    return model, dataset
 
 
 def extract(run: Run, model: ModelRef, dataset: ArtifactRef) -> Activations:

@@ -75,6 +75,7 @@ def rescore(config: RescoreConfig = LAST) -> RescoreSummary:
     check_runner(plan.experiment.execution)
     with running("rescore", plan.experiment) as run:
         if not plan.changed:
+            run.note(**plan.compared.outcome.model(plan.experiment.model).columns)
             found = publish_unchanged(run.run_id, plan)
         else:
             tracking = records.start_tracking.submit(dict(run.row), plan.experiment)

@@ -1,5 +1,6 @@
 """The configuration of an experiment: frozen, closed to unknown keys, every field described."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,6 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from real_tasks.forms import OneOf, field_title, model_title
 from real_tasks.types import ModuleKind, TokenScope
+
+_UNTELLING = re.compile(
+    r"((global_?)?(checkpoint|ckpt|step|epoch|iter)[-_]?\d*|model|merged|final|last|latest|best|hf|out(put)?)",
+    re.IGNORECASE,
+)
+"""Names of folders that say nothing of the model in them."""
 
 PositiveInt = Annotated[int, Field(ge=1)]
 RunnerName = Literal["thread", "ray", "dask"]
@@ -95,8 +102,16 @@ class ModelConfig(Frozen):
 
     @property
     def name(self) -> str:
-        """The name in tables: the embedded model's, or the last part of the path."""
-        return Path(self.path).name
+        """The name in tables: the embedded model's, or the last part of the path.
+
+        A folder that trainers call alike has the one above it before its name, as in
+        ``llama-tuned/checkpoint-100``; one of the Hub's cache is called as its model is.
+        """
+        parts = Path(self.path).absolute().parts
+        cached = [part for part in parts if part.startswith("models--")]
+        if cached and "snapshots" in parts:
+            return cached[-1].split("--")[-1]
+        return "/".join(parts[-2:] if _UNTELLING.fullmatch(parts[-1]) else parts[-1:])
 
 
 class DataConfig(Frozen):

@@ -123,7 +123,7 @@ def _write_layer(path: Path, keys: pa.Table, names: Sequence[str], values: Float
         path,
         durable=False,  # the artifact's checksums tell when a file did not reach the disk
         # Activations neither repeat nor compress, and ranges of them prune nothing.
-        use_dictionary=["model", "behaviour", "question_id"],
+        use_dictionary=["model", "model_id", "behaviour", "question_id"],
         write_statistics=_KEYS,
         compression="none",
     )

@@ -74,7 +74,11 @@ def number(name: str, description: str, nullable: bool = False) -> Column:
 
 
 RUN_ID = Column("run_id", TEXT, "the run")
-MODEL = Column("model", TEXT, "the language model: its folder's or its embedded name")
+MODEL = Column("model", TEXT, "name of the language model: its folder's, or the embedded one's")
+MODEL_ID = Column(
+    "model_id", TEXT, "which model: a hash of its content, the same wherever it lies"
+).or_null("in rows written before the column was declared")
+MODELS = (MODEL, MODEL_ID)
 BEHAVIOUR = Column("behaviour", TEXT, "registered name of the behaviour")
 QUESTION_ID = Column("question_id", TEXT, "the question, unique within its behaviour")
 ANSWER_ID = Column("answer_id", TEXT, "the answer, unique within its behaviour")

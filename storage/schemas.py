@@ -9,7 +9,7 @@ from storage.columns import (
     LABEL,
     METHOD,
     METRIC,
-    MODEL,
+    MODELS,
     MODULE,
     QUESTION,
     QUESTION_ID,
@@ -43,7 +43,7 @@ RUNS = declare(
         Column("started_at", TIME, "start, UTC"),
         Column("finished_at", TIME, "end, UTC").or_null("while it runs"),
         Column("status", TEXT, "state of the run", values=STATUSES),
-        MODEL,
+        *MODELS,
         BEHAVIOUR,
         Column("seed", WHOLE, "seed of the split into train and validation questions"),
         Column("config_digest", TEXT, "SHA-256 of the effective configuration"),
@@ -71,7 +71,7 @@ MODULE_SCORES = declare(
     "one row per module that a localizer scored, on training and validation questions of a fold",
     (
         RUN_ID,
-        MODEL,
+        *MODELS,
         BEHAVIOUR,
         Column("localizer", TEXT, "registered name of the localizer"),
         Column("protocol", TEXT, "how scores were made, as cross_fit or release"),
@@ -109,7 +109,7 @@ EVALUATIONS = declare(
     "one row per metric of a method at one setting on one split",
     (
         RUN_ID,
-        MODEL,
+        *MODELS,
         BEHAVIOUR,
         METHOD,
         FOLD,
@@ -157,7 +157,7 @@ TRANSFER = declare(
     "one row per metric of a target behaviour, steered by what was found on a source behaviour",
     (
         RUN_ID,
-        MODEL,
+        *MODELS,
         Column("source", TEXT, "behaviour whose modules, directions, K and alpha are used"),
         Column("target", TEXT, "behaviour whose test questions are measured"),
         METHOD,
@@ -217,6 +217,6 @@ ACTIVATIONS = declare(
     "activations",
     "one row per answer, layer and kind of module: activations at the answer's last token, of "
     "heads (the input of o_proj), the layer (the residual stream after it) or its MLP (its output)",
-    (MODEL, BEHAVIOUR, QUESTION_ID, ANSWER_ID, LABEL),
+    (*MODELS, BEHAVIOUR, QUESTION_ID, ANSWER_ID, LABEL),
 )
 """What every activation shard has before its modules' columns (`storage.activation_columns`)."""

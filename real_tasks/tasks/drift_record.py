@@ -52,7 +52,8 @@ def publish_unchanged(run_id: str, plan: Rescoring) -> Found:
     localizer, kind = plan.experiment.localizer.name, plan.experiment.module_kind
     counts = {"data_questions": len(data.questions), "new_questions": 0, "gone_questions": 0}
     row = empty_drift_row(localizer, kind) | counts | {"exceeded": ""}
-    write_table(home, "score_drift", run_id, columns([row], **_shared(run_id, plan, data.name)))
+    shared = _shared(run_id, plan, plan.compared, data.name)
+    write_table(home, "score_drift", run_id, columns([row], **shared))
     _write_record(home, run_id, plan, None, [])
     page = drift_page(home, run_id)
     create_markdown_artifact(drift_text(page), key="results", description=f"result of {run_id}")
@@ -66,12 +67,13 @@ def publish_drift(
     """Write tables, run folder and report, and show them in Prefect."""
     home, folder = Home.current(), run_folder(Home.current(), run_id)
     behaviour = loading.load_dataset(scored.outcome.dataset).name
-    names = {"run_id": run_id, "model": plan.experiment.model.name, "behaviour": behaviour}
+    model = scored.outcome.model(plan.experiment.model).columns
+    names = {"run_id": run_id, **model, "behaviour": behaviour}
     write_table(
         home, "module_scores", run_id, columns(module_score_rows(scored.outcome.scores), **names)
     )
     write_table(home, "evaluations", run_id, columns(evaluation_rows(plan, scored), **names))
-    shared = _shared(run_id, plan, behaviour) | question_counts(plan, scored)
+    shared = _shared(run_id, plan, scored, behaviour) | question_counts(plan, scored)
     rows = columns(drift_rows(home, plan, scored), **shared)
     write_table(home, "score_drift", run_id, rows)
     _write_record(home, run_id, plan, scored, stages)
@@ -161,12 +163,12 @@ def _experiment_deployment() -> dict[str, str] | None:
     }
 
 
-def _shared(run_id: str, plan: Rescoring, behaviour: str) -> dict[str, Any]:
+def _shared(run_id: str, plan: Rescoring, scored: Rescored, behaviour: str) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "baseline_run_id": plan.baseline_run_id,
         "compared_run_id": plan.compared_run_id,
-        "model": plan.experiment.model.name,
+        **scored.outcome.model(plan.experiment.model).columns,
         "behaviour": behaviour,
         "method": plan.method,
         "changed": bool(plan.changed),

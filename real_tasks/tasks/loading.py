@@ -31,6 +31,8 @@ EVIDENCE = "evidence.safetensors"
 DIRECTIONS = "directions.safetensors"
 EVALUATION = "evaluation.json"
 SPEC = "spec"
+MODEL_ID_LENGTH = 16
+"""Hexadecimal digits of a model's digest that tables show."""
 
 _dataset_type = TypeAdapter(BehaviourData)
 _scores_type = TypeAdapter(tuple[ModuleScore, ...])
@@ -42,6 +44,11 @@ class ModelRef(Frozen):
 
     config: ModelConfig
     checkpoint: ArtifactRef
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What tables say of it: its name, and what tells it from others of that name."""
+        return {"model": self.config.name, "model_id": self.checkpoint.digest[:MODEL_ID_LENGTH]}
 
     def load(self, execution: ExecutionConfig) -> LoadedModel:
         """Return it with modules and hooks of its own; the weights are loaded once a process."""

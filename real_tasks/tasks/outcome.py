@@ -119,7 +119,7 @@ class OutcomeTables:
     def published(self, run_id: str) -> dict[str, list[Row]]:
         """Return the rows as the tables declare them."""
         behaviour = {"behaviour": self.data.name}
-        model = {"model": self.config.model.name}
+        model = self.outcome.model(self.config.model).columns
         further = {
             "samples": {},
             "module_scores": {"run_id": run_id, **model, **behaviour},

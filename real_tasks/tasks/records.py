@@ -85,6 +85,7 @@ def running(flow: str, config: ExperimentConfig | TransferConfig) -> Iterator[Ru
             "finished_at": None,
             "status": "running",
             "model": shared.model.name,
+            "model_id": None,
             "behaviour": _behaviour(config),
             "seed": shared.data.split_seed,
             "config_digest": _digest(config),

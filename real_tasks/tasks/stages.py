@@ -87,7 +87,7 @@ def activations(
     values = activations_at_last_token(loaded, texts, config.batch_tokens, kind, largest)
     rows = [
         {
-            "model": model.config.name,
+            **model.columns,
             "behaviour": data.name,
             "question_id": sample.question.question_id,
             "answer_id": sample.answer.answer_id,

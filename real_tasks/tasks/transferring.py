@@ -103,7 +103,8 @@ def publish_transfer(run_id: str, config: TransferConfig, cells: Sequence[Transf
         experiment.evaluation.bootstrap_samples,
         config.metrics,
     )
-    named = columns(rows, run_id=run_id, model=experiment.model.name)
+    run = find_run(Home.current(), run_id)
+    named = columns(rows, run_id=run_id, model=run["model"], model_id=run["model_id"])
     write_table(Home.current(), "transfer", run_id, named)
 
 

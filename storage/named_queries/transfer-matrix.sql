@@ -2,7 +2,8 @@
 -- intervals.
 -- metric VARCHAR = 'mc1': the metric
 -- run_id VARCHAR = NULL: the run of transfer; the last one without
-SELECT model, source, target, method, unsteered, steered, gain, low, high, n_questions, n_excluded
+SELECT model, model_id, source, target, method, unsteered, steered, gain, low, high, n_questions,
+       n_excluded
 FROM transfer
 WHERE metric = $metric AND fold IS NULL
       AND run_id = coalesce($run_id, (SELECT max(run_id) FROM transfer))

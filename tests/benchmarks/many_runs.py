@@ -77,7 +77,7 @@ def _table(name: str, columns: Columns) -> pa.Table:
 def _tables(
     shape: Shape, behaviour: str, run_id: str, started: datetime, rng: np.random.Generator
 ) -> Iterator[tuple[str, Columns]]:
-    shared = {"run_id": run_id, "model": shape.model, "behaviour": behaviour}
+    shared = {"run_id": run_id, "model": shape.model, "model_id": "0", "behaviour": behaviour}
     yield (
         "runs",
         shared

@@ -38,7 +38,14 @@ def run(home: Home, run_id: str, status: str, refs: list[ArtifactRef]) -> None:
     run_folder(home, run_id).mkdir(parents=True)
     note_used(home, run_id, refs)
     row = {"run_id": run_id, "flow": "experiment", "started_at": OLD, "finished_at": None}
-    row |= {"status": status, "model": "m", "behaviour": "b", "seed": 0, "config_digest": "0"}
+    row |= {
+        "status": status,
+        "model": "m",
+        "model_id": "0",
+        "behaviour": "b",
+        "seed": 0,
+        "config_digest": "0",
+    }
     write_run(home, row | {"git_commit": None, "mlflow_run_id": None})
 
 

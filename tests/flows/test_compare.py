@@ -33,7 +33,13 @@ def scores(run_id: str, truth: np.ndarray) -> list[dict[str, Any]]:
         values = truth + (0.001 if fold else -0.001)
         order = np.argsort(np.argsort(-values, axis=None)).reshape(values.shape)
         for (layer, head), value in np.ndenumerate(values):
-            row = {"run_id": run_id, "model": "m", "behaviour": "b", "localizer": "real"}
+            row = {
+                "run_id": run_id,
+                "model": "m",
+                "model_id": "0",
+                "behaviour": "b",
+                "localizer": "real",
+            }
             row |= {"protocol": "cross_fit", "fold": fold, "seed": 0, "module_kind": "head"}
             row |= {"layer": layer, "head": head, "roc_auc": value, "score": value}
             row |= {"roc_auc_low": None, "roc_auc_high": None, "aupr": None, "f1": None}
@@ -43,7 +49,14 @@ def scores(run_id: str, truth: np.ndarray) -> list[dict[str, Any]]:
 
 
 def evaluations(run_id: str, mc2: float) -> list[dict[str, Any]]:
-    row = {"run_id": run_id, "model": "m", "behaviour": "b", "seed": 0, "split": "test"}
+    row = {
+        "run_id": run_id,
+        "model": "m",
+        "model_id": "0",
+        "behaviour": "b",
+        "seed": 0,
+        "split": "test",
+    }
     row |= {"top_k": 2, "alpha": 1.0, "token_scope": "all", "metric": "mc2"}
     return [
         row | {"method": method, "fold": fold, "value": value + (0.1 if fold else -0.1)}
@@ -58,7 +71,7 @@ def run(home: Home, run_id: str, day: int, truth: np.ndarray, mc2: float, model:
     (folder / "config.yaml").write_text(commented_yaml(load_config(None, [])))
     at = START + timedelta(days=day)
     row = {"run_id": run_id, "flow": "experiment", "started_at": at, "finished_at": at}
-    row |= {"status": "completed", "model": model, "behaviour": "b", "seed": 0}
+    row |= {"status": "completed", "model": model, "model_id": "0", "behaviour": "b", "seed": 0}
     write_run(home, row | {"config_digest": "0", "git_commit": None, "mlflow_run_id": None})
     write_table(home, "module_scores", run_id, scores(run_id, truth))
     write_table(home, "evaluations", run_id, evaluations(run_id, mc2))

@@ -32,7 +32,13 @@ def run(home: Path) -> str:
     place = Home(home)
     mlflow_run_id = Tracker(place).start_run("pages", "a run", {})
     run_folder(place, "r1").mkdir(parents=True)
-    row: dict[str, Any] = {"run_id": "r1", "flow": "experiment", "finished_at": None, "model": "m"}
+    row: dict[str, Any] = {
+        "run_id": "r1",
+        "flow": "experiment",
+        "finished_at": None,
+        "model": "m",
+        "model_id": "0",
+    }
     row |= {"started_at": datetime.now(UTC), "status": "running", "behaviour": "b", "seed": 0}
     write_run(
         place, row | {"config_digest": "0", "git_commit": None, "mlflow_run_id": mlflow_run_id}

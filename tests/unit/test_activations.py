@@ -23,6 +23,7 @@ def keys(count: int, start: int = 0) -> list[dict[str, Any]]:
     return [
         {
             "model": "m",
+            "model_id": "0",
             "behaviour": "b",
             "question_id": f"q{index // 2}",
             "answer_id": f"a{index}",
@@ -194,7 +195,7 @@ def test_a_kind_with_one_module_a_layer_has_one_column(
     values = activations(5)[:, :, :1]
     paths = write_shard(tmp_path / "one", 0, keys(5), values, "float32", kind)
     write_shard(tmp_path / "two", 0, keys(4, 5), values[:4], "float32", kind)
-    assert pq.read_schema(paths[0]).names[5:] == [column]
+    assert pq.read_schema(paths[0]).names[6:] == [column]
     whole = np.concatenate([values, values[:4]])
     for modules in (None, [0]):
         found = read_layer([tmp_path / "one", tmp_path / "two"], 2, modules)

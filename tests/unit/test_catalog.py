@@ -29,6 +29,7 @@ def run(run_id: str, **changes: Any) -> dict[str, Any]:
         "finished_at": None,
         "status": "completed",
         "model": "m",
+        "model_id": "0",
         "behaviour": "b",
         "seed": 42,
         "config_digest": "d",
@@ -49,6 +50,7 @@ def write_activations(
     rows = [
         {
             "model": key,
+            "model_id": "0",
             "behaviour": "b",
             "question_id": f"q{index // 2}",
             "answer_id": f"a{index}",
@@ -207,7 +209,7 @@ def test_kinds_of_modules_share_the_view_each_in_columns_of_its_own(home: Home) 
     write_activations(home, "mlps", mlps, kind="mlp")
     write_activations(home, "layers", layers, "float32", "layer")
     names = [row["column_name"] for row in rows(home, "DESCRIBE activations")]
-    assert names[5:] == [
+    assert names[6:] == [
         *("layer", "module_kind", "head_00", "head_01", "head_02", "residual", "mlp", "artifact")
     ]
     sql = """
@@ -244,7 +246,7 @@ def test_layers_beyond_ninety_nine_are_in_the_view(home: Home) -> None:
 def test_head_columns_are_in_the_order_of_heads(home: Home) -> None:
     write_activations(home, "m", planted(2, 1, 102, 1))
     names = [row["column_name"] for row in rows(home, "DESCRIBE activations")]
-    assert names[7:-1] == [f"head_{head:02d}" for head in range(102)]
+    assert names[8:-1] == [f"head_{head:02d}" for head in range(102)]
 
 
 def test_unpublished_activations_are_not_shown(home: Home) -> None:

@@ -52,6 +52,7 @@ def run(home: Home, run_id: str, status: str, refs: list[ArtifactRef], at: datet
         "finished_at": None,
         "status": status,
         "model": "m",
+        "model_id": "0",
         "behaviour": "b",
         "seed": 0,
         "config_digest": "0",

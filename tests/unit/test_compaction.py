@@ -35,6 +35,7 @@ def run(run_id: str, status: str = "completed", **changes: Any) -> dict[str, Any
         "finished_at": None if status in ("running", "crashed") else START + timedelta(hours=1),
         "status": status,
         "model": "m",
+        "model_id": "0",
         "behaviour": "b",
         "seed": 42,
         "config_digest": "d",

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from real_tasks.behaviours import BEHAVIOURS
 from real_tasks.checks import resolved
-from real_tasks.config import ExperimentConfig
+from real_tasks.config import ExperimentConfig, ModelConfig
 from real_tasks.configuration import commented_yaml, load_config, merged
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import JUDGES
@@ -256,3 +256,26 @@ def test_a_name_in_one_file_and_parameters_in_the_next_are_laid_together() -> No
     below, over = {"behaviour": "caa"}, {"behaviour": {"params": {"path": "x"}}}
     together = {"behaviour": {"name": "caa", "params": {"path": "x"}}}
     assert merged(below, over) == merged(over, below) == together
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("demo", "demo"),
+        ("org/llama", "llama"),
+        ("runs/a/checkpoint-100", "a/checkpoint-100"),
+        ("runs/b/checkpoint-100/", "b/checkpoint-100"),
+        ("tuned/final", "tuned/final"),
+        ("hub/models--org--llama/snapshots/" + "0" * 40, "llama"),
+    ],
+)
+def test_a_model_is_named_so_that_it_can_be_told_from_others(path: str, name: str) -> None:
+    assert ModelConfig(path=path).name == name
+
+
+def test_the_folder_one_stands_in_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "llama").mkdir()
+    monkeypatch.chdir(tmp_path / "llama")
+    assert ModelConfig(path=".").name == "llama"

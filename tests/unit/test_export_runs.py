@@ -89,6 +89,7 @@ def evaluation_rows() -> list[dict[str, Any]]:
                     {
                         "run_id": RUN,
                         "model": "tiny",
+                        "model_id": "0",
                         "behaviour": "demo_truth",
                         "method": method,
                         "fold": fold,
@@ -175,6 +176,7 @@ def make_run(
         "finished_at": now(),
         "status": "completed",
         "model": "tiny",
+        "model_id": "0",
         "behaviour": "demo_truth",
         "seed": 42,
         "config_digest": "sha256:def",

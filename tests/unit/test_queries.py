@@ -49,6 +49,7 @@ def runs() -> Rows:
             "finished_at": None if run == "r3" else START + timedelta(hours=place, seconds=90),
             "status": "running" if run == "r3" else "completed",
             "model": "m",
+            "model_id": "0",
             "behaviour": BEHAVIOUR_OF[run],
             "seed": 42,
             "config_digest": "d",
@@ -63,6 +64,7 @@ def scores(draw: random.Random) -> Rows:
         {
             "run_id": run,
             "model": "m",
+            "model_id": "0",
             "behaviour": BEHAVIOUR_OF[run],
             "localizer": localizer,
             "protocol": "cross_fit",
@@ -126,14 +128,15 @@ def test_the_library_is_listed_with_its_parameters() -> None:
     rows = {row["query"]: row for row in describe_queries().to_pylist()}
     assert set(rows) == {f"@{name}" for name in named_queries()}
     lines = rows["@top-heads"]["parameters"].splitlines()
-    assert lines[0] == "model=...: the language model"
-    assert lines[-1] == "[k=10]: how many heads"
+    assert lines[0].startswith("model=...: the language model")
+    assert "[k=10]: how many heads of each model" in lines
 
 
 def test_a_call_binds_values_of_the_declared_types_and_defaults() -> None:
     query, values = parse_call(["@top-heads", "model=a=b", "k=3"])
     assert query.name == "top-heads"
-    assert values == {"model": "a=b", "behaviour": None, "localizer": "real", "k": 3}
+    defaults = {"behaviour": None, "localizer": "real", "model_id": None}
+    assert values == defaults | {"model": "a=b", "k": 3}
 
 
 @pytest.mark.parametrize(
@@ -191,6 +194,22 @@ def test_top_heads_are_means_over_runs_folds_and_seeds(scored: tuple[Home, Rows]
     of_all = ask(home, "top-heads", model="m", localizer="iti", k="100")
     assert {row["n"] for row in of_all} == {len(RUNS) * FOLDS}
     assert len(of_all) == LAYERS * HEADS
+
+
+def test_two_models_of_one_name_are_never_averaged(scored: tuple[Home, Rows]) -> None:
+    home, rows = scored
+    other = [row | {"run_id": "x", "model_id": "1", "score": row["score"] / 2} for row in rows]
+    filled(home, "module_scores", other)
+    alone = ask(home, "top-heads", model="m", k="5", model_id="0")
+    found = ask(home, "top-heads", model="m", k="5")
+    assert [row for row in found if row["model_id"] == "0"] == alone
+    halves = [row["score"] for row in found if row["model_id"] == "1"]
+    assert halves == pytest.approx([row["score"] / 2 for row in alone])
+    shared = ask(home, "shared-heads", model="m", k="3")
+    assert {row["model_id"] for row in shared} == {"0", "1"}
+    assert [r for r in shared if r["model_id"] == "0"] == ask(
+        home, "shared-heads", model="m", k="3", model_id="0"
+    )
 
 
 def test_the_agreement_of_localizers_equals_scipys(scored: tuple[Home, Rows]) -> None:
@@ -252,6 +271,7 @@ def evaluations(draw: random.Random) -> Rows:
         {
             "run_id": run,
             "model": "m",
+            "model_id": "0",
             "behaviour": BEHAVIOUR_OF[run],
             "method": method,
             "fold": fold,
@@ -346,6 +366,7 @@ def drift_row(run: str, **changes: Any) -> dict[str, Any]:
         "baseline_run_id": "b",
         "compared_run_id": "b",
         "model": "m",
+        "model_id": "0",
         "behaviour": "truth",
         "localizer": "real",
         "method": "real",
@@ -446,6 +467,7 @@ def test_the_transfer_matrix_is_of_the_last_run_and_over_folds(home: Home) -> No
         {
             "run_id": run,
             "model": "m",
+            "model_id": "0",
             "source": source,
             "target": target,
             "method": "real",

@@ -31,6 +31,7 @@ def row(run_id: str, status: str = "running", minutes: int = 0) -> dict[str, Any
         "finished_at": None if status == "running" else START + timedelta(hours=1),
         "status": status,
         "model": "m",
+        "model_id": "0",
         "behaviour": "b",
         "seed": 42,
         "config_digest": "d",

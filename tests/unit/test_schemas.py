@@ -12,6 +12,7 @@ from storage.schemas import ACTIVATIONS, TABLES
 EVALUATION: dict[str, Any] = {
     "run_id": "r1",
     "model": "m",
+    "model_id": "0",
     "behaviour": "b",
     "method": "real",
     "fold": 0,
@@ -42,6 +43,7 @@ RUN: dict[str, Any] = {
     "finished_at": None,
     "status": "running",
     "model": "m",
+    "model_id": "0",
     "behaviour": "b",
     "seed": 42,
     "config_digest": "d",
@@ -52,23 +54,23 @@ RUN: dict[str, Any] = {
 
 def test_the_views_have_the_promised_columns_in_the_promised_order() -> None:
     expected = {
-        "runs": """run_id flow started_at finished_at status model behaviour seed config_digest
-            git_commit mlflow_run_id""",
+        "runs": """run_id flow started_at finished_at status model model_id behaviour seed
+            config_digest git_commit mlflow_run_id""",
         "samples": "behaviour question_id answer_id category question answer label is_best fold",
-        "module_scores": """run_id model behaviour localizer protocol fold seed module_kind layer
-            head roc_auc roc_auc_low roc_auc_high aupr f1 perplexity reconstruction_loss collapsed
-            rank score""",
+        "module_scores": """run_id model model_id behaviour localizer protocol fold seed module_kind
+            layer head roc_auc roc_auc_low roc_auc_high aupr f1 perplexity reconstruction_loss
+            collapsed rank score""",
         "selected_modules": "run_id method fold seed module_kind layer head rank score strength",
-        "evaluations": """run_id model behaviour method fold seed split top_k alpha token_scope
-            metric value""",
+        "evaluations": """run_id model model_id behaviour method fold seed split top_k alpha
+            token_scope metric value""",
         "answers": "run_id method fold seed question_id question generation verdict",
         "comparisons": """run_id behaviour method baseline basis metric difference low high
             n_questions""",
-        "transfer": """run_id model source target method fold seed metric steered unsteered gain low
-            high n_questions n_excluded""",
+        "transfer": """run_id model model_id source target method fold seed metric steered
+            unsteered gain low high n_questions n_excluded""",
         "stage_timings": "run_id stage shard seconds cached worker device",
-        "score_drift": """run_id baseline_run_id compared_run_id model behaviour localizer method
-            fold seed module_kind changed what_changed exceeded data_questions new_questions
+        "score_drift": """run_id baseline_run_id compared_run_id model model_id behaviour localizer
+            method fold seed module_kind changed what_changed exceeded data_questions new_questions
             gone_questions n_modules spearman spearman_low spearman_high top_k shared overlap
             overlap_low overlap_high entered left auc_mean auc_change auc_change_low auc_change_high
             auc_best_change auc_best_change_low auc_best_change_high auc_largest_change

@@ -37,6 +37,7 @@ def row(run_id: str, status: str = "completed", minutes: int = 0) -> dict[str, A
         "finished_at": None if status == "running" else START + timedelta(hours=1),
         "status": status,
         "model": "m",
+        "model_id": "0",
         "behaviour": "b",
         "seed": 42,
         "config_digest": "d",

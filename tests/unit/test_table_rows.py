@@ -19,7 +19,7 @@ from storage.schemas import TABLES
 from tests.unit.tiny_models import random_data
 
 DATA = random_data(n_questions=6)
-RUN = {"run_id": "r", "model": "m", "behaviour": "b"}
+RUN = {"run_id": "r", "model": "m", "model_id": "0", "behaviour": "b"}
 
 
 METRICS = ("mc1", "mc0", "mc2", "mc3", "true_share", "false_share")

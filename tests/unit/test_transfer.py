@@ -179,7 +179,9 @@ def test_a_question_without_a_number_is_left_out_of_that_metric_alone() -> None:
 
 def test_the_rows_fit_the_table() -> None:
     rows = transfer_rows([cell({"m": [1.0, 0.0]})], "real", {"b": ("m",)}, 10)
-    table = to_table("transfer", [{"run_id": "r", "model": "x", **row} for row in rows])
+    table = to_table(
+        "transfer", [{"run_id": "r", "model": "x", "model_id": "0", **row} for row in rows]
+    )
     assert table.num_rows == len(rows) == 4
 
 
