@@ -11,7 +11,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,6 +20,8 @@ from real_tasks.config import ModelConfig
 from real_tasks.config_json import check_given, check_numbers
 from real_tasks.errors import UserInputError
 from real_tasks.families import family_of
+from real_tasks.tokenizer_files import TOKENIZER_FILES
+from real_tasks.tokenizer_files import read as read_tokenizer_files
 from real_tasks.weights import (
     WEIGHTS,
     check_form,
@@ -31,7 +32,6 @@ from real_tasks.weights import (
 )
 
 CONFIG = "config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 MAPPINGS = (
@@ -204,14 +204,13 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
         UserInputError: it cannot be read.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust_remote_code
-        )
+        return read_tokenizer_files(folder, trust_remote_code)
+    except UserInputError:
+        raise
     except Exception as error:  # whatever a tokenizer of another form comes to
         raise UserInputError(
             f"the tokenizer in {folder} cannot be read: {error}{_about_remote_code(error)}"
         ) from error
-    return tokenizer
 
 
 def _attention(folder: Path, options: ModelConfig) -> str:

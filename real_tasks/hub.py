@@ -32,6 +32,7 @@ WANTED = (
     "vocab*",
     "merges.txt",
     "*.model",
+    "tekken.json",
     "chat_template*",
     "*.py",
 )

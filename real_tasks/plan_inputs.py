@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from real_tasks.checkpoints import TOKENIZER_FILES, read_tokenizer
+from real_tasks.checkpoints import read_tokenizer
 from real_tasks.checks import dataset_of
 from real_tasks.config import ExperimentConfig, ModelConfig
 from real_tasks.errors import UserInputError
 from real_tasks.neutral import HUB_PREFIX
+from real_tasks.tokenizer_files import TOKENIZER_FILES
 from real_tasks.workload import DataSize, data_size, tokens_of_english
 
 

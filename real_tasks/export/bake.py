@@ -28,6 +28,7 @@ from real_tasks.export.remap import State, llama_config, llama_state
 from real_tasks.export.routes import OTHER_ROUTE, BiasSite, Route, site_of
 from real_tasks.interventions import Intervention, check_fits
 from real_tasks.models import LoadedModel, family_of, projection_weight, sites
+from real_tasks.tokenizer_files import PROBES
 
 SHARD_SIZE = "5GB"
 _COMPANIONS = (
@@ -45,12 +46,6 @@ _COMPANIONS = (
     "USE_POLICY*",
 )
 """Files that a checkpoint has beside its weights and its configuration, taken along as they are."""
-_PROBES = (
-    "Q: Is water wet? A: Yes.",
-    "  two  blanks,\ttabs\nand lines\n\n  indented: 3.14159, 1,000,000!",
-    "naïve Straße 東京 \U0001f600 don't snake_case(x) <b>&amp;</b>",
-)
-"""Texts in which tokenizers of different classes differ: blanks, digits, scripts, markup."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +158,7 @@ def _same_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> bool:
         other = cast(Any, AutoTokenizer).from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError):
         return False
-    return all(tokenizer(text)["input_ids"] == other(text)["input_ids"] for text in _PROBES)
+    return all(tokenizer(text)["input_ids"] == other(text)["input_ids"] for text in PROBES)
 
 
 def _check(model: PreTrainedModel, intervention: Intervention) -> None:
