@@ -15,6 +15,8 @@ from flows.app import app
 from flows.console import show_error
 from real_tasks.errors import UserInputError, WorkFailedError
 from storage.errors import StorageError
+from storage.paths import Home
+from storage.room import room_error
 
 COMMANDS = (
     run_commands,
@@ -38,8 +40,15 @@ def main(arguments: list[str] | None = None) -> Any:
         show_error(str(error))
         raise SystemExit(USER_ERROR) from None
     except WorkFailedError as error:
-        show_error(str(error))
-        raise SystemExit(1) from None
+        full = room_error(Home.current(), error)
+        show_error(str(full or error))
+        raise SystemExit(USER_ERROR if full else 1) from None
+    except Exception as error:
+        full = room_error(Home.current(), error)
+        if full is None:
+            raise
+        show_error(str(full))
+        raise SystemExit(USER_ERROR) from None
     except KeyboardInterrupt:
         show_error("stopped; what is done is kept, and the same command goes on from there")
         raise SystemExit(130) from None

@@ -17,6 +17,7 @@ from flows.console import err
 from flows.environment import joined_stack
 from flows.experiment import Summary, experiment
 from flows.rescore import RescoreSummary, rescore
+from flows.room_watch import room_watched
 from flows.stack_api import Servers
 from flows.transfer import transfer
 from real_tasks.config import ExperimentConfig, TransferConfig
@@ -26,6 +27,7 @@ from real_tasks.results import Row, result_table
 from real_tasks.tasks.reporting import run_rows
 from storage.errors import StorageError
 from storage.paths import Home
+from storage.room import room_error
 
 # A server takes 8 to 15 s to start.
 _PATIENCE_S = 60.0
@@ -59,16 +61,18 @@ def _run(flow: Any, config: Any) -> Summary:
     warnings.filterwarnings("ignore", category=UserWarning, module="prefect")
     transformers_logging.disable_progress_bar()
     _join()
-    _start_server()
-    with _two_step_interrupt():
-        summary: Summary = flow(config)
+    with room_watched(Home.current()):
+        _start_server()
+        with _two_step_interrupt():
+            summary: Summary = flow(config)
     return summary
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
     """Keep tracebacks for errors of ours: the command line tells the others in words."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, UserInputError | WorkFailedError | StorageError)
+    ours = isinstance(error, UserInputError | WorkFailedError | StorageError)
+    return not ours and room_error(Home.current(), error) is None
 
 
 def _join() -> None:

@@ -20,6 +20,7 @@ from storage.object_backends import open_objects
 from storage.paths import Home
 from storage.references import ArtifactRef, fingerprint, sha256_of
 from storage.remote import MANIFEST, Manifest, RemoteArtifacts, reference
+from storage.room import check_room, room_error
 
 __all__ = [
     "CACHE_RECORD",
@@ -195,13 +196,16 @@ def prepare_home(home: Home) -> None:
     """Create the home, and make sure that it, and the store behind it, can be written to.
 
     Raises:
-        StorageError: the home or the store cannot be written to.
+        StorageError: the home or the store cannot be written to, or the home's disk is full.
     """
     try:
         home.artifacts.mkdir(parents=True, exist_ok=True)
+        check_room(home)
         with tempfile.TemporaryFile(dir=home.root):
             pass
     except OSError as error:
+        if full := room_error(home, error):
+            raise full from error
         raise StorageError(
             f"the home {home.root} is not writable ({error.strerror}); "
             "choose another with --home or REAL_HOME"

@@ -25,6 +25,7 @@ from real_tasks.tasks.timings import SECONDS, origin
 from storage.artifacts import CACHE_RECORD, ArtifactRef, ArtifactStore, sha256_of
 from storage.errors import StorageError
 from storage.paths import Home
+from storage.room import room_error
 
 UNKEYED = "execution"
 Inputs = Mapping[str, Any]
@@ -159,13 +160,13 @@ class _ArtifactPolicy(CachePolicy):
 
 
 def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:
-    """Wrong input stays wrong; a full disk or a lost device may have recovered."""
+    """Wrong input stays wrong; no disk empties itself; a lost device may have recovered."""
     try:
         state.result()
     except (UserInputError, StorageError, AssertionError, TypeError):
         return False
-    except Exception:
-        return True
+    except Exception as error:
+        return room_error(Home.current(), error) is None
     return False
 
 

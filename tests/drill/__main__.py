@@ -63,6 +63,11 @@ def scenarios(counts: argparse.Namespace, undisturbed: Undisturbed) -> dict[str,
 
     disk: Callable[..., None] = full_disk if os.geteuid() == 0 else small_files
     sizes = ROOM_KB if disk is full_disk else FILE_KB
+    full: list[Trial] = [
+        partial(disk, undisturbed=undisturbed, moment=moment, kb=size)
+        for size in sizes
+        for moment in (0.0, draw.random())
+    ]
     return {
         "a run is killed": at_moments(killed_run, counts.kills),
         "`real up` with a run is killed": at_moments(killed_stack, counts.stacks),
@@ -71,9 +76,7 @@ def scenarios(counts: argparse.Namespace, undisturbed: Undisturbed) -> dict[str,
             for count in (counts.crowd,)
             if count
         ],
-        "the disk is full": [
-            partial(disk, undisturbed=undisturbed, kb=size) for size in sizes[: counts.disks]
-        ],
+        "the disk is full": full[: counts.disks],
         "the store goes away": at_moments(lost_store, counts.stores),
     }
 
@@ -85,7 +88,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=50, help="of a run")
     parser.add_argument("--stacks", type=int, default=10, help="kills of `real up` with a run")
     parser.add_argument("--crowd", type=int, default=8, help="runs at once")
-    parser.add_argument("--disks", type=int, default=len(ROOM_KB), help="full disks")
+    parser.add_argument("--disks", type=int, default=2 * len(ROOM_KB), help="full disks")
     parser.add_argument("--stores", type=int, default=5, help="stores that go away")
     parser.add_argument("--at-once", type=int, default=1, help="trials, each on its own home")
     return parser.parse_args()

@@ -1,7 +1,9 @@
 """What a run lives on and loses: room on the disk, its store."""
 
+import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from storage.paths import Home
@@ -15,38 +17,46 @@ from tests.drill.homes import (
     tail,
 )
 
-DISK_MB = 96
+DISK_MB = 192
 ROOM_KB = (0, 64, 512, 2_000, 5_000, 9_000, 14_000, 20_000)
-"""Room on the disk before the run; one takes about 24 MB."""
+"""Room that is left on the disk; a run takes about 24 MB."""
 FILE_KB = (4, 64, 512, 2_000, 4_000)
 """Largest file that a process may write, where no disk can be mounted."""
+FILLER = "filler"
 PROMPT_S = 60
 """Seconds, beyond those of a whole run, in which one must end that cannot go on."""
 
 
-def full_disk(home: Home, undisturbed: Undisturbed, kb: int) -> None:
-    """Have a run find so much room; once there is more, a further one must complete."""
+def full_disk(home: Home, undisturbed: Undisturbed, moment: float, kb: int) -> None:
+    """Fill the disk of a run at a moment; once there is room, a further one must complete."""
     disk = home.root.parent / "disk"
     disk.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(disk)]
     subprocess.run(mount, check=True)
     try:
         home = Home(disk / "home")
-        filler = disk / "filler"
-        with filler.open("wb") as file:
-            for _ in range(DISK_MB * 1024 - 64 - kb):
-                file.write(bytes(1024))
-        begun = time.monotonic()
+        if moment == 0:
+            _fill(disk, kb)
         process = start(home, *RUN)
-        _ends_in_words(home, process, begun, undisturbed)
-        filler.unlink()
+        if moment > 0:
+            time.sleep(moment * undisturbed.seconds)
+            _fill(disk, kb)
+        _ends_in_words(home, process, time.monotonic(), undisturbed)
+        (disk / FILLER).unlink()
         check_goes_on(home, undisturbed)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
-def small_files(home: Home, undisturbed: Undisturbed, kb: int) -> None:
-    """Have a run that may write no larger files than so many KiB; a further one must complete."""
+def _fill(disk: Path, kb: int) -> None:
+    # The run may take room meanwhile.
+    with suppress(OSError), (disk / FILLER).open("wb", buffering=0) as file:
+        while shutil.disk_usage(disk).free > 1024 * kb:
+            file.write(bytes(64 * 1024))
+
+
+def small_files(home: Home, undisturbed: Undisturbed, moment: float, kb: int) -> None:
+    """Have a run that may write no larger files, however late, a further one must complete."""
     limit = ("prlimit", f"--fsize={1024 * kb}")
     begun = time.monotonic()
     _ends_in_words(home, start(home, *RUN, under=limit), begun, undisturbed)
