@@ -1,11 +1,13 @@
 """Watching the room on a home's disk while a run lasts."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
 from flows.console import err, show_error
+from flows.stack_processes import descendants, send
 from storage.paths import Home
 from storage.room import KEPT_BYTES, NoRoomError, check_room
 
@@ -27,6 +29,9 @@ def room_watched(home: Home) -> Iterator[None]:
             try:
                 check_room(home, KEPT_BYTES)
             except NoRoomError as error:
+                # Its temporary server would tell of the same, in its own words.
+                for pid in descendants(os.getpid()):
+                    send(pid, signal.SIGKILL)
                 err.show_cursor()
                 show_error(str(error))
                 os._exit(_STATUS)
