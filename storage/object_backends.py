@@ -28,6 +28,9 @@ _ACCESS = {
 }
 _EXISTS_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
+_FOUND: set[Path] = set()
+"""Folders that this process has found to be there."""
+
 
 def open_objects(url: str) -> Objects:
     """Return the objects of a store: ``s3://bucket/prefix``, ``gs://...``, or a folder.
@@ -198,9 +201,17 @@ class FolderObjects(Objects):
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         try:
+            self._still_there()
             yield
         except OSError as error:
             raise _unavailable(self.url, error) from error
+
+    def _still_there(self) -> None:
+        # Made anew, or read as an empty one, a share that was unmounted would be a second store.
+        if self._root.is_dir():
+            _FOUND.add(self._root)
+        elif self._root in _FOUND:
+            raise FileNotFoundError(f"the folder {self._root} was there and is gone")
 
 
 def _kind(url: str) -> str:

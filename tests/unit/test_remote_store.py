@@ -237,6 +237,28 @@ def test_when_the_store_goes_away_the_work_is_kept_and_others_see_nothing_of_it(
     assert stores("b").open(ref).is_dir()
 
 
+def test_a_folder_that_goes_away_is_not_made_anew_nor_read_as_an_empty_one(tmp_path: Path) -> None:
+    objects = FolderObjects(str(tmp_path / "store"))
+    objects.check()
+    objects.write("a/b", b"1")
+    away = (tmp_path / "store").rename(tmp_path / "away")
+    (tmp_path / "file").write_bytes(b"2")
+    for use in (
+        lambda: objects.read("a/b"),
+        lambda: objects.names("a"),
+        lambda: objects.write("a/c", b"2"),
+        lambda: objects.create("a/c", b"2"),
+        lambda: objects.upload("a/c", tmp_path / "file"),
+        lambda: FolderObjects(objects.url).download("a/b", tmp_path / "file"),
+        objects.check,
+    ):
+        with pytest.raises(StoreUnavailableError, match="was there and is gone"):
+            use()
+    assert not (tmp_path / "store").exists()
+    away.rename(tmp_path / "store")
+    assert objects.names("a") == ["a/b"] and objects.read("a/b") == b"1"
+
+
 def test_an_error_in_the_work_gives_the_turn_back(
     stores: Callable[[str], ArtifactStore], tmp_path: Path
 ) -> None:
