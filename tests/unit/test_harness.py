@@ -217,6 +217,27 @@ def test_prompts_go_through_the_chat_template_where_the_model_says_so(tasks: Pat
 
 
 @pytest.mark.usefixtures("only_local_tasks")
+def test_prompts_in_a_chat_template_get_no_further_special_tokens(tasks: Path) -> None:
+    loaded = loaded_model()
+    loaded.tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %}<think>{% endif %}"
+    )
+    chat = LoadedModel(**{**vars(loaded), "chat": ChatFormat("Be terse.", thinking="closed")})
+    read: list[str] = []
+
+    def keep(_model: object, args: tuple[torch.Tensor, ...]) -> None:
+        read.extend(loaded.tokenizer.decode(row) for row in args[0])
+
+    handle = loaded.model.register_forward_pre_hook(keep)
+    lm_eval_results(chat, None, ("local_mc2",), include_path=tasks)
+    handle.remove()
+    assert read
+    assert all(text.startswith("<system>Be terse.<user>") for text in read)
+    assert all("<think></think>" in text for text in read)
+
+
+@pytest.mark.usefixtures("only_local_tasks")
 def test_a_data_set_that_is_not_there_is_named(
     tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
