@@ -32,6 +32,8 @@ from real_tasks.weights import (
 )
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 MAPPINGS = (
@@ -69,17 +71,24 @@ def check_checkpoint(folder: Path) -> None:
 
 
 def missing_from(folder: Path, weights_only: bool = False) -> list[str]:
-    """Return what a folder lacks to be a complete checkpoint.
+    """Return what a folder lacks to be a complete checkpoint, or an adapter of one.
 
     Raises:
         UserInputError: the list of the weights' files is damaged.
     """
+    if (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file():
+        return [] if (folder / ADAPTER_WEIGHTS).is_file() else [ADAPTER_WEIGHTS]
     weights = _missing_weights(folder)
     if weights_only:
         return weights
     config = [] if (folder / CONFIG).is_file() else [CONFIG]
-    has_tokenizer = any((folder / name).is_file() for name in TOKENIZER_FILES)
-    return [*config, *weights, *([] if has_tokenizer else ["a tokenizer (tokenizer.json)"])]
+    tokenizer = [] if has_tokenizer(folder) else ["a tokenizer (tokenizer.json)"]
+    return [*config, *weights, *tokenizer]
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Say whether a folder holds a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _missing_weights(folder: Path) -> list[str]:
@@ -177,12 +186,15 @@ def read_weights(
         ) from error
     check_loaded(folder, info)
     loaded: PreTrainedModel = model
-    _check_tied(folder, loaded)
     return loaded
 
 
-def _check_tied(folder: Path, model: PreTrainedModel) -> None:
-    """Refuse embeddings that are tied by the configuration, and two in the weights."""
+def check_tied(folder: Path, model: PreTrainedModel) -> None:
+    """Check that embeddings which are tied by the configuration are not two in the weights.
+
+    Raises:
+        UserInputError: they are.
+    """
     inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
     tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False)
     if (

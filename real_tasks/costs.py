@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from real_tasks.adapters import base_of
 from real_tasks.checkpoints import DTYPES, read_config
 from real_tasks.config import ModelConfig
 from real_tasks.device_speeds import Work
@@ -82,7 +83,7 @@ def architecture_of(model: ModelConfig) -> PreTrainedConfig | None:
         if model.shape is None:
             raise
         return None
-    return read_config(folder, model.trust_remote_code)
+    return read_config(base_of(folder, config_only=True), model.trust_remote_code)
 
 
 def model_size(model: ModelConfig, shape: ModelShape) -> ModelSize:

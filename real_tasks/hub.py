@@ -18,11 +18,19 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from real_tasks.checkpoints import CONFIG, check_checkpoint, missing_from
+from real_tasks.checkpoints import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    check_checkpoint,
+    missing_from,
+)
 from real_tasks.errors import UserInputError
 
 WANTED = (
     CONFIG,
+    ADAPTER,
+    ADAPTER_WEIGHTS,
     "generation_config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
@@ -92,8 +100,8 @@ def unedited(folder: Path, checksums: Mapping[str, str]) -> bool:
 
 
 def _configuration(name: str, revision: str | None) -> Path:
-    folder = _fetched(name, revision, [CONFIG, "*.py"])
-    if not (folder / CONFIG).is_file():
+    folder = _fetched(name, revision, [CONFIG, ADAPTER, "*.py"])
+    if not any((folder / name).is_file() for name in (CONFIG, ADAPTER)):
         raise UserInputError(
             f"{_named(name, revision)} has no {CONFIG}, so it is no checkpoint of transformers; if "
             f"a download was cut short: {_command(name, revision)}"

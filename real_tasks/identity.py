@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from real_tasks.adapters import base_of
+from real_tasks.checkpoints import ADAPTER, ADAPTER_WEIGHTS
 from real_tasks.errors import UserInputError
 from real_tasks.weights import WEIGHTS_INDEX, weight_files
 
@@ -44,19 +46,26 @@ _FLUSHED_BELOW = 2.0**-14
 def checkpoint_files(folder: Path, remote_code: bool = False) -> dict[str, Path]:
     """Return the files that make a checkpoint what it is, by their names within its folder.
 
-    Notes, pictures, states of optimizers and weights in formats that are not read are none.
+    Notes, pictures, states of optimizers and weights in formats that are not read are none; those
+    of an adapter's model are.
 
     Args:
         folder: of the checkpoint.
         remote_code: whether Python code that comes with it is run, and so belongs to it.
 
     Raises:
-        UserInputError: the list of the weights' files is damaged.
+        UserInputError: the list of the weights' files is damaged; an adapter that cannot be read.
     """
-    patterns = (*READ_FILES, WEIGHTS_INDEX, *(("*.py",) if remote_code else ()))
+    base = base_of(folder)
+    patterns = [*READ_FILES, ADAPTER, ADAPTER_WEIGHTS, WEIGHTS_INDEX]
+    patterns += ["*.py"] if remote_code else []
     found = [path for pattern in patterns for path in folder.glob(pattern)]
-    every = sorted({path for path in (*found, *weight_files(folder)) if path.is_file()})
-    return {str(path.relative_to(folder)): path for path in every}
+    weights = weight_files(folder) if base == folder else []
+    every = sorted({path for path in (*found, *weights) if path.is_file()})
+    files = {str(path.relative_to(folder)): path for path in every}
+    if base == folder:
+        return files
+    return files | {f"base/{n}": path for n, path in checkpoint_files(base, remote_code).items()}
 
 
 def checkpoint_content(

@@ -15,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from real_tasks.adapters import adapter_of, base_of, merged, tokenizer_of, without_adapter
 from real_tasks.chat import ChatFormat, check_chat
 from real_tasks.checkpoints import (
     check_checkpoint,
     check_files,
+    check_tied,
     missing_from,
     read_config,
     read_tokenizer,
@@ -219,16 +221,36 @@ def load_model(
     resolve_device(execution.device)
     check_checkpoint(folder)
     check_files(folder)
-    tokenizer = read_tokenizer(folder, options.trust_remote_code)
+    tokenizer = read_tokenizer(tokenizer_of(folder), options.trust_remote_code)
     chat = _chat_format(tokenizer, options)
-    _check_shape(configured_shape(read_config(folder, options.trust_remote_code)), options)
-    model = read_weights(folder, options, execution.device_map)
+    base = base_of(folder)
+    _check_shape(configured_shape(read_config(base, options.trust_remote_code)), options)
+    model = _whole_model(folder, base, options, execution.device_map)
     device = str(device_of_embeddings(model)) if execution.device_map else execution.device
     _check_tokens(tokenizer, model.config.get_text_config().vocab_size)
     loaded = prepare(model, tokenizer, device)
     there = (pair for pair in loaded.model.named_parameters() if not pair[1].is_meta)
     check_finite(there, f"the checkpoint {folder}, loaded as {options.dtype}")
     return replace(loaded, chat=chat)
+
+
+def _whole_model(
+    folder: Path, base: Path, options: ModelConfig, device_map: str | None
+) -> PreTrainedModel:
+    """Read the weights, and merge the folder's adapter into them where it holds one."""
+    adapter = adapter_of(folder)
+    if adapter is not None and device_map is not None:
+        raise UserInputError(
+            f"{folder} holds an adapter, which is merged on one device only; set "
+            "execution.device_map to null, or merge the adapter with peft and save the model"
+        )
+    check_checkpoint(base)
+    with without_adapter(base) as plain:
+        model = read_weights(plain, options, device_map)
+    if adapter is not None:
+        model = merged(model, adapter)
+    check_tied(base, model)
+    return model
 
 
 def check_model(options: ModelConfig) -> ModelShape:
@@ -244,11 +266,15 @@ def check_model(options: ModelConfig) -> ModelShape:
     folder = local_checkpoint(options.path, options.revision, config_only=True)
     if missing_from(folder):
         return shape
-    check_files(folder)
-    config = read_config(folder, options.trust_remote_code)
+    base = base_of(folder, config_only=True)
+    if missing_from(base):
+        return shape
+    for part in dict.fromkeys((folder, base)):
+        check_files(part)
+    config = read_config(base, options.trust_remote_code)
     _check_shape(shape, options)
-    check_weights(folder, config)
-    tokenizer = read_tokenizer(folder, options.trust_remote_code)
+    check_weights(base, config)
+    tokenizer = read_tokenizer(tokenizer_of(folder), options.trust_remote_code)
     _check_tokens(tokenizer, config.get_text_config().vocab_size)
     _chat_format(tokenizer, options)
     return shape
@@ -287,7 +313,7 @@ def checkpoint_shape(
     folder = local_checkpoint(str(path), revision, config_only=True)
     if Path(path).expanduser().is_dir():
         check_checkpoint(folder)
-    return configured_shape(read_config(folder, trust_remote_code))
+    return configured_shape(read_config(base_of(folder, config_only=True), trust_remote_code))
 
 
 def _check_shape(shape: ModelShape, options: ModelConfig) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -104,7 +104,7 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
     """
     found: dict[str, Stored] = {}
     for path in weight_files(folder):
-        for name, stored in _header(path).items():
+        for name, stored in header(path).items():
             if name in found:
                 raise UserInputError(
                     f"{folder}: the weight {name} is in {found[name].file.name} and in {path.name}"
@@ -119,6 +119,20 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
                 "the checkpoint again"
             )
     return found
+
+
+def header(path: Path) -> dict[str, Stored]:
+    """Return what the header of a safetensors file says, by the name of the tensor.
+
+    Raises:
+        UserInputError: it is none, or cut off; says what it is, where that is known.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {n: Stored(path, tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        _refuse(path, f"cannot be read: it is damaged or cut off ({error}); fetch it again")
 
 
 def check_weights(folder: Path, config: PreTrainedConfig) -> None:
@@ -216,22 +230,23 @@ def check_finite(tensors: Iterator[tuple[str, Tensor]], where: str) -> None:
         )
 
 
-def check_stored_finite(folder: Path, dtype: torch.dtype) -> None:
+def check_stored_finite(files: Iterable[Path], dtype: torch.dtype) -> None:
     """Check that weights on disk are finite, and stay so in the type that they are loaded as.
 
     Raises:
         UserInputError: see `check_finite`.
     """
-    check_finite(_read(weight_files(folder), dtype), f"the checkpoint {folder}")
-
-
-def _read(files: list[Path], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     for path in files:
-        with safe_open(path, "pt") as file:
-            for name in sorted(file.keys()):
-                if not _HARMLESS.search(name):
-                    tensor = file.get_tensor(name)
-                    yield name, tensor.to(dtype) if dtype == torch.float16 else tensor
+        if path.suffix == ".safetensors":
+            check_finite(_read(path, dtype), str(path))
+
+
+def _read(path: Path, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    with safe_open(path, "pt") as file:
+        for name in sorted(file.keys()):
+            if not _HARMLESS.search(name):
+                tensor = file.get_tensor(name)
+                yield name, tensor.to(dtype) if dtype == torch.float16 else tensor
 
 
 def _finite(tensor: Tensor) -> bool:
@@ -258,15 +273,6 @@ def _check_layers(folder: Path, config: PreTrainedConfig, n_tensors: int) -> Non
             f"{folder / 'config.json'} asks for {n_layers} layers, but the weights are {n_tensors} "
             "tensors in all; correct num_hidden_layers, or fetch the checkpoint again"
         )
-
-
-def _header(path: Path) -> dict[str, Stored]:
-    try:
-        with safe_open(path, "pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {n: Stored(path, tuple(s.get_shape()), s.get_dtype()) for n, s in slices.items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        _refuse(path, f"cannot be read: it is damaged or cut off ({error}); fetch it again")
 
 
 def _weight_map(index: Path) -> dict[str, str]:

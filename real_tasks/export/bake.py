@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from real_tasks.adapters import base_of
 from real_tasks.errors import UserInputError
 from real_tasks.export.remap import State, llama_config, llama_state
 from real_tasks.export.routes import OTHER_ROUTE, BiasSite, Route, site_of
@@ -92,7 +93,8 @@ def bake(loaded: LoadedModel, intervention: Intervention, source: Path, target: 
     if route.as_llama:
         state = llama_state(model.config, state)
     architecture = _save(config, _with_biases(state, biases), model.dtype, target)
-    copy_companions(source, target)
+    for folder in dict.fromkeys((base_of(source), source)):  # an adapter's own files come last
+        copy_companions(folder, target)
     keep_tokenizer(loaded.tokenizer, target)
     return Baked(
         architecture=architecture,

@@ -15,6 +15,7 @@ from real_tasks.errors import UserInputError
 from real_tasks.evaluation.effects import Effects
 from real_tasks.extraction import activations_at_last_token, check_vocabulary
 from real_tasks.hub import local_checkpoint, resolved_revision, unedited
+from real_tasks.identity import checkpoint_files
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models import check_model, resolve_device
 from real_tasks.organism import EMBEDDED_MODELS
@@ -44,7 +45,7 @@ def checkpoint(
     if model.path not in EMBEDDED_MODELS:
         folder = local_checkpoint(model.path, model.revision).absolute()
         check_model(model)
-        check_stored_finite(folder, DTYPES[model.dtype])
+        check_stored_finite(checkpoint_files(folder).values(), DTYPES[model.dtype])
         (out / "fingerprint").write_text(fingerprint)
         files = loading.content_of(folder, model)
         if sha256_of(files) != fingerprint:
