@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from real_tasks.batching import N_NAMED, check_lengths, encode
 from real_tasks.chat import ChatText
 from real_tasks.errors import UserInputError
-from real_tasks.evaluation.logits import check_finite, unsteered_mend
 from real_tasks.memory import in_batches
 from real_tasks.models import LoadedModel, sites
+from real_tasks.overflow import check_finite, unsteered_mend
 from real_tasks.sharing import SharedRow, filled, group_by_beginning, may_share
 from real_tasks.types import ModuleKind
 

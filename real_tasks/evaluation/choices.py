@@ -10,7 +10,7 @@ from transformers import Cache
 
 from real_tasks.batching import pack
 from real_tasks.evaluation.choice_rows import ChoiceBatch, ChoiceRow, ask, batch_of, rows_of
-from real_tasks.evaluation.logits import check_finite, target_log_probs
+from real_tasks.evaluation.logits import target_log_probs
 from real_tasks.evaluation.mc import mc_scores
 from real_tasks.evaluation.prefix import (
     CACHED_TOKENS_PER_TOKEN,
@@ -21,6 +21,7 @@ from real_tasks.evaluation.prefix import (
 from real_tasks.interventions import Intervention, applied
 from real_tasks.memory import halving
 from real_tasks.models import LoadedModel
+from real_tasks.overflow import check_finite
 from real_tasks.rope import Regime
 from real_tasks.sharing import may_share
 from real_tasks.types import BehaviourData

@@ -10,11 +10,11 @@ from transformers import Cache
 
 from real_tasks.batching import PaddedBatch, check_lengths, encode, pad
 from real_tasks.chat import without_thinking
-from real_tasks.evaluation.logits import check_finite
 from real_tasks.evaluation.prefix import common_prefix, growing_cache, read_prefix
 from real_tasks.interventions import Intervention, applied
 from real_tasks.memory import in_batches
 from real_tasks.models import LoadedModel
+from real_tasks.overflow import check_finite
 from real_tasks.prompts import prompt_text
 from real_tasks.rope import Regime
 from real_tasks.types import BehaviourData

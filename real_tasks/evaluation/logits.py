@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from real_tasks.errors import OverflowedError, UserInputError
 from real_tasks.models import LoadedModel
 
 CHUNK_BYTES = 2**28
@@ -18,33 +17,6 @@ def chunks_of(loaded: LoadedModel, n_tokens: int) -> Iterator[slice]:
     n_vocab = loaded.lm_head.get_parameter("weight").shape[0]
     step = max(1, CHUNK_BYTES // (4 * n_vocab))
     yield from (slice(start, start + step) for start in range(0, n_tokens, step))
-
-
-def check_finite(loaded: LoadedModel, values: Tensor, what: str, steered: bool) -> None:
-    """Check that no number of a model has left the range of its type.
-
-    Raises:
-        OverflowedError: one has, steered; less steering helps.
-        UserInputError: one has, unsteered; another type of the weights helps.
-    """
-    if bool(values.isfinite().all()):
-        return
-    dtype = str(loaded.model.dtype).removeprefix("torch.")
-    if steered:
-        raise OverflowedError(
-            f"{what} with NaN or infinity: steering this strong overflows {dtype}; steer less (a "
-            "smaller alpha), or set model.dtype to bfloat16 if it is float16"
-        )
-    raise UserInputError(
-        f"the unsteered model: {what} with NaN or infinity; {unsteered_mend(loaded)}"
-    )
-
-
-def unsteered_mend(loaded: LoadedModel) -> str:
-    """Return what helps where the unsteered model gives NaN or infinity."""
-    if loaded.model.dtype == torch.float16:
-        return "the model overflows float16: set model.dtype to bfloat16 (or float32)"
-    return "a damaged checkpoint: fetch or save it again"
 
 
 def next_token_log_probs(

@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from real_tasks.batching import check_lengths, encode, pack, pad
 from real_tasks.errors import OverflowedError, UserInputError
-from real_tasks.evaluation.logits import check_finite, chunks_of, next_token_log_probs
+from real_tasks.evaluation.logits import chunks_of, next_token_log_probs
 from real_tasks.interventions import Intervention, applied
 from real_tasks.memory import halving
 from real_tasks.models import LoadedModel
+from real_tasks.overflow import check_finite
 
 MAX_TOKENS = 256
 """Tokens of a neutral text that are read: paragraphs of a data set differ much in length."""
