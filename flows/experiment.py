@@ -1,12 +1,16 @@
 """The experiment: from questions to a steered model, a report and rows to query."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from prefect import flow
 
 from flows.fan_out import alone
 from flows.pipeline import outcome_of
 from flows.runners import ConfiguredTaskRunner, check_runner
-from real_tasks.checks import check_experiment, resolved
 from real_tasks.config import ExperimentConfig, Frozen
+from real_tasks.prepared import Prepared, prepare
 from real_tasks.tasks import records
 from real_tasks.tasks.outcome import Outcome
 from real_tasks.tasks.pictures import pictures
@@ -16,6 +20,7 @@ from storage.artifacts import ArtifactRef, prepare_home
 from storage.paths import Home
 
 DEMO = ExperimentConfig()
+_handed_over: ContextVar[Prepared | None] = ContextVar("handed_over", default=None)
 
 
 class Summary(Frozen):
@@ -50,13 +55,13 @@ def experiment(config: ExperimentConfig = DEMO) -> Summary:
         config: model, behaviour and all else. Sent as a whole: what is left out of it takes the
             project's default. As it is, the demo runs
     """
-    config = resolved(config)
-    check_experiment(config)
+    prepared = _handed_over.get() or prepare(config)
+    config = prepared.config
     check_runner(config.execution)
     prepare_home(Home.current())
-    with running("experiment", config) as run:
+    with running("experiment", config, prepared.data.name) as run:
         tracking = records.start_tracking.submit(dict(run.row), config)
-        outcome = outcome_of(run)
+        outcome = outcome_of(run, prepared)
         drawn = alone(
             run,
             pictures,
@@ -65,13 +70,26 @@ def experiment(config: ExperimentConfig = DEMO) -> Summary:
             execution=config.execution,
         )
         run.note(mlflow_run_id=tracking.result())
-        return publish(run, outcome, drawn)
+        return publish(run, config, outcome, drawn)
 
 
-def publish(run: Run, outcome: Outcome, drawn: ArtifactRef) -> Summary:
+@contextmanager
+def handing_over(prepared: Prepared) -> Iterator[ExperimentConfig]:
+    """Have the flow take what its caller prepared, to find mistakes early, and not do so again.
+
+    A flow's parameters have to be JSON. Yields the configuration to call the flow with.
+    """
+    token = _handed_over.set(prepared)
+    try:
+        yield prepared.config
+    finally:
+        _handed_over.reset(token)
+
+
+def publish(run: Run, config: ExperimentConfig, outcome: Outcome, drawn: ArtifactRef) -> Summary:
     """Write tables, run folder and report, and record all of it in MLflow."""
-    warnings = records.publish_tables(run.run_id, run.config, outcome)
+    warnings = records.publish_tables(run.run_id, config, outcome)
     records.fill_run_folder(run.run_id, outcome, drawn, run.stages, warnings)
     path = report(run.run_id)
-    records.record_in_mlflow(run.run_id, run.row["mlflow_run_id"], run.config, outcome)
+    records.record_in_mlflow(run.run_id, run.row["mlflow_run_id"], config, outcome)
     return Summary(run_id=run.run_id, report=path, stages=run.stages, warnings=warnings)

@@ -10,12 +10,12 @@ from prefect.futures import PrefectFuture, as_completed
 
 from flows.runners import here
 from flows.stage_progress import shown_progress
-from real_tasks.checks import shape_of
 from real_tasks.errors import UserInputError, WorkFailedError
 from real_tasks.tasks import progress
 from real_tasks.tasks.caching import Stage, store
 from real_tasks.tasks.records import Run
 from real_tasks.tasks.timings import timing
+from real_tasks.types import ModelShape
 from storage.artifacts import ArtifactRef
 
 
@@ -24,16 +24,25 @@ class ShardsFailedError(WorkFailedError):
 
 
 def fan_out(
-    run: Run, stage: Stage, shards: Sequence[tuple[str, Mapping[str, Any]]]
+    run: Run,
+    stage: Stage,
+    shards: Sequence[tuple[str, Mapping[str, Any]]],
+    shape: ModelShape | None = None,
 ) -> list[ArtifactRef]:
     """Run the stage once for each (name, inputs), and return the references in that order.
+
+    Args:
+        run: what it is done for.
+        stage: what is done.
+        shards: names of task runs, and the stage's inputs.
+        shape: of the model, where a shard scores the modules of a layer: progress counts them.
 
     Raises:
         UserInputError: a shard found the user's input wrong.
         ShardsFailedError: shards failed for another reason, after their retries.
     """
     start = time.perf_counter()
-    sizes = _modules(run, [inputs for _, inputs in shards])
+    sizes = [shape.modules_per_layer(one["kind"]) if shape else 0 for _, one in shards]
     kinds = {inputs.get("kind") for _, inputs in shards}
     noun = "heads" if kinds == {"head"} else "modules"
     with shown_progress(stage.kind, sum(sizes), noun) as page:
@@ -71,14 +80,6 @@ def _submitted(stage: Stage, name: str, inputs: Mapping[str, Any]) -> PrefectFut
     # What is there already is sooner looked up than sent to another process.
     with here() if stage.made(inputs) else nullcontext():
         return stage.submit(name, **inputs)
-
-
-def _modules(run: Run, inputs: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return how many modules each shard scores; 0 where it scores none."""
-    if not any("layer" in one for one in inputs):
-        return [0] * len(inputs)
-    shape = shape_of(run.config)
-    return [shape.modules_per_layer(one["kind"]) for one in inputs]
 
 
 def _timings(

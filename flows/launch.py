@@ -15,13 +15,14 @@ from transformers.utils import logging as transformers_logging
 
 from flows.console import err
 from flows.environment import joined_stack
-from flows.experiment import Summary, experiment
+from flows.experiment import Summary, experiment, handing_over
 from flows.rescore import RescoreSummary, rescore
 from flows.room_watch import room_watched
 from flows.stack_api import Servers
 from flows.transfer import transfer
-from real_tasks.config import ExperimentConfig, TransferConfig
+from real_tasks.config import TransferConfig
 from real_tasks.errors import UserInputError, WorkFailedError
+from real_tasks.prepared import Prepared
 from real_tasks.rescore_config import RescoreConfig
 from real_tasks.results import Row, result_table
 from real_tasks.tasks.reporting import run_rows
@@ -33,9 +34,10 @@ from storage.room import room_error
 _PATIENCE_S = 60.0
 
 
-def launch(config: ExperimentConfig) -> tuple[Summary, list[dict[str, Any]]]:
+def launch(prepared: Prepared) -> tuple[Summary, list[dict[str, Any]]]:
     """Run the experiment here, and return its summary and its table of results."""
-    summary = _run(experiment, config)
+    with handing_over(prepared) as config:
+        summary = _run(experiment, config)
     return summary, result_table(run_rows(Home.current(), "evaluations", summary.run_id))
 
 

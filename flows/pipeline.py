@@ -1,33 +1,29 @@
 """The steps that flows chain: each fans out over shards and returns references."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from flows.fan_out import alone, fan_out
-from real_tasks.checks import shape_of
 from real_tasks.config import ExperimentConfig
-from real_tasks.localizers import LOCALIZERS
-from real_tasks.methods import Method, Ranking, methods_of, rankings_of
+from real_tasks.methods import Method
+from real_tasks.prepared import Prepared
 from real_tasks.tasks import data, stages
 from real_tasks.tasks.caching import Stage
 from real_tasks.tasks.evaluating import evaluation
 from real_tasks.tasks.loading import Fold, ModelRef
 from real_tasks.tasks.outcome import Activations, MethodEvaluation, Outcome, Scores
 from real_tasks.tasks.records import Run
-from real_tasks.types import ModuleKind
+from real_tasks.work import Directions, Scoring
 from storage.artifacts import ArtifactRef
 
-DirectionKey = tuple[str, ModuleKind, int, int]
-"""Direction, kind of module, fold and seed."""
 
-
-def outcome_of(run: Run) -> Outcome:
+def outcome_of(run: Run, prepared: Prepared) -> Outcome:
     """Run every step of an experiment up to its evaluations."""
-    model, dataset = prepare(run)
-    folds = folds_of(dataset, run.config)
-    activations = extract(run, model, dataset)
-    scores = localize(run, model, folds, activations)
-    evaluations = evaluate(run, model, folds, activations, scores)
+    model, dataset = keep_inputs(run, prepared)
+    folds = folds_of(dataset, prepared.config)
+    activations = extract(run, prepared, model, dataset)
+    scores = localize(run, prepared, model, folds, activations)
+    evaluations = evaluate(run, prepared, model, folds, activations, scores)
     return Outcome(
         checkpoint=model.checkpoint,
         dataset=dataset,
@@ -37,10 +33,10 @@ def outcome_of(run: Run) -> Outcome:
     )
 
 
-def prepare(run: Run) -> tuple[ModelRef, ArtifactRef]:
+def keep_inputs(run: Run, prepared: Prepared) -> tuple[ModelRef, ArtifactRef]:
     """Return the model, made if it is an embedded one, and the behaviour's data."""
-    config = run.config
-    dataset = alone(run, data.dataset, source=data.source_of(config))
+    config = prepared.config
+    dataset = alone(run, data.dataset, source=data.source_of(prepared.data))
     checkpoint = alone(
         run,
         stages.checkpoint,
@@ -53,10 +49,9 @@ def prepare(run: Run) -> tuple[ModelRef, ArtifactRef]:
     return model, dataset
 
 
-def extract(run: Run, model: ModelRef, dataset: ArtifactRef) -> Activations:
+def extract(run: Run, prepared: Prepared, model: ModelRef, dataset: ArtifactRef) -> Activations:
     """Read the activations of every kind of module that is needed, a task a shard of samples."""
-    config = run.config
-    kinds = dict.fromkeys([config.module_kind, *(m.kind for m in methods_of(config))])
+    config, kinds = prepared.config, prepared.work.kinds
     parts = data.sample_shards(dataset, config.extraction)
     inputs = {"model": model, "config": config.extraction, "execution": config.execution}
     shards = [
@@ -70,71 +65,69 @@ def extract(run: Run, model: ModelRef, dataset: ArtifactRef) -> Activations:
 
 
 def localize(
-    run: Run, model: ModelRef, folds: tuple[Fold, ...], activations: Activations
+    run: Run,
+    prepared: Prepared,
+    model: ModelRef,
+    folds: tuple[Fold, ...],
+    activations: Activations,
 ) -> tuple[Scores, ...]:
     """Score all modules with every localizer, fold and seed."""
-    rankings = rankings_of(run.config)
-    steering = [ranking for ranking in rankings if LOCALIZERS[ranking.localizer.name].uses_effects]
-    reading = [ranking for ranking in rankings if ranking not in steering]
-    effect = {"model": model, "batch_tokens": run.config.evaluation.batch_tokens}
-    found = score(run, stages.scores, reading, folds, activations, {})
+    reading, steering = (
+        [one for one in prepared.work.scorings if one.steers == steers] for steers in (False, True)
+    )
+    effect = {"model": model, "batch_tokens": prepared.config.evaluation.batch_tokens}
+    found = score(run, prepared, stages.scores, reading, folds, activations, {})
     if steering:
-        found += score(run, stages.effects, steering, folds, activations, effect)
+        found += score(run, prepared, stages.effects, steering, folds, activations, effect)
     return found
 
 
 def score(
     run: Run,
+    prepared: Prepared,
     stage: Stage,
-    rankings: list[Ranking],
+    scorings: Sequence[Scoring],
     folds: tuple[Fold, ...],
     activations: Activations,
     further: dict[str, Any],
 ) -> tuple[Scores, ...]:
-    """Score the modules of every ranking, fold and seed by one stage, a task a layer."""
-    config = run.config
-    n_layers = shape_of(config).n_layers
-    settings = [
-        (ranking, fold, seed)
-        for ranking in rankings
-        for fold in folds
-        for seed in seeds_of(LOCALIZERS[ranking.localizer.name].stochastic, config)
-    ]
+    """Score modules by one stage, a task a layer."""
+    n_layers = prepared.shape.n_layers
     shards = [
         (
-            f"{ranking.localizer.name}-{ranking.kind}-fold-{fold.index}-seed-{seed}-layer-{layer}",
+            f"{ranking.localizer.name}-{ranking.kind}-fold-{fold}-seed-{seed}-layer-{layer}",
             {
                 "localizer": ranking.localizer,
-                "fold": fold,
+                "fold": folds[fold],
                 "activations": activations[ranking.kind],
                 "kind": ranking.kind,
                 "layer": layer,
                 "seed": seed,
-                "execution": config.execution,
+                "execution": prepared.config.execution,
                 **further,
             },
         )
-        for ranking, fold, seed in settings
+        for ranking, fold, seed in scorings
         for layer in range(n_layers)
     ]
-    refs = fan_out(run, stage, shards)
+    refs = fan_out(run, stage, shards, prepared.shape)
     return tuple(
         Scores(
             localizer=ranking.localizer.name,
             kind=ranking.kind,
-            fold=fold.index,
+            fold=fold,
             seed=seed,
             shards=tuple(refs[place * n_layers : (place + 1) * n_layers]),
         )
-        for place, (ranking, fold, seed) in enumerate(settings)
+        for place, (ranking, fold, seed) in enumerate(scorings)
     )
 
 
 def find_directions(
-    run: Run, folds: tuple[Fold, ...], activations: Activations, wanted: Iterable[DirectionKey]
-) -> dict[DirectionKey, ArtifactRef]:
-    """Return the directions of all modules for every (direction, kind, fold, seed) wanted."""
-    keys = list(dict.fromkeys(wanted))
+    run: Run, prepared: Prepared, folds: tuple[Fold, ...], activations: Activations
+) -> dict[Directions, ArtifactRef]:
+    """Find all directions that the experiment needs."""
+    wanted = prepared.work.directions
     shards = [
         (
             f"{name}-{kind}-fold-{fold}-seed-{seed}",
@@ -143,52 +136,46 @@ def find_directions(
                 "fold": folds[fold],
                 "activations": activations[kind],
                 "kind": kind,
-                "n_layers": shape_of(run.config).n_layers,
+                "n_layers": prepared.shape.n_layers,
                 "seed": seed,
-                "execution": run.config.execution,
+                "execution": prepared.config.execution,
             },
         )
-        for name, kind, fold, seed in keys
+        for name, kind, fold, seed in wanted
     ]
-    return dict(zip(keys, fan_out(run, stages.directions, shards), strict=True))
+    return dict(zip(wanted, fan_out(run, stages.directions, shards), strict=True))
 
 
 def evaluate(
     run: Run,
+    prepared: Prepared,
     model: ModelRef,
     folds: tuple[Fold, ...],
     activations: Activations,
     scores: tuple[Scores, ...],
 ) -> tuple[MethodEvaluation, ...]:
     """Tune and test every method on every fold, with every seed that can change its outcome."""
-    config = run.config
-    settings = [
-        (method, fold, seed)
-        for method in methods_of(config)
-        for fold in folds
-        for seed in seeds_of(method.seeded, config)
-    ]
-    needed = [direction_of(method, fold.index, seed, config) for method, fold, seed in settings]
-    directions = find_directions(run, folds, activations, filter(None, needed))
+    config, trials = prepared.config, prepared.work.trials
+    directions = find_directions(run, prepared, folds, activations)
     shards = [
         (
-            f"{method.name}-fold-{fold.index}-seed-{seed}",
+            f"{method.name}-fold-{fold}-seed-{seed}",
             {
                 "method": method,
                 "model": model,
-                "fold": fold,
-                "scores": scores_for(scores, method, fold.index, seed),
-                "directions": None if key is None else directions[key],
+                "fold": folds[fold],
+                "scores": scores_for(scores, method, fold, seed),
+                "directions": None if needed is None else directions[needed],
                 "config": config.evaluation,
                 "execution": config.execution,
             },
         )
-        for (method, fold, seed), key in zip(settings, needed, strict=True)
+        for method, fold, seed, needed in trials
     ]
     refs = fan_out(run, evaluation, shards)
     return tuple(
-        MethodEvaluation(method=method.name, fold=fold.index, seed=seed, evaluation=ref)
-        for (method, fold, seed), ref in zip(settings, refs, strict=True)
+        MethodEvaluation(method=one.method.name, fold=one.fold, seed=one.seed, evaluation=ref)
+        for one, ref in zip(trials, refs, strict=True)
     )
 
 
@@ -196,21 +183,6 @@ def folds_of(dataset: ArtifactRef, config: ExperimentConfig) -> tuple[Fold, ...]
     """Return the folds of the data."""
     indices = range(config.data.n_folds)
     return tuple(Fold(dataset=dataset, config=config.data, index=index) for index in indices)
-
-
-def seeds_of(seeded: bool, config: ExperimentConfig) -> tuple[int, ...]:
-    """Return the seeds to go through: one where the seed changes nothing."""
-    return config.seeds if seeded else config.seeds[:1]
-
-
-def direction_of(
-    method: Method, fold: int, seed: int, config: ExperimentConfig
-) -> DirectionKey | None:
-    """Return which directions the method needs; only random ones depend on the seed."""
-    if method.direction is None:
-        return None
-    its_seed = seed if method.direction == "random" else config.seeds[0]
-    return method.direction, method.kind, fold, its_seed
 
 
 def scores_for(

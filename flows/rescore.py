@@ -5,9 +5,9 @@ from prefect.runtime import flow_run
 
 from flows.experiment import Summary
 from flows.fan_out import fan_out
-from flows.pipeline import extract, folds_of, localize, prepare
+from flows.pipeline import extract, folds_of, keep_inputs, localize
 from flows.runners import ConfiguredTaskRunner, check_runner
-from real_tasks.checks import check_experiment
+from real_tasks.prepared import Prepared
 from real_tasks.rescore_config import RescoreConfig
 from real_tasks.tasks import records
 from real_tasks.tasks.drift_record import (
@@ -70,16 +70,15 @@ def rescore(config: RescoreConfig = LAST) -> RescoreSummary:
             experiment is scored again if its data, its model or the code have changed since
     """
     prepare_home(Home.current())
-    plan = plan_rescoring(config)
-    check_experiment(plan.experiment)
+    plan, prepared = plan_rescoring(config)
     check_runner(plan.experiment.execution)
-    with running("rescore", plan.experiment) as run:
+    with running("rescore", plan.experiment, prepared.data.name) as run:
         if not plan.changed:
             run.note(**plan.compared.outcome.model(plan.experiment.model).columns)
             found = publish_unchanged(run.run_id, plan)
         else:
             tracking = records.start_tracking.submit(dict(run.row), plan.experiment)
-            outcome = score_again(run, plan)
+            outcome = score_again(run, plan, prepared)
             run.note(mlflow_run_id=tracking.result())
             found = publish_drift(run.run_id, plan, outcome, run.stages)
             record_drift_in_mlflow(run.run_id, run.row["mlflow_run_id"])
@@ -97,11 +96,12 @@ def rescore(config: RescoreConfig = LAST) -> RescoreSummary:
         )
 
 
-def score_again(run: Run, plan: Rescoring) -> Rescored:
+def score_again(run: Run, plan: Rescoring, prepared: Prepared) -> Rescored:
     """Extract what is new, score all of it, and measure the steering in use."""
-    model, dataset = prepare(run)
-    activations = extract(run, model, dataset)
-    scores = localize(run, model, folds_of(dataset, run.config), activations)
+    model, dataset = keep_inputs(run, prepared)
+    activations = extract(run, prepared, model, dataset)
+    folds = folds_of(dataset, prepared.config)
+    scores = localize(run, prepared, model, folds, activations)
     outcome = Outcome(
         checkpoint=model.checkpoint,
         dataset=dataset,
@@ -125,8 +125,8 @@ def measure_deployed(
                 "evaluation": item.evaluation,
                 "source": plan.baseline_folds[item.fold],
                 "dataset": outcome.dataset,
-                "config": run.config.evaluation,
-                "execution": run.config.execution,
+                "config": plan.experiment.evaluation,
+                "execution": plan.experiment.execution,
             },
         )
         for item in deployed

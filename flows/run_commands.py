@@ -45,19 +45,19 @@ def run(
     - `real run --runner ray my.yaml`: shards on all GPUs of this machine, one each
     """
     current = use_home(home)
-    from real_tasks.checks import check_experiment
     from real_tasks.configuration import load_config
+    from real_tasks.prepared import prepare
     from storage.artifacts import prepare_home
 
     skipping = ["behaviour.params.skip_bad=true"] if skip_bad else []
     settings = load_config(config, [*assigned(assignments, runner), *skipping])
-    check_experiment(settings)
+    prepared = prepare(settings)
     prepare_home(current)
 
     from flows.launch import launch
 
     with progress_bars():
-        summary, results = launch(settings)
+        summary, results = launch(prepared)
     show_results(results)
     for warning in summary.warnings:
         show_warning(warning)

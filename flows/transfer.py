@@ -1,5 +1,6 @@
 """Zero-shot transfer: what was found on each behaviour, tried on every other."""
 
+from collections.abc import Sequence
 from itertools import product
 
 from prefect import flow
@@ -8,19 +9,18 @@ from flows.experiment import Summary
 from flows.fan_out import fan_out
 from flows.pipeline import folds_of, outcome_of
 from flows.runners import ConfiguredTaskRunner, check_runner
-from real_tasks.checks import check_experiment
 from real_tasks.config import PlugIn, TransferConfig
+from real_tasks.prepared import Prepared
 from real_tasks.tasks import records
 from real_tasks.tasks.outcome import Outcome, Transferred
 from real_tasks.tasks.records import Run, running
 from real_tasks.tasks.transferring import (
-    check_data,
     fill_transfer_folder,
     publish_transfer,
     record_transfer_in_mlflow,
     transferred,
 )
-from real_tasks.transfer import behaviour_labels, resolved_transfer, source_experiment
+from real_tasks.transfer import behaviour_labels, prepare_transfer
 from storage.artifacts import prepare_home
 from storage.paths import Home
 
@@ -40,26 +40,23 @@ def transfer(config: TransferConfig = DEMO) -> Summary:
         config: the behaviours and what they share. Sent as a whole: what is left out of it takes
             the project's default. As it is, two behaviours of the demo are taken
     """
-    config = resolved_transfer(config)
-    sources = [source_experiment(config, place) for place in range(len(config.behaviours))]
-    for source in sources:
-        check_experiment(source)
-    check_data(config)
+    config, sources = prepare_transfer(config)
     check_runner(config.experiment.execution)
     prepare_home(Home.current())
-    with running("transfer", config) as run:
+    with running("transfer", config, ", ".join(behaviour_labels(config.behaviours))) as run:
         tracking = records.start_tracking.submit(dict(run.row), config)
-        outcomes = [outcome_of(Run(source, run.row, run.stages, run.timings)) for source in sources]
-        cells = carry_over(run, config, outcomes)
+        outcomes = [outcome_of(run, source) for source in sources]
+        cells = carry_over(run, config, sources, outcomes)
         run.note(mlflow_run_id=tracking.result())
-        publish_transfer(run.run_id, config, cells)
+        objectives = [source.config.evaluation.objective for source in sources]
+        publish_transfer(run.run_id, config, objectives, cells)
         path = fill_transfer_folder(run.run_id, run.stages)
         record_transfer_in_mlflow(run.run_id, run.row["mlflow_run_id"])
         return Summary(run_id=run.run_id, report=path, stages=run.stages, warnings=[])
 
 
 def carry_over(
-    run: Run, config: TransferConfig, outcomes: list[Outcome]
+    run: Run, config: TransferConfig, sources: Sequence[Prepared], outcomes: Sequence[Outcome]
 ) -> tuple[Transferred, ...]:
     """Measure every target with every source's specs, a task for each fold and seed."""
     labels = behaviour_labels(config.behaviours)
@@ -67,7 +64,7 @@ def carry_over(
         (source, target, item)
         for source, target in product(range(len(outcomes)), repeat=2)
         for item in outcomes[source].evaluations
-        if item.method == config.steering_method
+        if item.method == config.method
     ]
     shards = []
     for source, target, item in settings:
@@ -80,7 +77,7 @@ def carry_over(
                     "evaluation": item.evaluation,
                     "source": folds[0][item.fold],
                     "target": folds[1][item.fold],
-                    "config": config.experiment.evaluation,
+                    "config": sources[target].config.evaluation,
                     "execution": config.experiment.execution,
                 },
             )

@@ -15,14 +15,11 @@ from real_tasks.types import ModelShape, ModuleScore, SelectedModule, TokenScope
 
 
 def candidate_selections(
-    method: Method,
-    scores: Sequence[ModuleScore] | None,
-    shape: ModelShape,
-    top_k: Sequence[int],
+    method: Method, scores: Sequence[ModuleScore] | None, shape: ModelShape
 ) -> dict[int, tuple[SelectedModule, ...]]:
     """Return the modules to steer for every K; all of them, equally, without scores."""
     if scores is not None:
-        return {k: select(scores, k, method.weighting) for k in sorted(set(method.top_k or top_k))}
+        return {k: select(scores, k, method.weighting) for k in sorted(set(method.top_k))}
     modules = shape.modules(method.kind)
     everything = (SelectedModule(module, i, None, 1.0) for i, module in enumerate(modules, start=1))
     return {len(modules): tuple(everything)}

@@ -12,9 +12,9 @@ from real_tasks.errors import UserInputError
 from real_tasks.evaluation.harness import check_tasks
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.evaluation.measures import MEASURES
-from real_tasks.evaluation.measuring import objective_of
+from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.methods import methods_of, rankings_of
+from real_tasks.methods import rankings_of, with_methods
 from real_tasks.models import check_model, checkpoint_shape, resolve_device
 from real_tasks.neutral import load_neutral
 from real_tasks.organism import EMBEDDED_MODELS
@@ -48,14 +48,16 @@ def resolved(config: ExperimentConfig) -> ExperimentConfig:
     names = [localizer.name for localizer in (config.localizer, *config.baselines)]
     _unique("localizer", names)
     _unique("method", config.methods)
-    methods_of(config)
+    with_methods(config)
     for measure in config.evaluation.measures:
         MEASURES[measure]
     return config
 
 
-def check_experiment(config: ExperimentConfig) -> None:
-    """Check a resolved configuration against its data and its model's shape; loads no weights.
+def check_experiment(config: ExperimentConfig) -> tuple[BehaviourData, ModelShape]:
+    """Check a resolved configuration against its data and its model's shape, and return them.
+
+    Loads no weights.
 
     Raises:
         UserInputError: the first thing found wrong, and how to mend it.
@@ -65,8 +67,11 @@ def check_experiment(config: ExperimentConfig) -> None:
     if config.evaluation.lm_eval_tasks:
         check_tasks(config.evaluation.lm_eval_tasks, config.evaluation.token_scope)
     embedded = config.model.path in EMBEDDED_MODELS
-    check_modules(shape_of(config) if embedded else check_model(config.model), config)
-    check_behaviour(dataset_of(config), config)
+    shape = shape_of(config) if embedded else check_model(config.model)
+    check_modules(shape, config)
+    data = dataset_of(config)
+    check_behaviour(data, config)
+    return data, shape
 
 
 def load_behaviour(behaviour: PlugIn) -> BehaviourData:
@@ -118,7 +123,7 @@ def check_behaviour(data: BehaviourData, config: ExperimentConfig) -> None:
     for question in data.questions:
         for presentation in question.presentations:
             _check_question(presentation)
-    objective_of(config.evaluation, data)
+    complete_evaluation(config.evaluation, data)
     n_questions, n_folds = len(data.questions), config.data.n_folds
     least = 4 * n_folds
     if n_questions < least:
@@ -159,7 +164,7 @@ def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:
             f"modules of the kind {kind!r} ({shape.n_layers} layers x "
             f"{shape.modules_per_layer(kind)}); choose at most {n_modules}"
         )
-    for ranking in rankings_of(config):
+    for ranking in rankings_of(with_methods(config)):
         entry = LOCALIZERS[ranking.localizer.name]
         params = entry.Params.model_validate(ranking.localizer.params)
         entry(params).check(shape.width(ranking.kind))

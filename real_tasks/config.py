@@ -288,8 +288,3 @@ class TransferConfig(Frozen):
         names = "+".join(behaviour.own_name for behaviour in self.behaviours)
         seeds = ",".join(map(str, self.experiment.seeds))
         return f"{self.experiment.model.name} {names} seed {seeds}"
-
-    @property
-    def steering_method(self) -> str:
-        """The way of steering that is carried over."""
-        return self.method or self.experiment.localizer.name

@@ -68,7 +68,7 @@ def evaluation_bytes(model: ModelSize, config: ExperimentConfig, size: DataSize)
     """
     options = config.evaluation
     share = max(validation_share(config), 1 / config.data.n_folds)
-    measures = [MEASURES[name] for name in options.measures or size.measures]
+    measures = [MEASURES[name] for name in size.measures]
     cached = 0.0
     if any(measure.generates for measure in measures):
         tokens = generated_tokens(options, size, share * size.n_questions)

@@ -21,7 +21,7 @@ class Method(Frozen):
         localizer: who ranks the modules; None where all are steered, or none.
         weighting: whether strengths follow the scores.
         direction: entry of `directions.DIRECTIONS`; None where nothing is steered.
-        top_k: the numbers of modules to choose from; None: those of the experiment.
+        top_k: the numbers of modules to choose from; none where no localizer ranks them.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Method(Frozen):
     localizer: str | None = None
     weighting: Literal["score", "equal"] = "equal"
     direction: str | None = None
-    top_k: tuple[int, ...] | None = None
+    top_k: tuple[int, ...] = ()
 
     @property
     def seeded(self) -> bool:
@@ -57,7 +57,12 @@ def known_methods(config: ExperimentConfig) -> dict[str, Method]:
     for localizer in (config.localizer, *config.baselines):
         name, weighting = localizer.name, LOCALIZERS[localizer.name].weighting
         ranked = Method(
-            name=name, kind=kind, localizer=name, weighting=weighting, direction="mean_difference"
+            name=name,
+            kind=kind,
+            localizer=name,
+            weighting=weighting,
+            direction="mean_difference",
+            top_k=config.evaluation.top_k,
         )
         methods[name] = ranked
         if weighting == "score":
@@ -78,8 +83,8 @@ def known_methods(config: ExperimentConfig) -> dict[str, Method]:
     return methods
 
 
-def methods_of(config: ExperimentConfig) -> list[Method]:
-    """Return the methods that the configuration asks for, in its order; without any, all.
+def with_methods(config: ExperimentConfig) -> ExperimentConfig:
+    """Return the configuration with its methods named: where it names none, all that there are.
 
     ``caa``, which steers with every layer alone to choose one, is among them where effects are
     measured anyway.
@@ -90,30 +95,36 @@ def methods_of(config: ExperimentConfig) -> list[Method]:
     known = known_methods(config)
     if not config.methods:
         with_effects = CAA_LOCALIZER in (one.name for one in config.baselines)
-        return [method for name, method in known.items() if name != CAA or with_effects]
+        names = tuple(name for name in known if name != CAA or with_effects)
+        return config.model_copy(update={"methods": names})
     for name in config.methods:
         if name not in known:
             raise UserInputError(
                 f"unknown method {name!r} in methods; with these localizers there are: "
                 + ", ".join(sorted(known))
-                + ". A localizer's own method needs it in localizer or baselines"
+                + ". A localizer's own method needs it in localizer or baselines; methods=[] "
+                "stands for all that there are"
             )
+    return config
+
+
+def methods_of(config: ExperimentConfig) -> list[Method]:
+    """Return the methods of a configuration that names them (`with_methods`), in its order."""
+    assert config.methods, "a configuration without methods is not complete"
+    known = known_methods(config)
     return [known[name] for name in config.methods]
 
 
 def rankings_of(config: ExperimentConfig) -> list[Ranking]:
     """Return what has to be ranked: by every localizer, and what a method needs besides."""
-    rankings = [
-        Ranking(localizer=localizer, kind=config.module_kind)
-        for localizer in (config.localizer, *config.baselines)
-    ]
+    own = {one.name: one for one in (config.localizer, *config.baselines)}
+    rankings = [Ranking(localizer=one, kind=config.module_kind) for one in own.values()]
     ranked = {(ranking.localizer.name, ranking.kind) for ranking in rankings}
     for method in methods_of(config):
-        if method.localizer is None or (method.localizer, method.kind) in ranked:
+        name = method.localizer
+        if name is None or (name, method.kind) in ranked:
             continue
-        localizer = PlugIn(
-            name=method.localizer,
-            params=LOCALIZERS[method.localizer].Params().model_dump(mode="json"),
-        )
+        defaults = LOCALIZERS[name].Params().model_dump(mode="json")
+        localizer = own.get(name, PlugIn(name=name, params=defaults))
         rankings.append(Ranking(localizer=localizer, kind=method.kind))
     return rankings

@@ -5,6 +5,10 @@ before their limit, and what was done before comes from the cache. Runs of lm-ev
 bootstraps, and the reading and writing of files are not counted.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
 from real_tasks.checks import check_modules, shape_of
 from real_tasks.config import ExperimentConfig
 from real_tasks.costs import (
@@ -19,13 +23,13 @@ from real_tasks.costs import (
 )
 from real_tasks.device_speeds import NOTHING, Work
 from real_tasks.families import configured_shape
-from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.real.params import Params
 from real_tasks.memory_costs import evaluation_bytes, extraction_bytes, shard_bytes
-from real_tasks.methods import Ranking, methods_of, rankings_of
+from real_tasks.methods import Ranking, rankings_of, with_methods
 from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.plans import Plan, StagePlan
 from real_tasks.types import ModelShape, ModuleKind
+from real_tasks.work import Scoring, Trial, work_of
 from real_tasks.workload import (
     DataSize,
     Reading,
@@ -70,7 +74,10 @@ def plan(
         UserInputError: K or a localizer's parameters do not fit the shape.
     """
     check_modules(shape, config)
-    kinds = _kinds(config)
+    config = with_methods(config)
+    size = replace(size, measures=config.evaluation.measures or size.measures)
+    work = work_of(config)
+    kinds = work.kinds
     n_shard = min(size.n_answers, config.extraction.samples_per_shard)
     reading = max(kinds, key=lambda kind: shard_bytes(shape, kind, n_shard))
     return Plan(
@@ -86,17 +93,12 @@ def plan(
         stages=(
             StagePlan("dataset", 1),
             StagePlan("checkpoint", 1),
-            _activations(config, size, model),
-            _scores(config, shape, size, model),
-            StagePlan("directions", _n_directions(config)),
-            _evaluation(config, size, model),
+            _activations(config, kinds, size, model),
+            _scores(config, work.scorings, shape, size, model),
+            StagePlan("directions", len(work.directions)),
+            _evaluation(config, work.trials, size, model),
         ),
     )
-
-
-def _kinds(config: ExperimentConfig) -> tuple[ModuleKind, ...]:
-    kinds = [config.module_kind, *(method.kind for method in methods_of(config))]
-    return tuple(dict.fromkeys(kinds))
 
 
 def _n_shards(config: ExperimentConfig, size: DataSize) -> int:
@@ -113,30 +115,38 @@ def _language_model(
     return StagePlan(stage, tasks, read.tokens, work + besides)
 
 
-def _activations(config: ExperimentConfig, size: DataSize, model: ModelSize | None) -> StagePlan:
+def _activations(
+    config: ExperimentConfig,
+    kinds: Sequence[ModuleKind],
+    size: DataSize,
+    model: ModelSize | None,
+) -> StagePlan:
     """A task a shard of samples and kind of module, each a reading of its own."""
     shards = _n_shards(config, size)
     passes = shards * passes_of(size.read_tokens / shards, config.extraction.batch_tokens)
-    n_kinds = len(_kinds(config))
-    read = Reading(size.read_tokens, passes) * n_kinds
-    return _language_model("activations", shards * n_kinds, read, model)
+    read = Reading(size.read_tokens, passes) * len(kinds)
+    return _language_model("activations", shards * len(kinds), read, model)
 
 
 def _scores(
-    config: ExperimentConfig, shape: ModelShape, size: DataSize, model: ModelSize | None
+    config: ExperimentConfig,
+    scorings: Sequence[Scoring],
+    shape: ModelShape,
+    size: DataSize,
+    model: ModelSize | None,
 ) -> StagePlan:
-    """A task a localizer, fold, seed and layer.
+    """A task a scoring and layer.
 
     One that uses effects reads the validation answers once unsteered in every task and once for
     every module. Of the others only `real` is counted.
     """
     tasks, read, trained = 0, Reading(), NOTHING
-    for ranking in rankings_of(config):
-        entry = LOCALIZERS[ranking.localizer.name]
-        layers = config.data.n_folds * _n_seeds(entry.stochastic, config) * shape.n_layers
+    layers = shape.n_layers
+    for scoring in scorings:
+        ranking = scoring.ranking
         tasks += layers
         n_modules = shape.modules_per_layer(ranking.kind)
-        if entry.uses_effects:
+        if scoring.steers:
             read += _effects_of_a_layer(n_modules, config, size) * layers
         if ranking.localizer.name == "real":
             params = Params.model_validate(ranking.localizer.params)
@@ -165,22 +175,11 @@ def _shard_bytes(
     return real_bytes(params, d, n_modules, n_train, n_seen)
 
 
-def _n_directions(config: ExperimentConfig) -> int:
-    """Return how many sets of directions are needed; only random ones differ between seeds."""
-    needed = {(m.direction, m.kind) for m in methods_of(config) if m.direction is not None}
-    seeds = [_n_seeds(direction == "random", config) for direction, _ in needed]
-    return config.data.n_folds * sum(seeds)
-
-
-def _evaluation(config: ExperimentConfig, size: DataSize, model: ModelSize | None) -> StagePlan:
-    tasks, read = 0, Reading()
+def _evaluation(
+    config: ExperimentConfig, trials: Sequence[Trial], size: DataSize, model: ModelSize | None
+) -> StagePlan:
+    read = Reading()
     vocabulary = model.vocabulary if model else 0
-    for method in methods_of(config):
-        runs = config.data.n_folds * _n_seeds(method.seeded, config)
-        tasks += runs
+    for method, runs in Counter(trial.method for trial in trials).items():
         read += evaluation_reading(method, config, size, vocabulary) * runs
-    return _language_model("evaluation", tasks, read, model)
-
-
-def _n_seeds(seeded: bool, config: ExperimentConfig) -> int:
-    return len(config.seeds) if seeded else 1
+    return _language_model("evaluation", len(trials), read, model)

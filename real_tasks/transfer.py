@@ -16,9 +16,9 @@ from real_tasks.checks import resolved
 from real_tasks.config import ExperimentConfig, PlugIn, TransferConfig
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.gain import OBJECTIVE, gains
-from real_tasks.evaluation.measures import MEASURES
-from real_tasks.evaluation.measuring import objective_of
+from real_tasks.evaluation.measuring import complete_evaluation, metrics_of
 from real_tasks.methods import known_methods
+from real_tasks.prepared import Prepared, prepare
 from real_tasks.splits import split
 from real_tasks.types import BehaviourData, FoldSplit, Question
 
@@ -64,15 +64,35 @@ def resolved_transfer(config: TransferConfig) -> TransferConfig:
         UserInputError: see `checks.resolved`; also a method that steers nothing, and a behaviour
             that is there twice.
     """
+    config = config.model_copy(
+        update={
+            "experiment": resolved(config.experiment),
+            "method": config.method or config.experiment.localizer.name,
+        }
+    )
     sources = [source_experiment(config, place) for place in range(len(config.behaviours))]
     complete = config.model_copy(
         update={
-            "experiment": resolved(config.experiment),
             "behaviours": tuple(source.behaviour for source in sources),
         }
     )
     behaviour_labels(complete.behaviours)
     return complete
+
+
+def prepare_transfer(config: TransferConfig) -> tuple[TransferConfig, tuple[Prepared, ...]]:
+    """Complete and check a transfer; return it with the experiments on its behaviours.
+
+    The experiment that they share keeps what depends on the behaviour as it was given: measures
+    and objective.
+
+    Raises:
+        UserInputError: the first thing found wrong, and how to mend it.
+    """
+    config = resolved_transfer(config)
+    sources = [prepare(source_experiment(config, place)) for place in range(len(config.behaviours))]
+    check_transfer(config, [source.data for source in sources])
+    return config, tuple(sources)
 
 
 def source_experiment(config: TransferConfig, place: int) -> ExperimentConfig:
@@ -81,7 +101,7 @@ def source_experiment(config: TransferConfig, place: int) -> ExperimentConfig:
     Raises:
         UserInputError: an unknown method, or one that steers nothing.
     """
-    experiment, name = config.experiment, config.steering_method
+    experiment, name = config.experiment, config.method
     known = known_methods(experiment)
     steering = [method for method in known if known[method].direction is not None]
     if name not in steering:
@@ -205,9 +225,7 @@ def transfer_rows(
 
 
 def _metrics(config: ExperimentConfig, data: BehaviourData) -> tuple[str, ...]:
-    objective_of(config.evaluation, data)
-    measures = config.evaluation.measures or data.measures
-    return tuple(metric for name in measures for metric in MEASURES[name].metrics(data))
+    return metrics_of(complete_evaluation(config.evaluation, data).measures, data)
 
 
 def _texts(question: Question) -> set[str]:

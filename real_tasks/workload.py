@@ -29,7 +29,7 @@ class DataSize:
         n_answers: answers, in every way in which their question is put.
         mean_tokens: of a text whose activations are read.
         prompt_tokens: of an evaluation's prompt with an answer, on average.
-        measures: registered names of what is measured unless the experiment says otherwise.
+        measures: registered names of what is measured.
         read_share: share of the tokens of all texts that go through the model for activations; the
             others stand at the beginning of several texts, and are read once for all of them.
         prompt_share: likewise of all prompts with an answer.
@@ -126,8 +126,9 @@ def evaluation_reading(
     original = neutral * 2 if kept else Reading()
     if method.direction is None:
         return original + validation + test
-    top_k = method.top_k or config.evaluation.top_k
-    points = (len(set(top_k)) if method.localizer else 1) * len(set(config.evaluation.alphas))
+    points = (len(set(method.top_k)) if method.localizer else 1) * len(
+        set(config.evaluation.alphas)
+    )
     return original + validation * points + effects * STEPS_TO_MATCH_KL + test * 2
 
 
@@ -177,7 +178,7 @@ def _measured(share: float, config: ExperimentConfig, size: DataSize) -> Reading
     """
     evaluation, total = config.evaluation, Reading()
     prefix = Reading(size.prefix_tokens, 1 if size.prefix_tokens else 0)
-    for name in evaluation.measures or size.measures:
+    for name in size.measures:
         if MEASURES[name].generates:
             tokens = generated_tokens(evaluation, size, share * size.n_questions)
             passes = passes_of(tokens, evaluation.batch_tokens) * evaluation.max_new_tokens

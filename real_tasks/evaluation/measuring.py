@@ -68,9 +68,10 @@ class Evaluator:
             loaded: the model.
             data: the behaviour, with neutral texts.
             split: the fold.
-            config: what is measured, and how.
+            config: what is measured, and how; complete, see `complete_evaluation`.
             memory: what costly judges remember; see `judges.Judge`.
         """
+        assert config.measures and config.objective, "a configuration without is not complete"
         self._side_effects: dict[_Setting, tuple[float, float]] = {}
         self._measured: dict[_Setting, Measurement] = {}
         self._loaded = loaded
@@ -79,7 +80,7 @@ class Evaluator:
         self._measures = {
             part: [
                 MEASURES[name](MeasureInput(loaded, data, questions, config, judge))
-                for name in config.measures or data.measures
+                for name in config.measures
             ]
             for part, questions in self._questions.items()
         }
@@ -88,7 +89,7 @@ class Evaluator:
             part: encode_neutral(loaded, texts[start::2], config.batch_tokens)
             for start, part in enumerate(self._questions)
         }
-        self.objective = objective_of(config, data)
+        self.objective = config.objective
 
     def side_effects(self, part: Part, spec: SteeringSpec | None) -> tuple[float, float]:
         """Return cross-entropy and KL(original || steered) on neutral text, nats per token."""
@@ -126,21 +127,36 @@ def judge_of(config: EvaluationConfig, memory: MutableMapping[str, str]) -> Judg
     return entry(entry.Params.model_validate(config.judge.params), memory)
 
 
-def objective_of(config: EvaluationConfig, data: BehaviourData) -> tuple[str, ...]:
-    """Return the metrics whose sum decides K and alpha.
+def complete_evaluation(config: EvaluationConfig, data: BehaviourData) -> EvaluationConfig:
+    """Return the configuration with its measures and objective named.
+
+    Where it names none, the measures are those that the behaviour names, and the objective, the
+    metrics whose sum decides K and alpha, are those that the measures name.
 
     Raises:
-        UserInputError: a metric that no measure of the experiment gives.
+        UserInputError: no or an unknown measure, a metric that no measure of the experiment gives.
     """
-    measures = [MEASURES[name] for name in config.measures or data.measures]
-    known = [metric for measure in measures for metric in measure.metrics(data)]
-    for name in config.objective:
+    names = config.measures or data.measures
+    if not names:
+        raise UserInputError(
+            f"nothing is measured: neither evaluation.measures nor the behaviour {data.name!r} "
+            f"names a measure; choose among {', '.join(MEASURES)}"
+        )
+    measures = [MEASURES[name] for name in names]
+    objective = config.objective or tuple(m for one in measures for m in one.objective(data))
+    known = metrics_of(names, data)
+    for name in objective:
         if name not in known:
             raise UserInputError(
                 f"evaluation.objective names {name!r}, which nothing measures here; measured are "
                 f"{', '.join(known)}"
             )
-    return config.objective or tuple(m for one in measures for m in one.objective(data))
+    return config.model_copy(update={"measures": names, "objective": objective})
+
+
+def metrics_of(measures: Sequence[str], data: BehaviourData) -> tuple[str, ...]:
+    """Return the metrics that the measures of these names give for the data."""
+    return tuple(metric for name in measures for metric in MEASURES[name].metrics(data))
 
 
 def _setting(part: Part, spec: SteeringSpec | None) -> _Setting:

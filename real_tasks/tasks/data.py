@@ -6,19 +6,18 @@ from typing import Any
 
 from pydantic import Field
 
-from real_tasks.checks import dataset_of
-from real_tasks.config import ExperimentConfig, ExtractionConfig, Frozen
-from real_tasks.errors import UserInputError
+from real_tasks.config import ExtractionConfig, Frozen
 from real_tasks.samples import Sample, samples_of
 from real_tasks.tasks import loading
 from real_tasks.tasks.caching import stage
+from real_tasks.types import BehaviourData
 from storage.artifacts import ArtifactRef, sha256_of
 
 
 class Source(Frozen):
-    """Where a data set comes from; a cache key sees its content alone."""
+    """A data set as it was read; a cache key and a manifest hold the digest of its content."""
 
-    config: ExperimentConfig = Field(exclude=True)
+    content: str = Field(exclude=True, repr=False)
     digest: str
 
 
@@ -35,23 +34,17 @@ class Shard(Frozen):
         return samples_of(loading.load_dataset(self.dataset))[self.start : self.stop]
 
 
-def source_of(config: ExperimentConfig) -> Source:
-    """Return the experiment's data set as it is now."""
-    content = loading.dataset_json(dataset_of(config)).decode()
-    return Source(config=config, digest=sha256_of(content))
+def source_of(data: BehaviourData) -> Source:
+    """Return a data set as the stage takes it."""
+    content = loading.dataset_json(data).decode()
+    return Source(content=content, digest=sha256_of(content))
 
 
 @stage("dataset")
 def dataset(out: Path, *, source: Source) -> dict[str, Any]:
     """Keep the behaviour's questions, answers and neutral texts."""
-    data = dataset_of(source.config)
-    content = loading.dataset_json(data)
-    if sha256_of(content.decode()) != source.digest:
-        raise UserInputError(
-            f"the data of {data.name!r} changed while they were read; run again when they are "
-            "complete"
-        )
-    (out / loading.DATASET).write_bytes(content)
+    data = loading.parsed_dataset(source.content)
+    (out / loading.DATASET).write_text(source.content, encoding="utf-8")
     return {
         "questions": len(data.questions),
         "samples": len(samples_of(data)),

@@ -7,7 +7,6 @@ from typing import Any
 
 from real_tasks.drift_gain import GainDrift, gain_drift, question_gains, question_key
 from real_tasks.drift_rows import DriftGroup, drift_row, exceeded
-from real_tasks.evaluation.measuring import objective_of
 from real_tasks.rescoring import compared_top_k, ranking_drift
 from real_tasks.scores import RunKey
 from real_tasks.table_rows import Row, score_rows
@@ -94,7 +93,7 @@ def measured_gains(plan: Rescoring, scored: Rescored) -> MeasuredGains:
     """Return what the deployed steering gained at the baseline, and gains now."""
     then = loading.load_dataset(plan.baseline.dataset)
     now = loading.load_dataset(scored.outcome.dataset)
-    objective = objective_of(plan.experiment.evaluation, now)
+    objective = plan.experiment.evaluation.objective
     plain: dict[int, ArtifactRef] = {}
     for item in plan.baseline.evaluations:
         if item.method == UNSTEERED:

@@ -61,7 +61,7 @@ def evaluation(
             config.token_scope,
             facts,
         )
-        selections = candidate_selections(method, ranking, loaded.shape, config.top_k)
+        selections = candidate_selections(method, ranking, loaded.shape)
         candidates = {k: template.spec(selection) for k, selection in selections.items()}
     evaluator = Evaluator(loaded, data, split, config, VerdictMemory(Home.current()))
     result = evaluate_method(evaluator, candidates, config)

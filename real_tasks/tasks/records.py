@@ -11,7 +11,6 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from real_tasks.checks import load_behaviour
 from real_tasks.config import ExperimentConfig, TransferConfig
 from real_tasks.configuration import commented_yaml
 from real_tasks.methods import methods_of
@@ -19,7 +18,6 @@ from real_tasks.results import headline_metrics, result_table, wide_rows
 from real_tasks.tasks import loading
 from real_tasks.tasks.caching import store
 from real_tasks.tasks.outcome import Outcome, OutcomeTables
-from real_tasks.transfer import behaviour_labels
 from storage.artifacts import ArtifactRef, sha256_of
 from storage.parquet import write_table
 from storage.paths import Home
@@ -49,7 +47,6 @@ _SOFTWARE = ("real-steering", "torch", "transformers", "prefect", "mlflow", "duc
 class Run:
     """A run while it lasts: its row of the view `runs`, and what its stages took."""
 
-    config: ExperimentConfig
     row: dict[str, Any]
     stages: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
@@ -70,14 +67,19 @@ class Run:
 
 
 @contextmanager
-def running(flow: str, config: ExperimentConfig | TransferConfig) -> Iterator[Run]:
-    """Record a run of a flow from its start to its end, however it ends."""
+def running(flow: str, config: ExperimentConfig | TransferConfig, behaviour: str) -> Iterator[Run]:
+    """Record a run of a flow from its start to its end, however it ends.
+
+    Args:
+        flow: its name.
+        config: complete, as it is stored with the run.
+        behaviour: the name of its data, or names of several.
+    """
     home = Home.current()
     mark_crashed_runs(home)
     started = now()
     shared = config.experiment if isinstance(config, TransferConfig) else config
     run = Run(
-        shared,
         {
             "run_id": new_run_id(started),
             "flow": flow,
@@ -86,7 +88,7 @@ def running(flow: str, config: ExperimentConfig | TransferConfig) -> Iterator[Ru
             "status": "running",
             "model": shared.model.name,
             "model_id": None,
-            "behaviour": _behaviour(config),
+            "behaviour": behaviour,
             "seed": shared.data.split_seed,
             "config_digest": _digest(config),
             "git_commit": git_commit(),
@@ -120,12 +122,6 @@ def run_facts(run: dict[str, Any]) -> dict[str, str]:
         "MLflow run": run["mlflow_run_id"] or "not recorded",
         "configuration": run["config_digest"],
     }
-
-
-def _behaviour(config: ExperimentConfig | TransferConfig) -> str:
-    if isinstance(config, TransferConfig):
-        return ", ".join(behaviour_labels(config.behaviours))
-    return load_behaviour(config.behaviour).name
 
 
 def _digest(config: ExperimentConfig | TransferConfig) -> str:

@@ -4,21 +4,22 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from real_tasks.checks import shape_of
 from real_tasks.config import ModelConfig
 from real_tasks.configuration import load_config
 from real_tasks.errors import UserInputError
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.methods import rankings_of
+from real_tasks.prepared import Prepared, completed, prepare
 from real_tasks.rescore_config import RescoreConfig
 from real_tasks.rescoring import rescored_experiment
 from real_tasks.scores import module_of
-from real_tasks.tasks import data, stages
+from real_tasks.tasks import data, loading, stages
 from real_tasks.tasks.caching import Stage, store
 from real_tasks.tasks.loading import Fold, ModelRef
 from real_tasks.tasks.outcome import Outcome
 from real_tasks.tasks.records import CONFIG, RECORD
 from real_tasks.tasks.rescoring import Rescored, Rescoring, deployed_steering, rescored
+from real_tasks.types import BehaviourData
 from storage.artifacts import ArtifactRef
 from storage.errors import StorageError
 from storage.parquet import read_rows
@@ -26,8 +27,11 @@ from storage.paths import Home
 from storage.runs import find_run, run_folder
 
 
-def plan_rescoring(config: RescoreConfig) -> Rescoring:
+def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
     """Find the baseline and the scoring to compare with, and say what is new; loads no model.
+
+    Returns:
+        What the re-scoring starts from, and the experiment that is scored again, prepared.
 
     Raises:
         StorageError: no such run, or what it made is gone.
@@ -39,18 +43,19 @@ def plan_rescoring(config: RescoreConfig) -> Rescoring:
     run_id = str(row["run_id"])
     baseline = _outcome_of_experiment(home, row)
     settings = run_folder(home, run_id) / CONFIG
-    whole = load_config(settings, list(config.changes))
+    whole = completed(load_config(settings, list(config.changes)), _data_of(baseline, run_id))
     method = config.method or whole.localizer.name
     if method not in whole.methods:
         raise UserInputError(
             f"the run {run_id} did not evaluate the method {method!r}; it has "
             f"{', '.join(whole.methods)}"
         )
+    prepared = prepare(rescored_experiment(whole, method))
     compared_run_id = _last_rescoring(home, run_id, method) if config.against == "last" else None
     plan = Rescoring(
-        config=config,
+        config=config.model_copy(update={"baseline": run_id, "method": method}),
         whole=whole,
-        experiment=rescored_experiment(whole, method),
+        experiment=prepared.config,
         method=method,
         baseline_run_id=run_id,
         baseline=baseline,
@@ -59,8 +64,8 @@ def plan_rescoring(config: RescoreConfig) -> Rescoring:
         if compared_run_id
         else Rescored(outcome=baseline, measured=()),
     )
-    _check_shape(home, plan)
-    return plan.model_copy(update={"changed": tuple(what_is_new(plan))})
+    _check_shape(home, plan, prepared)
+    return plan.model_copy(update={"changed": tuple(what_is_new(plan, prepared))}), prepared
 
 
 def baseline_label(config: RescoreConfig) -> str:
@@ -76,34 +81,39 @@ def baseline_label(config: RescoreConfig) -> str:
         return config.baseline or "last experiment"
 
 
-def what_is_new(plan: Rescoring) -> Iterator[str]:
+def what_is_new(plan: Rescoring, prepared: Prepared) -> Iterator[str]:
     """Name what differs from the compared scoring: data, model, or else the code of a stage.
 
     Raises:
         StorageError: what that scoring made is gone.
     """
     outcome, experiment = plan.compared.outcome, plan.experiment
-    inputs = {ref.kind: _inputs(ref, plan) for ref in (outcome.dataset, outcome.checkpoint)}
+    refs, source = (outcome.dataset, outcome.checkpoint), data.source_of(prepared.data)
+    inputs = {ref.kind: _inputs(ref, plan.baseline_run_id, plan.compared_run_id) for ref in refs}
     known = ModelConfig.model_validate(inputs["checkpoint"]["model"])
     fingerprint = stages.fingerprint_of(experiment.model)
     differs = {
-        "data": inputs["dataset"]["source"]["digest"] != data.source_of(experiment).digest,
+        "data": inputs["dataset"]["source"]["digest"] != source.digest,
         "model": (known, inputs["checkpoint"]["fingerprint"]) != (experiment.model, fingerprint),
     }
     found = [name for name, new in differs.items() if new]
-    if not found and any(step.key(given) != ref.key for step, given, ref in _one_of_each(plan)):
+    if not found and any(
+        step.key(given) != ref.key for step, given, ref in _one_of_each(plan, source)
+    ):
         found = ["code"]
     yield from found
 
 
-def _one_of_each(plan: Rescoring) -> Iterator[tuple[Stage, dict[str, Any], ArtifactRef]]:
+def _one_of_each(
+    plan: Rescoring, source: data.Source
+) -> Iterator[tuple[Stage, dict[str, Any], ArtifactRef]]:
     """Yield a task of every stage, with the inputs that it would get now, and what it made then.
 
     Data and model are known to be the same, so that a task's key differs only if its code does.
     """
     outcome, experiment = plan.compared.outcome, plan.experiment
     model = ModelRef(config=experiment.model, checkpoint=outcome.checkpoint)
-    yield data.dataset, {"source": data.source_of(experiment)}, outcome.dataset
+    yield data.dataset, {"source": source}, outcome.dataset
     fingerprint = stages.fingerprint_of(experiment.model)
     made = {"model": experiment.model, "fingerprint": fingerprint}
     yield stages.checkpoint, made, outcome.checkpoint
@@ -112,7 +122,6 @@ def _one_of_each(plan: Rescoring) -> Iterator[tuple[Stage, dict[str, Any], Artif
         refs = outcome.activations[ranking.kind]
         read = {"model": model, "shard": shard, "kind": ranking.kind}
         yield stages.activations, read | {"config": experiment.extraction}, refs[0]
-        effects = LOCALIZERS[ranking.localizer.name].uses_effects
         which = (ranking.localizer.name, ranking.kind)
         item = next(one for one in outcome.scores if (one.localizer, one.kind) == which)
         given = {
@@ -124,6 +133,7 @@ def _one_of_each(plan: Rescoring) -> Iterator[tuple[Stage, dict[str, Any], Artif
             "seed": item.seed,
         }
         steering = {"model": model, "batch_tokens": experiment.evaluation.batch_tokens}
+        effects = LOCALIZERS[ranking.localizer.name].uses_effects
         step = stages.effects if effects else stages.scores
         yield step, given | (steering if effects else {}), item.shards[0]
     for one, done in zip(deployed_steering(plan), plan.compared.measured, strict=False):
@@ -137,13 +147,19 @@ def _one_of_each(plan: Rescoring) -> Iterator[tuple[Stage, dict[str, Any], Artif
         yield rescored, measuring, done.measured
 
 
-def _inputs(ref: ArtifactRef, plan: Rescoring) -> dict[str, Any]:
+def _data_of(baseline: Outcome, run_id: str) -> BehaviourData:
+    """Return the questions that the baseline was run on."""
+    _inputs(baseline.dataset, run_id, run_id)
+    return loading.load_dataset(baseline.dataset)
+
+
+def _inputs(ref: ArtifactRef, baseline_run_id: str, made_by: str) -> dict[str, Any]:
     try:
         inputs: dict[str, Any] = store().manifest(ref)["inputs"]
     except (OSError, ValueError) as error:
-        settings = run_folder(Home.current(), plan.baseline_run_id) / CONFIG
+        settings = run_folder(Home.current(), baseline_run_id) / CONFIG
         raise StorageError(
-            f"what the run {plan.compared_run_id} made ({ref.kind} {ref.key[:12]}) is gone, so "
+            f"what the run {made_by} made ({ref.kind} {ref.key[:12]}) is gone, so "
             f"that nothing can be compared with it; `real run {settings}` makes a baseline anew"
         ) from error
     return inputs
@@ -182,12 +198,12 @@ def _rescored_of(home: Home, run_id: str) -> Rescored:
     return Rescored.model_validate(record["rescored"])
 
 
-def _check_shape(home: Home, plan: Rescoring) -> None:
+def _check_shape(home: Home, plan: Rescoring, prepared: Prepared) -> None:
     localizer, kind = plan.experiment.localizer.name, plan.experiment.module_kind
     rows = read_rows(home, "module_scores")
     mine = [r for r in rows if r["run_id"] == plan.compared_run_id and r["localizer"] == localizer]
     before = {module_of(row) for row in mine if row["module_kind"] == kind}
-    now = set(shape_of(plan.experiment).modules(kind))
+    now = set(prepared.shape.modules(kind))
     if before != now:
         raise UserInputError(
             f"the model {plan.experiment.model.path!r} has {len(now)} modules of the kind "

@@ -10,7 +10,7 @@ from real_tasks.config import ExperimentConfig
 from real_tasks.configuration import load_config
 from real_tasks.errors import UserInputError
 from real_tasks.export.card import UNSTEERED
-from real_tasks.methods import methods_of
+from real_tasks.methods import with_methods
 from real_tasks.models import LoadedModel, load_model
 from real_tasks.steering import SteeringSpec
 from real_tasks.tasks import loading
@@ -77,7 +77,7 @@ def find_steered_run(
             f"the run {row['run_id']} is {row['status']} and has no results to export; `real run "
             f"{folder / CONFIG}` runs its configuration again"
         )
-    config = load_config(folder / CONFIG, [])
+    config = with_methods(load_config(folder / CONFIG, []))
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     method = method or config.localizer.name
     _check_method(method, config, folder)
@@ -91,7 +91,7 @@ def _check_method(method: str, config: ExperimentConfig, folder: Path) -> None:
         raise UserInputError(
             f"the method {method!r} steers nothing; those of this run that do: {', '.join(steers)}"
         )
-    if method not in (known.name for known in methods_of(config)):
+    if method not in config.methods:
         raise UserInputError(
             f"the run has no method {method!r}; those that steer: {', '.join(steers)}"
         )

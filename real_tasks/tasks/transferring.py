@@ -9,10 +9,9 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from real_tasks.checks import dataset_of
 from real_tasks.config import EvaluationConfig, ExecutionConfig, TransferConfig
 from real_tasks.evaluation.gain import OBJECTIVE
-from real_tasks.evaluation.measuring import Evaluator, objective_of
+from real_tasks.evaluation.measuring import Evaluator
 from real_tasks.figures.transfer import transfer_picture
 from real_tasks.findings import transfer_sentences
 from real_tasks.report import render_page
@@ -31,9 +30,7 @@ from real_tasks.transfer import (
     LeakFree,
     TransferCell,
     behaviour_labels,
-    check_transfer,
     leak_free_questions,
-    source_experiment,
     transfer_rows,
 )
 from storage.artifacts import ArtifactRef
@@ -78,28 +75,19 @@ def transferred(
     return {"steered": spec is not None, "device": str(loaded.device)}
 
 
-def check_data(config: TransferConfig) -> None:
-    """Check a transfer's behaviours against each other; see `transfer.check_transfer`.
-
-    Raises:
-        UserInputError: the first thing found wrong.
-    """
-    sources = [source_experiment(config, place) for place in range(len(config.behaviours))]
-    check_transfer(config, [dataset_of(source) for source in sources])
-
-
 @task(name="publish-transfer", cache_policy=NO_CACHE)
-def publish_transfer(run_id: str, config: TransferConfig, cells: Sequence[Transferred]) -> None:
-    """Write the run's rows of the table ``transfer``."""
+def publish_transfer(
+    run_id: str,
+    config: TransferConfig,
+    objectives: Sequence[tuple[str, ...]],
+    cells: Sequence[Transferred],
+) -> None:
+    """Write the run's rows of the table ``transfer``; each behaviour has an objective."""
     experiment = config.experiment
-    objectives = {}
-    for place, label in enumerate(behaviour_labels(config.behaviours)):
-        source = source_experiment(config, place)
-        objectives[label] = objective_of(experiment.evaluation, dataset_of(source))
     rows = transfer_rows(
         [_cell(cell) for cell in cells],
-        config.steering_method,
-        objectives,
+        config.method,
+        dict(zip(behaviour_labels(config.behaviours), objectives, strict=True)),
         experiment.evaluation.bootstrap_samples,
         config.metrics,
     )

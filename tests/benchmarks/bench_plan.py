@@ -50,7 +50,11 @@ class Measured:
         self.tasks: defaultdict[str, int] = defaultdict(int)
 
     def fan_out(
-        self, _run: Any, stage: Any, shards: Sequence[tuple[str, Mapping[str, Any]]]
+        self,
+        _run: Any,
+        stage: Any,
+        shards: Sequence[tuple[str, Mapping[str, Any]]],
+        _shape: Any = None,
     ) -> list[Any]:
         """Run a stage's tasks here, one after another."""
         refs = []
@@ -104,15 +108,16 @@ def run_stages(
     os.environ["REAL_HOME"] = str(home)
     from flows import pipeline
     from real_tasks.configuration import load_config
+    from real_tasks.prepared import prepare
 
-    config, measured = load_config(None, [*SMALL, *assignments]), Measured(counting)
-    run = mock.Mock(config=config, run_id="bench", stages=[])
+    prepared, measured = prepare(load_config(None, [*SMALL, *assignments])), Measured(counting)
+    run = mock.Mock(run_id="bench", stages=[])
     with (
         mock.patch.object(pipeline, "fan_out", measured.fan_out),
         mock.patch.object(pipeline, "alone", measured.alone),
     ):
-        pipeline.outcome_of(run)
-    return measured, config
+        pipeline.outcome_of(run, prepared)
+    return measured, prepared.config
 
 
 def predict(config: Any, home: Path) -> tuple[Any, Any]:

@@ -63,8 +63,9 @@ def digests(home: Path) -> dict[tuple[str, str], str]:
 @flow(task_runner=ConfiguredTaskRunner())
 def work(config: ExperimentConfig) -> None:
     """The experiment without its pictures and records."""
-    with running("experiment", config) as run:
-        outcome_of(run)
+    prepared = prepare(config)
+    with running("experiment", prepared.config, prepared.data.name) as run:
+        outcome_of(run, prepared)
 
 
 @pytest.fixture(scope="module")

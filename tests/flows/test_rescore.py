@@ -241,7 +241,7 @@ def test_a_newer_model_is_measured_with_the_steering_of_the_older_one(
 def test_new_code_is_noticed_without_new_data_or_model(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert plan_rescoring(lenient()).changed == ()
+    assert plan_rescoring(lenient())[0].changed == ()
     real = caching.code_of
     for place in ("dataset", "checkpoint", "activations", "scores"):
 
@@ -249,7 +249,7 @@ def test_new_code_is_noticed_without_new_data_or_model(
             return real(function, *modules) + ("edited" if function.__name__ == place else "")
 
         monkeypatch.setattr(caching, "code_of", edited)
-        assert plan_rescoring(lenient()).changed == ("code",), place
+        assert plan_rescoring(lenient())[0].changed == ("code",), place
 
 
 def test_what_cannot_be_scored_again_is_refused_with_the_mend(

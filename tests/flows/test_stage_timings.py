@@ -31,7 +31,7 @@ def probe(out: Path, *, number: int, execution: ExecutionConfig) -> dict[str, An
 def probing(numbers: list[int]) -> str:
     """Fan out over numbers as an experiment does over layers."""
     execution = ExecutionConfig(retries=0)
-    with running("experiment", load_config(None, [])) as run:
+    with running("experiment", load_config(None, []), "demo_truth") as run:
         shards = [(f"n{n}", {"number": n, "execution": execution}) for n in numbers]
         fan_out(run, probe, shards)
     return run.run_id

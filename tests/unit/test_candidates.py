@@ -6,7 +6,7 @@ import torch
 from real_tasks.candidates import SpecTemplate, candidate_selections
 from real_tasks.config import ExperimentConfig
 from real_tasks.errors import UserInputError
-from real_tasks.methods import known_methods
+from real_tasks.methods import Method, known_methods
 from real_tasks.types import ModelShape, ModuleId, ModuleScore
 
 SHAPE = ModelShape(n_layers=3, n_heads=4, head_dim=5, d_model=7)
@@ -16,6 +16,10 @@ SCORES = [
     for layer in range(3)
     for head in range(4)
 ]
+
+
+def ranked(name: str, *top_k: int) -> Method:
+    return METHODS[name].model_copy(update={"top_k": top_k})
 
 
 def template() -> SpecTemplate:
@@ -33,7 +37,7 @@ def template() -> SpecTemplate:
 
 
 def test_there_is_a_selection_for_every_k_and_the_smaller_begin_the_larger() -> None:
-    found = candidate_selections(METHODS["real"], SCORES, SHAPE, (8, 2, 8, 4))
+    found = candidate_selections(ranked("real", 8, 2, 8, 4), SCORES, SHAPE)
     assert list(found) == [2, 4, 8]
     assert [len(selected) for selected in found.values()] == [2, 4, 8]
     modules = [item.module for item in found[8]]
@@ -43,8 +47,8 @@ def test_there_is_a_selection_for_every_k_and_the_smaller_begin_the_larger() -> 
 
 
 def test_strengths_follow_the_methods_weighting() -> None:
-    by_score = candidate_selections(METHODS["real"], SCORES, SHAPE, (4,))[4]
-    equal = candidate_selections(METHODS["real_equal_weights"], SCORES, SHAPE, (4,))[4]
+    by_score = candidate_selections(ranked("real", 4), SCORES, SHAPE)[4]
+    equal = candidate_selections(ranked("real_equal_weights", 4), SCORES, SHAPE)[4]
     assert [item.module for item in by_score] == [item.module for item in equal]
     expected = [item.score / by_score[0].score for item in by_score if item.score is not None]
     assert [item.strength for item in by_score] == pytest.approx(expected)
@@ -53,7 +57,7 @@ def test_strengths_follow_the_methods_weighting() -> None:
 
 
 def test_without_scores_all_heads_are_steered_equally_whatever_k_says() -> None:
-    found = candidate_selections(METHODS["all"], None, SHAPE, (2, 4))
+    found = candidate_selections(METHODS["all"], None, SHAPE)
     assert list(found) == [12]
     assert [(item.module.layer, item.module.head) for item in found[12]] == [
         (layer, head) for layer in range(3) for head in range(4)
@@ -64,7 +68,7 @@ def test_without_scores_all_heads_are_steered_equally_whatever_k_says() -> None:
 
 def test_caa_chooses_one_layer_whatever_k_says() -> None:
     layers = [ModuleScore(ModuleId("layer", layer), 0.1 * (layer == 1)) for layer in range(3)]
-    found = candidate_selections(METHODS["caa"], layers, SHAPE, (2, 4))
+    found = candidate_selections(METHODS["caa"], layers, SHAPE)
     assert {k: [item.module for item in items] for k, items in found.items()} == {
         1: [ModuleId("layer", 1)]
     }
@@ -73,19 +77,19 @@ def test_caa_chooses_one_layer_whatever_k_says() -> None:
 def test_a_spec_of_layers_holds_each_layers_own_direction() -> None:
     made = replace(template(), directions=torch.randn(3, 1, 7), sigmas=torch.rand(3, 1))
     layers = [ModuleScore(ModuleId("layer", layer), float(layer)) for layer in range(3)]
-    spec = made.spec(candidate_selections(METHODS["caa"], layers, SHAPE, ())[1])
+    spec = made.spec(candidate_selections(METHODS["caa"], layers, SHAPE)[1])
     assert torch.equal(spec.directions[0], made.directions[2, 0])
     assert spec.intervention().displacement.keys() == {2}
 
 
 def test_too_large_a_k_is_an_error() -> None:
     with pytest.raises(UserInputError, match="top_k is 13"):
-        candidate_selections(METHODS["real"], SCORES, SHAPE, (4, 13))
+        candidate_selections(ranked("real", 4, 13), SCORES, SHAPE)
 
 
 def test_a_spec_holds_each_selected_heads_own_direction_and_sigma() -> None:
     made = template()
-    selected = candidate_selections(METHODS["real"], SCORES, SHAPE, (5,))[5]
+    selected = candidate_selections(ranked("real", 5), SCORES, SHAPE)[5]
     spec = made.spec(selected, alpha=2.5)
     assert (spec.alpha, spec.token_scope, spec.shape) == (2.5, "generated", SHAPE)
     assert (spec.weights, spec.kind) == ("w", "head")
@@ -98,7 +102,7 @@ def test_a_spec_holds_each_selected_heads_own_direction_and_sigma() -> None:
 
 def test_the_specs_displacement_is_alpha_times_strength_sigma_and_direction() -> None:
     made = template()
-    selected = candidate_selections(METHODS["real"], SCORES, SHAPE, (5,))[5]
+    selected = candidate_selections(ranked("real", 5), SCORES, SHAPE)[5]
     displacement = made.spec(selected, alpha=2.5).intervention().displacement
     expected = {layer: torch.zeros(4, 5) for layer in {item.module.layer for item in selected}}
     for item in selected:

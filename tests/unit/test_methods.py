@@ -2,9 +2,9 @@ import pytest
 
 from real_tasks.config import ExperimentConfig, PlugIn
 from real_tasks.errors import UserInputError
-from real_tasks.methods import known_methods, methods_of, rankings_of
+from real_tasks.methods import known_methods, methods_of, rankings_of, with_methods
 
-DEMO = ExperimentConfig()
+DEMO = with_methods(ExperimentConfig())
 
 
 def test_the_default_experiment_knows_the_methods_of_the_tables() -> None:
@@ -26,7 +26,7 @@ def test_the_default_experiment_knows_the_methods_of_the_tables() -> None:
 
 def test_without_effects_caa_has_to_be_asked_for() -> None:
     config = ExperimentConfig(baselines=(PlugIn(name="iti"),))
-    names = [method.name for method in methods_of(config)]
+    names = with_methods(config).methods
     assert "caa" not in names and {"unsteered", "real", "iti", "all"} <= set(names)
     asked = config.model_copy(update={"methods": ("caa",)})
     assert [method.name for method in methods_of(asked)] == ["caa"]
@@ -85,7 +85,9 @@ def test_caa_has_layers_ranked_by_their_effect_once() -> None:
     with_caa = DEMO.model_copy(update={"methods": ("unsteered", "caa")})
     ranking = rankings_of(with_caa)[-1]
     assert (ranking.localizer.name, ranking.kind) == ("causal", "layer")
-    assert ranking.localizer.params
+    assert ranking.localizer == next(one for one in DEMO.baselines if one.name == "causal")
+    alone = with_caa.model_copy(update={"baselines": ()})
+    assert rankings_of(alone)[-1].localizer.params == {"alpha": 3.0}
     already = with_caa.model_copy(
         update={"module_kind": "layer", "baselines": (PlugIn(name="causal"),)}
     )
@@ -93,9 +95,16 @@ def test_caa_has_layers_ranked_by_their_effect_once() -> None:
     assert found == [("real", "layer"), ("causal", "layer")]
 
 
+def test_a_baselines_parameters_hold_for_every_kind_of_module_that_it_ranks() -> None:
+    strong = PlugIn(name="causal", params={"alpha": 7.0})
+    config = with_methods(ExperimentConfig(baselines=(strong,)))
+    ranked = {one.kind: one.localizer for one in rankings_of(config) if one.localizer == strong}
+    assert set(ranked) == {"head", "layer"}
+
+
 def test_an_unknown_method_is_an_error_that_lists_the_known_ones() -> None:
     config = DEMO.model_copy(update={"methods": ("unsteered", "reel")})
     with pytest.raises(UserInputError, match="'reel'") as caught:
-        methods_of(config)
+        with_methods(config)
     for name in known_methods(DEMO):
         assert name in str(caught.value)

@@ -296,9 +296,11 @@ def test_generated_answers_count_their_prompts_and_their_own_tokens() -> None:
     share = 0.5 * 0.34 + 0.5
     more = evaluation_reading(unsteered, config, both).tokens - reading
     assert more == pytest.approx(share * 100 * (30.0 + 50))
-    chosen = load_config(None, ["evaluation.measures=[generation]", "evaluation.neutral_texts=2"])
-    generating = evaluation_reading(unsteered, chosen, SIZE).tokens
+    alone = replace(SIZE, measures=("generation",))
+    generating = evaluation_reading(unsteered, config, alone).tokens
     assert generating - 4 * 256 == pytest.approx(more)
+    chosen = load_config(None, ["evaluation.measures=[generation]"])
+    assert plan(chosen, SHAPE, SIZE) == plan(load_config(None, []), SHAPE, alone)
 
 
 def test_more_of_anything_costs_more() -> None:
@@ -440,10 +442,13 @@ def test_what_answers_of_a_question_share_is_read_once() -> None:
 def test_a_long_beginning_of_all_prompts_is_read_once_for_each_measurement() -> None:
     data = random_data(10)
     long = replace(data, preamble="word " * 50)
-    words = [data_size(d, lambda text: float(len(text.split()))) for d in (data, long)]
+    words = [
+        replace(data_size(d, lambda text: float(len(text.split()))), measures=("multiple_choice",))
+        for d in (data, long)
+    ]
     assert [size.prefix_tokens for size in words][0] == 0.0
     assert words[1].prefix_tokens >= 50
-    config = load_config(None, ["evaluation.measures=[multiple_choice]", "methods=[unsteered]"])
+    config = load_config(None, ["methods=[unsteered]"])
     method = known_methods(config)["unsteered"]
     plain, primed = (evaluation_reading(method, config, size) for size in words)
     # Validation and test questions, once each.

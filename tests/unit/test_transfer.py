@@ -220,7 +220,7 @@ def test_parameters_that_are_the_defaults_tell_no_behaviours_apart() -> None:
 
 
 def test_a_source_runs_the_method_with_what_it_needs_and_nothing_else() -> None:
-    plain = source_experiment(DEMO_TRANSFER, 1)
+    plain = source_experiment(resolved_transfer(DEMO_TRANSFER), 1)
     assert plain.behaviour.params["world_seed"] == 1
     assert (plain.methods, plain.baselines) == (("unsteered", "real"), ())
     iti = source_experiment(DEMO_TRANSFER.model_copy(update={"method": "iti"}), 0)
@@ -258,7 +258,7 @@ def test_files_of_an_experiment_serve_a_transfer_too(tmp_path: Path) -> None:
     found = load_transfer_config([shared, pair], ["evaluation.max_kl=0.25", "method=iti"])
     expected = load_config(shared, ["evaluation.max_kl=0.25"])
     assert found.experiment == expected
-    assert found.steering_method == "iti"
+    assert found.method == "iti"
     assert [one.params["world_seed"] for one in found.behaviours] == [0, 1]
 
 

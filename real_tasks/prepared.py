@@ -1,0 +1,54 @@
+"""An experiment looked at once: its configuration complete and checked, and what follows from it.
+
+Whoever runs it, or scores it again, takes data, shape and work from here.
+"""
+
+from dataclasses import dataclass
+
+from real_tasks.checks import check_experiment, resolved
+from real_tasks.config import ExperimentConfig
+from real_tasks.evaluation.measuring import complete_evaluation
+from real_tasks.methods import with_methods
+from real_tasks.types import BehaviourData, ModelShape
+from real_tasks.work import Work, work_of
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment that can start.
+
+    Attributes:
+        config: complete: no field of it is empty and means the default of something else.
+        data: its questions and neutral texts.
+        shape: of its model.
+        work: the units of work.
+    """
+
+    config: ExperimentConfig
+    data: BehaviourData
+    shape: ModelShape
+    work: Work
+
+
+def prepare(config: ExperimentConfig) -> Prepared:
+    """Complete and check a configuration; reads its data, once, and loads no weights.
+
+    Raises:
+        UserInputError: the first thing found wrong, and how to mend it.
+    """
+    config = resolved(config)
+    data, shape = check_experiment(config)
+    config = completed(config, data)
+    return Prepared(config, data, shape, work_of(config))
+
+
+def completed(config: ExperimentConfig, data: BehaviourData) -> ExperimentConfig:
+    """Return the configuration with all named that it leaves to its localizers and its data.
+
+    What a form or a file hands over may be empty there; what is run and stored never is.
+
+    Raises:
+        UserInputError: an unknown method, measure or metric.
+    """
+    evaluation = complete_evaluation(config.evaluation, data)
+    return with_methods(config.model_copy(update={"evaluation": evaluation}))

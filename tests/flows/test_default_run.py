@@ -1,0 +1,160 @@
+"""What is done with a run whose methods, measures and all else were left at their defaults."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.clean import clean
+from flows.cli import app
+from flows.compact import compact
+from flows.compare import compare
+from flows.experiment import Summary, experiment, handing_over
+from flows.rescore import rescore
+from real_tasks.behaviours.jsonl import OwnFile
+from real_tasks.config import ExperimentConfig
+from real_tasks.configuration import load_config
+from real_tasks.methods import known_methods
+from real_tasks.prepared import prepare
+from real_tasks.rescore_config import RescoreConfig
+from real_tasks.tasks.compacting import CompactConfig
+from real_tasks.tasks.reporting import write_report
+from real_tasks.types import BehaviourData
+from storage.catalog import Catalog
+from storage.paths import Home
+from tests.flows.test_experiment import SMALL
+from tests.flows.test_rescore import DATA, N_QUESTIONS, lines
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+OWN = [
+    # Sizes and effort, and whose questions; what is empty by default stays so.
+    *(one for one in SMALL if not one.startswith("methods")),
+    "behaviour={name: jsonl, params: {path: questions.jsonl}}",
+    "evaluation.neutral=neutral.txt",
+    "evaluation.max_kl=100",
+]
+
+
+def rows(root: Path, sql: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = Catalog(Home(root)).query(sql).to_pylist()
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Iterator[tuple[Path, Summary, list[int]]]:
+    """A home with a run that was prepared by its command, and how often its data were read."""
+    root, reads = tmp_path_factory.mktemp("default"), [0]
+    (root / "neutral.txt").write_text("\n\n".join(DATA.neutral_texts[:4]))
+    (root / "questions.jsonl").write_text(lines(0, N_QUESTIONS))
+    load = OwnFile.load
+
+    def counted(self: OwnFile) -> BehaviourData:
+        reads[0] += 1
+        return load(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REAL_HOME", str(root / "home"))
+        patch.chdir(root)
+        patch.setattr(OwnFile, "load", counted)
+        with handing_over(prepare(load_config(None, OWN))) as config:
+            summary = experiment(config)
+        yield root, summary, reads
+
+
+@pytest.fixture
+def home(
+    made: tuple[Path, Summary, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A copy of that home, the current one, beside the questions in the present folder."""
+    folder = tmp_path / "folder"
+    shutil.copytree(made[0], folder, ignore=shutil.ignore_patterns("mlflow"))
+    monkeypatch.setenv("REAL_HOME", str(folder / "home"))
+    monkeypatch.chdir(folder)
+    return folder / "home"
+
+
+def stored(root: Path, run_id: str) -> Path:
+    return root / "runs" / run_id / "config.yaml"
+
+
+def test_the_questions_are_read_once_by_the_command_and_the_flow_together(
+    made: tuple[Path, Summary, list[int]],
+) -> None:
+    assert made[2] == [1]
+
+
+def test_what_is_stored_is_complete_and_runs_again_from_the_cache(
+    made: tuple[Path, Summary, list[int]], home: Path
+) -> None:
+    config = load_config(stored(home, made[1].run_id), [])
+    assert config.methods == tuple(known_methods(config))
+    assert config.evaluation.measures == ("multiple_choice", "generation")
+    assert config.evaluation.objective == ("mc1", "mc2", "true_share")
+    assert prepare(config).config == config
+    again = experiment(config)
+    assert {stage["stage"] for stage in again.stages if stage["cached"] != stage["shards"]} == set()
+
+
+def test_a_default_run_is_scored_again_and_only_new_data_are_work(home: Path) -> None:
+    nothing = rescore()
+    assert nothing.changed == [] and "Nothing is new" in nothing.sentences[0]
+    Path("questions.jsonl").write_text(lines(0, N_QUESTIONS + 4))
+    new = rescore()
+    assert new.changed == ["data"]
+    (overall,) = rows(home, "FROM score_drift WHERE fold IS NULL AND changed")
+    assert (overall["method"], overall["localizer"]) == ("real", "real")
+    assert (overall["data_questions"], overall["new_questions"]) == (N_QUESTIONS + 4, 4)
+    assert overall["gain"] is not None and overall["gain_before"] is not None
+
+
+def test_a_run_that_an_earlier_version_stored_incomplete_is_completed_when_it_is_read(
+    made: tuple[Path, Summary, list[int]], home: Path
+) -> None:
+    path = stored(home, made[1].run_id)
+    tree = yaml.safe_load(path.read_text())
+    tree["methods"], tree["evaluation"]["measures"], tree["evaluation"]["objective"] = [], [], []
+    path.write_text(yaml.safe_dump(tree))
+    assert rescore().changed == []
+    assert rescore(RescoreConfig(method="caa")).changed == []
+    arguments = ["export", "--method", "iti", "--format", "spec", "--to", str(home.parent / "iti")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+
+
+def test_a_default_run_is_compared_reported_exported_compacted_and_cleaned(
+    made: tuple[Path, Summary, list[int]], home: Path
+) -> None:
+    assert write_report(Home(home), None).read_text() == Path(made[1].report).read_text().replace(
+        str(made[0] / "home"), str(home)
+    )
+    other = experiment(load_config(None, OWN))
+    compared = compare()
+    assert (compared.run_id, compared.other) == (other.run_id, made[1].run_id)
+    for format in ("spec", "lofit", "checkpoint"):
+        to = home.parent / format
+        arguments = ["export", "--format", format, "--to", str(to)]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert (to / "README.md").is_file()
+    before = rows(home, "SELECT count(*) AS n FROM evaluations")
+    merged = compact(CompactConfig(older_than_days=0, min_parts=1))
+    assert any(line.startswith("evaluations") for line in merged)
+    assert rows(home, "SELECT count(*) AS n FROM evaluations") == before
+    assert clean().counts == {}
+    assert rescore().changed == []
+
+
+def test_a_form_may_leave_out_or_empty_whatever_has_a_default() -> None:
+    forms: list[dict[str, Any]] = [
+        {},
+        {"methods": [], "evaluation": {"measures": [], "objective": []}},
+        {"localizer": {"name": "real"}, "behaviour": {"name": "demo_truth", "params": {}}},
+    ]
+    found = [prepare(ExperimentConfig.model_validate(form)).config for form in forms]
+    assert found[0] == found[1] == found[2] == prepare(found[0]).config
