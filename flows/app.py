@@ -23,9 +23,18 @@ With a model and questions of your own: `real data check FILE`, `real config > m
 """,
 )
 
+
+def _home(text: str) -> Path:
+    if not text.strip():
+        raise typer.BadParameter("it is empty; expected a folder ('.' is the current one)")
+    return Path(text)
+
+
 HomeOption = Annotated[
     Path | None,
     typer.Option(
+        parser=_home,
+        metavar="PATH",
         envvar="REAL_HOME",
         help="Folder of everything that runs make; deleting it resets everything. Default: ./.real",
         show_default=False,

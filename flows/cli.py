@@ -1,6 +1,7 @@
 """The command line. Heavy imports wait until a command needs them, so that help comes at once."""
 
 import logging
+import os
 from typing import Any
 
 from flows import (
@@ -38,6 +39,14 @@ def main(arguments: list[str] | None = None) -> Any:
         app(arguments)
     except (UserInputError, StorageError) as error:
         show_error(str(error))
+        raise SystemExit(USER_ERROR) from None
+    except OSError as error:
+        if not error.filename:
+            raise
+        show_error(
+            f"{os.fsdecode(error.filename)}: {error.strerror}; mend the file, the folder's rights "
+            "or its space, or use another home (--home, REAL_HOME)"
+        )
         raise SystemExit(USER_ERROR) from None
     except WorkFailedError as error:
         full = room_error(Home.current(), error)

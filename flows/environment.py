@@ -3,14 +3,19 @@
 Imported before Prefect, which reads its settings when it is imported.
 """
 
+import errno
 import os
+import stat
 from pathlib import Path
 
-from storage.paths import HOME_VARIABLE, Home
+from storage.errors import StorageError
+from storage.paths import HOME_VARIABLE, Home, sqlite_url
 from storage.stack_state import StackState, live_stack
 
 _API_URL = "PREFECT_API_URL"
 _API_AUTH = "PREFECT_API_AUTH_STRING"
+_LONGEST = 3500
+"""Bytes of the home's path: the system allows 4,096, and what lies in it has names too."""
 
 
 def use_home(home: Path | None) -> Home:
@@ -19,6 +24,7 @@ def use_home(home: Path | None) -> Home:
     Where a stack runs on the home, and the environment names no other Prefect server, flows are
     recorded by the stack's.
     """
+    _check(home.absolute() if home is not None else Home.current().root)
     if home is not None:
         os.environ[HOME_VARIABLE] = str(home.absolute())
     current = Home.current()
@@ -38,12 +44,37 @@ def use_home(home: Path | None) -> Home:
         "GOMP_SPINCOUNT": "20000",
     }.items():
         os.environ.setdefault(name, value)
+    url = sqlite_url(current.prefect / "prefect.db", "aiosqlite")
+    if "?" in url and not any("_DATABASE_" in name for name in os.environ if name[:7] == "PREFECT"):
+        os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
     stack = live_stack(current)
     if stack is not None and _API_URL not in os.environ:
         os.environ[_API_URL] = stack.api_url
         if stack.auth is not None:
             os.environ[_API_AUTH] = stack.auth
     return current
+
+
+def _check(root: Path) -> None:
+    """Check that a folder is, or may come to be, where the home is to be.
+
+    Raises:
+        StorageError: something else is there, or nothing may be.
+    """
+    try:
+        os.fsencode(root).decode()
+        if len(os.fsencode(root)) > _LONGEST:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        if not stat.S_ISDIR(root.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:  # ValueError: a NUL, or bytes that are no UTF-8
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(
+            f"{str(root)[:200]!r} cannot be the home ({why}); expected a folder, which is made "
+            "where there is none: name another with --home or REAL_HOME"
+        ) from error
 
 
 def joined_stack() -> StackState | None:

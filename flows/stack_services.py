@@ -14,7 +14,7 @@ from pathlib import Path
 from flows.stack_api import Servers
 from flows.stack_options import AUTH_VARIABLE, POOL, StackOptions
 from flows.stack_processes import STACK_VARIABLE, part_of
-from storage.paths import HOME_VARIABLE, Home
+from storage.paths import HOME_VARIABLE, Home, sqlite_url
 from storage.stack_state import stack_folder
 
 WORKER = f"{POOL}-{socket.gethostname()}"
@@ -171,7 +171,7 @@ class Services:
         config = ConfigParser(interpolation=None)
         config["mlflow"] = {
             "default_permission": "READ",
-            "database_uri": f"sqlite:///{folder / 'mlflow-users.db'}",
+            "database_uri": sqlite_url(folder / "mlflow-users.db").replace("%", "%%"),
             # MLflow's parser takes a percent sign for the start of a reference.
             "admin_username": user.replace("%", "%%"),
             "authorization_function": _AUTH_APP,

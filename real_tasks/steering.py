@@ -71,6 +71,8 @@ class SteeringSpec:
             found = tuple(getattr(self, name).shape)
             if found != expected:
                 raise UserInputError(f"steering spec: {name} of shape {found}, expected {expected}")
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float):
+            raise UserInputError(f"steering spec: alpha {self.alpha!r}, expected a number")
         if self.token_scope not in get_args(TokenScope):
             raise UserInputError(
                 f"steering spec: unknown token scope {self.token_scope!r}; expected one of "
@@ -192,7 +194,9 @@ class SteeringSpec:
             modules = tuple(ModuleId(**module) for module in facts.pop("modules"))
             shape = ModelShape(**facts.pop("shape"))
             return cls(modules=modules, shape=shape, **facts, **{n: tensors[n] for n in _TENSORS})
-        except (KeyError, TypeError) as error:
+        except UserInputError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserInputError(
                 f"{folder}: the steering spec is damaged ({error}); make it again"
             ) from error
@@ -238,7 +242,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
         return load_file(folder / TENSORS_FILE), dict(facts)
-    except (json.JSONDecodeError, SafetensorError, TypeError, ValueError) as error:
+    except (SafetensorError, TypeError, ValueError, OSError, RecursionError) as error:
         raise UserInputError(
             f"{folder}: the steering spec is damaged ({error}); make it again"
         ) from error

@@ -11,7 +11,7 @@ from storage.activation_columns import in_order, kind_of, value_columns
 from storage.activations import DamagedActivationsError
 from storage.artifacts import MANIFEST, NOT_HERE
 from storage.columns import MODULE_KIND
-from storage.parquet import nullable
+from storage.parquet import checked_format, nullable
 from storage.paths import Home
 from storage.schemas import ACTIVATIONS
 
@@ -51,7 +51,7 @@ def activations_dataset(home: Home) -> ds.Dataset:
             fragments += _fragments(shards, kind_of(columns[0]), manifest.parent.name)
     values = ((name, _VALUES_TYPE) for name in in_order(found))
     schema = pa.schema([*ACTIVATIONS.schema, LAYER, KIND, *values, ARTIFACT])
-    return ds.FileSystemDataset(fragments, nullable(schema), ds.ParquetFileFormat())
+    return ds.FileSystemDataset(fragments, nullable(schema), checked_format())
 
 
 def _shards(artifact: Path) -> list[tuple[int, Path]]:
@@ -61,7 +61,7 @@ def _shards(artifact: Path) -> list[tuple[int, Path]]:
 
 
 def _fragments(shards: list[tuple[int, Path]], kind: str, artifact: str) -> list[ds.Fragment]:
-    parquet, disk = ds.ParquetFileFormat(), pyarrow.fs.LocalFileSystem()
+    parquet, disk = checked_format(), pyarrow.fs.LocalFileSystem()
     made = []
     for layer, path in shards:
         place = (

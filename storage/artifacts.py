@@ -18,6 +18,7 @@ from storage.lease import LeaseTiming
 from storage.local_artifacts import CACHE_RECORD, NOT_HERE, LocalArtifacts, Write
 from storage.object_backends import open_objects
 from storage.paths import Home
+from storage.place import settle
 from storage.references import ArtifactRef, fingerprint, sha256_of
 from storage.remote import MANIFEST, Manifest, RemoteArtifacts, reference
 from storage.room import check_room, room_error
@@ -195,14 +196,18 @@ class ArtifactStore(LocalArtifacts):
 def prepare_home(home: Home) -> None:
     """Create the home, and make sure that it, and the store behind it, can be written to.
 
+    A home that was copied or moved is told of its new place.
+
     Raises:
-        StorageError: the home or the store cannot be written to, or the home's disk is full.
+        StorageError: the home or the store cannot be written to, the home's disk is full, or a
+            database is damaged.
     """
     try:
         home.artifacts.mkdir(parents=True, exist_ok=True)
         check_room(home)
         with tempfile.TemporaryFile(dir=home.root):
             pass
+        settle(home)
     except OSError as error:
         if full := room_error(home, error):
             raise full from error

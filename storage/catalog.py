@@ -5,9 +5,11 @@ statement says. Small tables are copied into memory first; large ones and activa
 through Arrow, which reads only the columns and the parts that a query needs.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
 
@@ -16,6 +18,8 @@ import pyarrow as pa
 
 from storage.errors import StorageError
 from storage.paths import Home
+from storage.runs import mark_dead_runs
+from storage.seals import damaged
 from storage.sharing import pull
 from storage.view_sources import VIEWS, Loaded, describe, load_views
 
@@ -33,6 +37,9 @@ _BATCH_ROWS = 65_536
 _POLL_SECONDS = 0.05
 
 
+log = logging.getLogger(__name__)
+
+
 class QueryError(StorageError):
     """A query is wrong, not allowed, or too expensive."""
 
@@ -42,7 +49,7 @@ class QueryStoppedError(QueryError):
 
 
 class _SwappedError(Exception):
-    """Files that a query was reading were merged: it has to begin again."""
+    """Files that a query was reading were merged, or are damaged: it has to begin again."""
 
 
 class Catalog:
@@ -58,6 +65,7 @@ class Catalog:
         """
         self._home = home
         self._memory_mb = memory_mb
+        self._left_out: set[Path] = set()
 
     def query(
         self,
@@ -78,10 +86,10 @@ class Catalog:
             QueryError: the statement is wrong, would change something or reach outside, takes
                 longer than ``timeout``, or needs more memory than the limit.
             QueryStoppedError: ``cancel`` was set.
-            DamagedTableError: a table's file cannot be read.
             StoreUnavailableError: the store behind the home cannot be reached.
         """
         pull(self._home)
+        mark_dead_runs(self._home)
         while True:
             try:
                 return self._query(sql, timeout, parameters, cancel or Event())
@@ -115,7 +123,10 @@ class Catalog:
                 raise self._out_of_memory() from error
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 limit.check(error)
-                if loaded.swapped():
+                unread = isinstance(
+                    error, duckdb.InvalidInputException | pa.ArrowException | OSError
+                )
+                if loaded.swapped() or (unread and self._leave_out(loaded)):
                     raise _SwappedError from error
                 raise QueryError(_explain(error)) from error
 
@@ -133,9 +144,17 @@ class Catalog:
         connection.execute("SET TimeZone = 'UTC'")
         named = [view for view in VIEWS if re.search(view, sql, re.IGNORECASE)] or list(VIEWS)
         try:
-            return load_views(connection, self._home, named)
+            return load_views(connection, self._home, named, self._left_out)
         except duckdb.OutOfMemoryException as error:
             raise self._out_of_memory() from error
+
+    def _leave_out(self, loaded: Loaded) -> bool:
+        """Leave damaged files out from here on, with a warning; say whether there were any."""
+        found = loaded.damaged()
+        for path in found:
+            log.warning("left out: %s", damaged(path, "it is not as it was written"))
+        self._left_out.update(found)
+        return bool(found)
 
     def _fetch(
         self, connection: duckdb.DuckDBPyConnection, sql: str, parameters: Parameters | None

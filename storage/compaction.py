@@ -7,6 +7,7 @@ nothing is written to a merged part again.
 """
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -30,7 +31,6 @@ from storage.parquet import (
     MERGED,
     MERGED_PARTS,
     SUFFIX,
-    DamagedTableError,
     files_of,
     folder_lock,
     merged_parts,
@@ -42,6 +42,7 @@ from storage.parquet import (
 )
 from storage.paths import Home
 from storage.schemas import TABLES
+from storage.seals import damaged, is_sound, seal, sealable
 from storage.sharing import push
 
 ROW_GROUP_ROWS = 131_072
@@ -53,6 +54,8 @@ Place = tuple[str, str, str]
 Order = Mapping[str, Place]
 
 _PAUSE_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ def compact(
         What was merged; nothing where there was nothing to do.
 
     Raises:
-        DamagedTableError: a file cannot be read; its table and those after it are as they were.
+        DamagedTableError: a file cannot be read; its table and those after it are as they were. One
+            whose seal is broken is left as it is, with a warning.
         StorageError: the file system cannot swap two folders.
         StoreUnavailableError: the store behind the home cannot be reached.
     """
@@ -126,7 +130,7 @@ def _places(runs: Iterable[dict[str, Any]], before: datetime) -> Order:
 
 def _compact_table(home: Home, name: str, order: Order, min_parts: int) -> list[Compacted]:
     folder = home.tables / name
-    parts = [path for path in files_of(folder) if path.stem in order]
+    parts = [path for path in files_of(folder) if path.stem in order and _is_sound(path)]
     if len(parts) < max(min_parts, 1):
         return []
     absorbed = _absorbed(folder, parts)
@@ -154,13 +158,21 @@ def _absorbed(folder: Path, parts: Sequence[Path]) -> list[Path]:
     So their number grows with the logarithm of the runs, and a row is rarely written again.
     """
     size = sum(path.stat().st_size for path in parts)
-    found = [path for path in files_of(folder) if path.name.startswith(MERGED)]
+    merged = (path for path in files_of(folder) if path.name.startswith(MERGED))
+    found = [path for path in merged if _is_sound(path)]
     taken = []
     for path in sorted(found, key=lambda path: path.stat().st_size):
         if path.stat().st_size <= size:
             taken.append(path)
             size += path.stat().st_size
     return taken
+
+
+def _is_sound(path: Path) -> bool:
+    sound = is_sound(path)
+    if not sound:
+        log.warning("left as it is: %s", damaged(path, "it is not as it was written"))
+    return sound
 
 
 def _merged(
@@ -176,11 +188,14 @@ def _merged(
 def _write(tables: Iterable[pa.Table], path: Path, schema: pa.Schema) -> int:
     """Write tables to a file, and return how many rows they have."""
     rows = 0
-    with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    schema = sealable(schema)
+    with path.open("w+b") as file:
+        options = {"compression": "zstd", "write_page_checksum": True}
+        with pq.ParquetWriter(file, schema, **options) as writer:
             for group in _groups(tables, schema):
-                writer.write_table(group)
+                writer.write_table(group.cast(schema))
                 rows += group.num_rows
+        seal(file)
         file.flush()
         os.fsync(file.fileno())
     return rows
@@ -218,7 +233,7 @@ def _runs(path: Path, order: Order, schema: pa.Schema) -> Iterator[tuple[Place, 
                 for run_id, rows in _slices(table):
                     yield order.get(run_id, ("", "", run_id)), rows
     except (pa.ArrowException, OSError) as error:
-        raise DamagedTableError(f"{path} is damaged ({error})") from error
+        raise damaged(path, error) from error
 
 
 def _slices(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

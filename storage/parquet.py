@@ -7,6 +7,7 @@ whose folder was swapped while it read begins again.
 """
 
 import fcntl
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from storage.errors import StorageError
 from storage.paths import Home
 from storage.rows import Row, SchemaError, to_table
 from storage.schemas import TABLES
+from storage.seals import DamagedTableError, check, check_content, damaged, seal, sealable
 
 SUFFIX = ".parquet"
 MERGED = "compacted-"
@@ -30,9 +32,7 @@ MERGED = "compacted-"
 MERGED_PARTS = ".compacted"
 """File beside merged files: the names of the parts that they replace, a line each."""
 
-
-class DamagedTableError(StorageError):
-    """A table's file cannot be read."""
+log = logging.getLogger(__name__)
 
 
 def write_table(home: Home, name: str, part: str, rows: Sequence[Row]) -> Path:
@@ -65,7 +65,7 @@ def write_table(home: Home, name: str, part: str, rows: Sequence[Row]) -> Path:
 
 
 def publish(table: pa.Table, path: Path, *, durable: bool = True, **options: Any) -> None:
-    """Write ``table`` to ``path`` so that it is there whole or not at all.
+    """Write ``table`` to ``path``, sealed, so that it is there whole or not at all.
 
     Args:
         table: what to write.
@@ -73,11 +73,13 @@ def publish(table: pa.Table, path: Path, *, durable: bool = True, **options: Any
         durable: whether that holds after a power cut too, and the file is there on return.
         options: those of ``pyarrow.parquet.write_table``.
     """
+    sealed = table.replace_schema_metadata(sealable(table.schema).metadata)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            pq.write_table(table, file, **options)
+        with os.fdopen(handle, "w+b") as file:
+            pq.write_table(sealed, file, write_page_checksum=True, **options)
+            seal(file)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
@@ -132,16 +134,13 @@ def stamp_of(folder: Path) -> tuple[int, int]:
 def read_table(home: Home, name: str) -> pa.Table:
     """Read all parts of the declared table ``name``, in the order of their names.
 
-    A part that is removed meanwhile is left out. A column that a part does not have, because it was
-    written before the column was declared, is NULL.
-
-    Raises:
-        DamagedTableError: a part is no Parquet file, or a column has another type.
+    A part that is removed meanwhile is left out, and one that is damaged, with a warning. A column
+    that a part does not have, because it was written before the column was declared, is NULL.
     """
     schema, folder = nullable(TABLES[name].schema), home.tables / name
     while True:
         before = stamp_of(folder)
-        parts = [read_part(path, schema) for path in files_of(folder)]
+        parts = [_sound_part(path, schema) for path in files_of(folder)]
         if stamp_of(folder) == before:
             break
     return pa.concat_tables([schema.empty_table(), *(part for part in parts if part is not None)])
@@ -170,9 +169,26 @@ def read_run(home: Home, name: str, run_id: str) -> list[dict[str, Any]]:
             return rows
 
 
+def read_whole_run(home: Home, name: str, run_id: str) -> list[dict[str, Any]]:
+    """Read the rows of a run that has written the table, be they none; see ``read_run``.
+
+    Raises:
+        StorageError: the run's file is gone, or damaged.
+    """
+    folder = home.tables / name
+    if not (folder / f"{run_id}{SUFFIX}").exists() and run_id not in merged_parts(folder):
+        raise StorageError(
+            f"the rows of the run {run_id} in {folder} are gone; run its configuration again: what "
+            "is in the cache is not made anew"
+        )
+    return read_run(home, name, run_id)
+
+
 def _merged_rows(folder: Path, schema: pa.Schema, run_id: str) -> pa.Table:
     files = [path for path in files_of(folder) if path.name.startswith(MERGED)]
     try:
+        for path in files:
+            check_footer(path)
         return dataset_of(files, schema).to_table(filter=ds.field("run_id") == run_id)
     except FileNotFoundError:  # swapped since: the caller begins again
         return schema.empty_table()
@@ -182,10 +198,35 @@ def _merged_rows(folder: Path, schema: pa.Schema, run_id: str) -> pa.Table:
 
 def dataset_of(files: Sequence[Path], schema: pa.Schema) -> ds.FileSystemDataset:
     """Return files of a table as a dataset, which is read when it is scanned."""
-    paths = [str(path) for path in files]
     return ds.FileSystemDataset.from_paths(
-        paths, schema=schema, format=ds.ParquetFileFormat(), filesystem=LocalFileSystem()
+        [str(path) for path in files],
+        schema=schema,
+        format=checked_format(),
+        filesystem=LocalFileSystem(),
     )
+
+
+def checked_format(**options: Any) -> ds.ParquetFileFormat:
+    """Return how files of datasets are read: each page with its checksum, if it has one."""
+    scan = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    return ds.ParquetFileFormat(default_fragment_scan_options=scan, **options)
+
+
+def check_footer(path: Path) -> None:
+    """Check what a file says of its own pages, before some of them are read.
+
+    Raises:
+        DamagedTableError: it is no Parquet file, or not as it was written.
+        FileNotFoundError: it was merged with others, or removed, since it was listed.
+    """
+    try:
+        with path.open("rb") as file:
+            check(path, file, pages=False)
+            pq.read_metadata(file)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error) from error
 
 
 def nullable(schema: pa.Schema) -> pa.Schema:
@@ -197,18 +238,25 @@ def read_part(path: Path, schema: pa.Schema) -> pa.Table | None:
     """Read one file of a table; None where it is not there.
 
     Raises:
-        DamagedTableError: it is no Parquet file, or a column has another type.
+        DamagedTableError: it is not as it was written, no Parquet file, or of other columns.
     """
     try:
-        with path.open("rb") as file:
-            found = pq.ParquetFile(file).read(use_threads=False)  # threads cost more than a part
-        return with_schema(found, schema)
+        content = path.read_bytes()
+        check_content(path, content)
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        return with_schema(file.read(use_threads=False), schema)  # threads cost more than a part
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError) as error:
-        raise DamagedTableError(
-            f"{path} is damaged ({error}); remove it, and run the experiment again to write it anew"
-        ) from error
+        raise damaged(path, error) from error
+
+
+def _sound_part(path: Path, schema: pa.Schema) -> pa.Table | None:
+    try:
+        return read_part(path, schema)
+    except DamagedTableError as error:
+        log.warning("left out: %s", error)
+        return None
 
 
 def with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -4,6 +4,9 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import URL
 
 HOME_VARIABLE = "REAL_HOME"
 STORE_VARIABLE = "REAL_STORE"
@@ -66,6 +69,8 @@ class Home:
     @property
     def mlflow_place(self) -> str:
         """Where MLflow's record is, to be shown to people: a path, or an address, no password."""
+        if self.owns_mlflow:
+            return str(self.mlflow / "mlflow.db")
         return _without_password(self.mlflow_uri.removeprefix("sqlite:///"))
 
     @property
@@ -75,7 +80,7 @@ class Home:
 
     @property
     def _mlflow_database(self) -> str:
-        return f"sqlite:///{self.mlflow / 'mlflow.db'}"
+        return sqlite_url(self.mlflow / "mlflow.db")
 
     @property
     def prefect(self) -> Path:
@@ -92,6 +97,17 @@ class Home:
         """What the home knows of its store: ``shared/<hash of the store's URL>/``."""
         assert self.store is not None, "only a home with a store shares anything"
         return self.root / "shared" / hashlib.sha256(self.store.encode()).hexdigest()[:16]
+
+
+def sqlite_url(path: Path, driver: str = "pysqlite") -> str:
+    """Return the URL of an SQLite file, for SQLAlchemy and those that cut such URLs by hand."""
+    if not set(str(path)) & set("?#%"):
+        return f"sqlite:///{path}" if driver == "pysqlite" else f"sqlite+{driver}:///{path}"
+    # With the driver's name: MLflow takes all that follows a plain sqlite:/// for a path to make.
+    query = {"uri": "true"}
+    return URL.create(
+        f"sqlite+{driver}", database=f"file:{quote(str(path))}", query=query
+    ).render_as_string()
 
 
 def full_url(store: str | None) -> str | None:

@@ -1,20 +1,24 @@
 """Runs: their names, their folders, and whether they still live."""
 
 import fcntl
+import logging
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from storage.errors import StorageError
-from storage.parquet import read_rows, write_table
+from storage.parquet import read_rows, read_run, write_table
 from storage.paths import Home
+from storage.place import opened
 from storage.sharing import fetch_run, pull
 
 _ALIVE = ".alive"
+
+log = logging.getLogger(__name__)
 
 
 def new_run_id(now: datetime) -> str:
@@ -51,13 +55,51 @@ def alive(home: Home, run_id: str) -> Iterator[None]:
 
 
 def mark_crashed_runs(home: Home) -> list[str]:
-    """Set the status of runs whose process died to `crashed`; return their names."""
+    """Set the status of runs whose process died to `crashed`, in MLflow too; return their names."""
+    return _mark(home, read_rows(home, "runs"))
+
+
+def mark_dead_runs(home: Home) -> None:
+    """Do as ``mark_crashed_runs``, looking only at runs that left a lock, as killed ones do.
+
+    A home that cannot be written to stays as it is: ``dead_runs`` names them for who shows it.
+    """
+    try:
+        for run_id in dead_runs(home):
+            _mark(home, read_run(home, "runs", run_id))
+            (run_folder(home, run_id) / _ALIVE).unlink(missing_ok=True)
+    except (OSError, StorageError) as error:
+        log.warning("dead runs could not be marked as crashed: %s", error)
+
+
+def dead_runs(home: Home) -> list[str]:
+    """Return the runs that left a lock which no process holds."""
+    found = [path.parent.name for path in home.runs.glob(f"*/{_ALIVE}")]
+    return sorted(run_id for run_id in found if not _lives(home, run_id))
+
+
+def _mark(home: Home, rows: Iterable[dict[str, Any]]) -> list[str]:
     crashed = []
-    for row in read_rows(home, "runs"):
+    for row in rows:
         if row["status"] == "running" and not _lives(home, row["run_id"]):
             write_run(home, row | {"status": "crashed"})
             crashed.append(row["run_id"])
+    end_runs(home, crashed)
     return crashed
+
+
+def end_runs(home: Home, run_ids: Sequence[str]) -> None:
+    """End what these runs began in the home's own MLflow database and did not end, as killed."""
+    database = home.mlflow / "mlflow.db"
+    if not run_ids or not database.is_file():
+        return
+    end = int(now().timestamp() * 1000)
+    with opened(database) as connection, connection:
+        connection.executemany(
+            "UPDATE runs SET status = 'KILLED', end_time = ? WHERE status = 'RUNNING' AND run_uuid "
+            "IN (SELECT run_uuid FROM tags WHERE key = 'run_id' AND value = ?)",
+            [(end, run_id) for run_id in run_ids],
+        )
 
 
 def find_run(home: Home, run_id: str | None, flow: str | None = None) -> dict[str, Any]:
@@ -73,6 +115,7 @@ def find_run(home: Home, run_id: str | None, flow: str | None = None) -> dict[st
     Raises:
         StorageError: there is none.
     """
+    mark_dead_runs(home)
     runs = _runs(home)
     if not any(row["run_id"] == run_id for row in runs):
         pull(home)
@@ -114,9 +157,9 @@ def _chosen(
 
 def _lives(home: Home, run_id: str) -> bool:
     try:
-        # For writing: a network file system refuses an exclusive lock otherwise.
-        with (run_folder(home, run_id) / _ALIVE).open("r+") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A shared lock: a network file system refuses an exclusive one on what is open for reading.
+        with (run_folder(home, run_id) / _ALIVE).open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:

@@ -18,6 +18,7 @@ from storage.errors import DamagedArtifactError, StorageError
 from storage.journal import Journal, replace
 from storage.parquet import MERGED, files_of, folder_lock, merged_parts, read_rows
 from storage.paths import Home
+from storage.seals import damaged, is_sound
 
 _LEDGER = "files.json"
 
@@ -156,6 +157,9 @@ class _SharedRuns:
             try:
                 note, content = _read(self._home.root / path)
             except FileNotFoundError:  # cleaned away meanwhile
+                continue
+            if _is_table(path) and not is_sound(self._home.root / path):
+                log.warning("not shared: %s", damaged(self._home.root / path, "its seal is broken"))
                 continue
             known = self.ledger.get(path, {})
             if known.get("sha256") == note["sha256"]:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.errors import StorageError
-from storage.paths import Home
+from storage.paths import Home, sqlite_url
+from storage.place import settle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,6 +159,7 @@ class Tracker:
         with self._lock():
             if self._home.owns_mlflow and not self._database.exists():
                 self._create_database()
+            settle(self._home)
             return _mlflow_client(self._home.mlflow_uri)
 
     @contextmanager
@@ -173,7 +175,7 @@ class Tracker:
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=self._home.mlflow, prefix=".new-") as folder:
             made, copy = Path(folder) / "made.db", Path(folder) / "copy.db"
-            _mlflow_client(f"sqlite:///{made}")
+            _mlflow_client(sqlite_url(made))
             with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(copy)) as target:
                 source.backup(target)
             copy.replace(self._database)

@@ -1,13 +1,13 @@
 """What the SQL views are made of: tables in memory, or scans of files where they are large."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from storage.activation_columns import DESCRIPTIONS
@@ -15,15 +15,17 @@ from storage.activation_view import ARTIFACT, KIND, LAYER, activations_dataset
 from storage.columns import Table
 from storage.mlflow_view import MLFLOW_RUNS, mlflow_runs
 from storage.parquet import (
-    MERGED,
-    DamagedTableError,
+    check_footer,
+    checked_format,
     files_of,
     nullable,
     read_table,
     stamp_of,
 )
 from storage.paths import Home
-from storage.schemas import ACTIVATIONS, TABLES
+from storage.runs import dead_runs
+from storage.schemas import ACTIVATIONS, RUNS, TABLES
+from storage.seals import DamagedTableError, is_sound
 
 VIEWS: Mapping[str, Table] = {
     **TABLES,
@@ -34,6 +36,8 @@ VIEWS: Mapping[str, Table] = {
 
 IN_MEMORY_BYTES = 4_000_000
 """Size of a table's files from which on they are scanned by each query, not copied."""
+
+log = logging.getLogger(__name__)
 
 _SQL_TYPES = {
     pa.string(): "VARCHAR",
@@ -54,17 +58,28 @@ class Loaded:
     """The views that a connection has, and the state of the folders that are yet to be scanned."""
 
     stamps: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
 
     def swapped(self) -> bool:
         """Say whether files that are yet to be scanned were merged since."""
         return any(stamp_of(folder) != stamp for folder, stamp in self.stamps.items())
 
+    def damaged(self) -> list[Path]:
+        """Return the files yet to be scanned that are not as they were written; reads them all."""
+        return [path for path in self.files if not is_sound(path)]
 
-def load_views(connection: duckdb.DuckDBPyConnection, home: Home, names: Iterable[str]) -> Loaded:
+
+def load_views(
+    connection: duckdb.DuckDBPyConnection,
+    home: Home,
+    names: Iterable[str],
+    left_out: Collection[Path] = (),
+) -> Loaded:
     """Give the connection the views called ``names``.
 
+    Damaged files of tables are left out, with a warning, and those that are known as ``left_out``.
+
     Raises:
-        DamagedTableError: a table's file cannot be read.
         StorageError: MLflow's database or an artifact cannot be read.
     """
     loaded = Loaded()
@@ -73,12 +88,17 @@ def load_views(connection: duckdb.DuckDBPyConnection, home: Home, names: Iterabl
             connection.register(name, activations_dataset(home))
         elif name == MLFLOW_RUNS.name:
             _copy(connection, name, mlflow_runs(home))
+            _show_dead(connection, home, name)
         elif _size(home.tables / name) < IN_MEMORY_BYTES:
             _copy(connection, name, read_table(home, name))
+            if name == RUNS.name:
+                _show_dead(connection, home, name)
         else:
             files, stamp = _listed(home.tables / name)
+            sound = [path for path in files if path not in left_out and _has_footer(path)]
             loaded.stamps[home.tables / name] = stamp
-            connection.register(name, _scanned(files, name))
+            loaded.files += sound
+            connection.register(name, _scanned(sound, name))
     return loaded
 
 
@@ -98,6 +118,13 @@ def _copy(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> 
     connection.register("_source", table)
     connection.execute(f"CREATE TABLE {name} AS FROM _source")
     connection.unregister("_source")
+
+
+def _show_dead(connection: duckdb.DuckDBPyConnection, home: Home, name: str) -> None:
+    """Show dead runs as crashed also where a home cannot be written to."""
+    if dead := dead_runs(home):
+        update = f"UPDATE {name} SET status = 'crashed' WHERE status = 'running' AND run_id IN ?"
+        connection.execute(update, [dead])
 
 
 def _size(folder: Path) -> int:
@@ -120,14 +147,11 @@ def _listed(folder: Path) -> tuple[list[Path], tuple[int, int]]:
 
 def _scanned(files: list[Path], name: str) -> ds.Dataset:
     schema = pa.schema([_encoded(column) for column in nullable(TABLES[name].schema)])
-    for path in files:
-        if path.name.startswith(MERGED):
-            _check(path)
     encoded = [column.name for column in schema if pa.types.is_dictionary(column.type)]
     return ds.FileSystemDataset.from_paths(
         [str(path) for path in files],
         schema=schema,
-        format=ds.ParquetFileFormat(dictionary_columns=encoded),
+        format=checked_format(dictionary_columns=encoded),
         filesystem=LocalFileSystem(),
     )
 
@@ -138,13 +162,15 @@ def _encoded(column: pa.Field) -> pa.Field:
     return column.with_type(pa.dictionary(pa.int32(), pa.string()))
 
 
-def _check(path: Path) -> None:
+def _has_footer(path: Path) -> bool:
     try:
-        pq.read_metadata(path)
+        check_footer(path)
     except FileNotFoundError:  # merged with others since it was listed; the query begins again
-        return
-    except (pa.ArrowException, OSError) as error:
-        raise DamagedTableError(f"{path} is damaged ({error})") from error
+        return True
+    except DamagedTableError as error:
+        log.warning("left out: %s", error)
+        return False
+    return True
 
 
 def _description(view: str, column: pa.Field) -> dict[str, str]:

@@ -23,7 +23,8 @@ from real_tasks.tasks.drift_tables import (
     question_counts,
 )
 from real_tasks.tasks.pages import show_in_prefect
-from real_tasks.tasks.records import CONFIG, FIGURES, RECORD, REPORT
+from real_tasks.tasks.pictures import FIGURES
+from real_tasks.tasks.records import CONFIG, RECORD, REPORT
 from real_tasks.tasks.rescoring import Rescored, Rescoring
 from storage.parquet import write_table
 from storage.paths import Home

@@ -1,8 +1,9 @@
 """The report of a re-scoring, from its tables and its folder alone; artifacts may be gone."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from real_tasks.drift_rows import drift_cells, drift_sentences, threshold_sentence
 from real_tasks.figures.drift import drift_picture
@@ -11,10 +12,11 @@ from real_tasks.report import render_page
 from real_tasks.rescore_config import RescoreConfig
 from real_tasks.results import Row
 from real_tasks.scores import mean_scores, scores_by_run
-from real_tasks.tasks.records import CONFIG, RECORD, REPORT, run_facts
+from real_tasks.tasks.records import RECORD, config_file, read_record, run_facts, write_page
 from storage.errors import StorageError
 from storage.parquet import read_run
 from storage.paths import Home
+from storage.run_files import damaged_run
 from storage.runs import find_run, run_folder
 
 TEMPLATE = "drift.html.j2"
@@ -22,9 +24,7 @@ TEMPLATE = "drift.html.j2"
 
 def write_drift_report(home: Home, run_id: str) -> Path:
     """Write the HTML report of a re-scoring; return its path."""
-    path = run_folder(home, run_id) / REPORT
-    path.write_text(render_page(TEMPLATE, drift_page(home, run_id)), encoding="utf-8")
-    return path
+    return write_page(home, run_id, render_page(TEMPLATE, drift_page(home, run_id)))
 
 
 def drift_page(home: Home, run_id: str) -> dict[str, Any]:
@@ -40,8 +40,12 @@ def drift_page(home: Home, run_id: str) -> dict[str, Any]:
             f"the run {run_id} is {run['status']} and has no results to report; `real rescore` "
             "runs it again, and takes from the cache what it did"
         )
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    config = RescoreConfig.model_validate(record["rescore"])
+    record = read_record(home, run_id, "rescore")
+    try:
+        config = RescoreConfig.model_validate(record["rescore"])
+    except ValidationError as error:
+        why = f"rescore: {error.error_count()} errors"
+        raise damaged_run(home, run_id, folder / RECORD, why) from error
     overall = [row for row in rows if row["fold"] is None]
     headers, lines = drift_cells([row for row in rows if row["changed"]])
     facts = {"baseline": rows[0]["baseline_run_id"], "compared with": rows[0]["compared_run_id"]}
@@ -53,7 +57,7 @@ def drift_page(home: Home, run_id: str) -> dict[str, Any]:
         "headers": headers,
         "lines": lines,
         "facts": run_facts(run) | facts,
-        "config_yaml": (folder / CONFIG).read_text(encoding="utf-8"),
+        "config_yaml": config_file(home, run_id).read_text(encoding="utf-8"),
     }
 
 

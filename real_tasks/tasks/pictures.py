@@ -22,7 +22,10 @@ from real_tasks.tasks.caching import stage
 from real_tasks.tasks.machine import use_threads
 from real_tasks.tasks.outcome import Outcome, OutcomeTables, Scores
 from real_tasks.types import ModuleKind, layer_modules
+from storage.paths import Home
+from storage.run_files import damaged_run, run_file
 
+FIGURES = "figures"
 INDEX = "pictures.json"
 
 
@@ -40,10 +43,18 @@ def pictures(
     return {"pictures": len(drawn)}
 
 
-def load_pictures(folder: Path) -> list[Picture]:
-    """Return the pictures that the stage wrote into a folder."""
-    words = json.loads((folder / INDEX).read_text())
-    return [Picture(png=(folder / f"{w['name']}.png").read_bytes(), **w) for w in words]
+def pictures_of(home: Home, run_id: str) -> list[Picture]:
+    """Return the pictures that the stage wrote, from the folder of a run.
+
+    Raises:
+        StorageError: one, or what is said of them, is missing or damaged.
+    """
+    folder = run_file(home, run_id, FIGURES)
+    try:
+        words = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return [Picture(png=(folder / f"{w['name']}.png").read_bytes(), **w) for w in words]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise damaged_run(home, run_id, folder, str(error)) from error
 
 
 def _gallery_data(tables: OutcomeTables) -> GalleryData:

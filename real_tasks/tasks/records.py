@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from pydantic import ValidationError
 
 from real_tasks.config import ExperimentConfig, TransferConfig
 from real_tasks.configuration import commented_yaml
@@ -18,9 +20,12 @@ from real_tasks.results import headline_metrics, result_table, wide_rows
 from real_tasks.tasks import loading
 from real_tasks.tasks.caching import store
 from real_tasks.tasks.outcome import Outcome, OutcomeTables
+from real_tasks.tasks.pictures import FIGURES
 from storage.artifacts import ArtifactRef, sha256_of
+from storage.journal import replace
 from storage.parquet import write_table
 from storage.paths import Home
+from storage.run_files import damaged_run, note_checksums, read_run_json, run_file
 from storage.runs import (
     alive,
     git_commit,
@@ -37,7 +42,6 @@ from storage.used import in_use, note_used
 EXPERIMENT = "real-steering"
 CONFIG = "config.yaml"
 RECORD = "run.json"
-FIGURES = "figures"
 REPORT = "report.html"
 SPECS = "specs"
 _SOFTWARE = ("real-steering", "torch", "transformers", "prefect", "mlflow", "duckdb", "pyarrow")
@@ -105,9 +109,53 @@ def running(flow: str, config: ExperimentConfig | TransferConfig, behaviour: str
         finally:
             rows = [{"run_id": run.run_id, **row} for row in run.timings]
             write_table(home, "stage_timings", run.run_id, rows)
+            if status == "completed":
+                note_checksums(home, run.run_id)
             run.note(status=status, finished_at=now())
             if run.row["mlflow_run_id"]:
                 Tracker(home).finish(run.row["mlflow_run_id"], status)
+
+
+def read_record(home: Home, run_id: str, *parts: str) -> dict[str, Any]:
+    """Return what a run noted of itself, which has ``parts``.
+
+    Raises:
+        StorageError: it is missing or damaged.
+    """
+    return read_run_json(home, run_id, RECORD, *parts)
+
+
+def read_outcome(home: Home, run_id: str) -> Outcome:
+    """Return references to what a run made.
+
+    Raises:
+        StorageError: its record is missing or damaged.
+    """
+    record = read_record(home, run_id, "outcome")
+    try:
+        return Outcome.model_validate(record["outcome"])
+    except ValidationError as error:
+        path = run_folder(home, run_id) / RECORD
+        raise damaged_run(home, run_id, path, f"outcome: {error.error_count()} errors") from error
+
+
+def config_file(home: Home, run_id: str) -> Path:
+    """Return the file of a run's whole configuration.
+
+    Raises:
+        StorageError: it is missing or damaged; an empty one would be the demo's.
+    """
+    path = run_file(home, run_id, CONFIG)
+    if not path.is_file() or not path.stat().st_size:
+        raise damaged_run(home, run_id, path, "it is empty")
+    return path
+
+
+def write_page(home: Home, run_id: str, page: str) -> Path:
+    """Write the report of a run, which takes the place of an earlier one once it is whole."""
+    path = run_folder(home, run_id) / REPORT
+    replace(path, page.encode())
+    return path
 
 
 def run_facts(run: dict[str, Any]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The report of a run, from its tables and its folder alone: artifacts may be gone by then."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,19 @@ from real_tasks.report_rows import (
 from real_tasks.results import Row, markdown_table, result_table, table_cells
 from real_tasks.tasks.drift_report import write_drift_report
 from real_tasks.tasks.pages import show_in_prefect
-from real_tasks.tasks.pictures import load_pictures
+from real_tasks.tasks.pictures import pictures_of
 from real_tasks.tasks.records import (
     CONFIG,
-    FIGURES,
     RECORD,
-    REPORT,
     SPECS,
+    config_file,
+    read_record,
     run_facts,
+    write_page,
 )
 from real_tasks.tasks.transferring import write_transfer_report
 from storage.errors import StorageError
-from storage.parquet import read_run
+from storage.parquet import read_run, read_whole_run
 from storage.paths import Home
 from storage.runs import find_run, run_folder
 
@@ -56,7 +56,7 @@ def scores_of_run(
     run = find_run(home, run_id, "experiment")
     scores = run_rows(home, "module_scores", run["run_id"])
     if localizer is None:
-        localizer = load_config(run_folder(home, run["run_id"]) / CONFIG, []).localizer.name
+        localizer = load_config(config_file(home, run["run_id"]), []).localizer.name
     heads = [row for row in scores if row["module_kind"] == "head"]
     mine = [row for row in heads if row["localizer"] == localizer]
     if not mine:
@@ -95,11 +95,11 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
             f"the run {run_id} is {run['status']} and has no results to report; `real run "
             f"{folder / CONFIG}` runs its configuration again, and takes from the cache what it did"
         )
-    config = load_config(folder / CONFIG, [])
-    record = json.loads((folder / RECORD).read_text())
+    config = load_config(config_file(home, run_id), [])
+    record = read_record(home, run_id, "stages", "versions", "warnings", "device", "source")
     method = config.localizer.name
     tables = {
-        name: run_rows(home, name, run_id)
+        name: [*read_whole_run(home, name, run_id)]
         for name in ("evaluations", "comparisons", "module_scores", "selected_modules", "answers")
     }
     pairs = answer_pairs(tables["answers"], method)
@@ -114,7 +114,7 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
         matched_kl=config.evaluation.matched_kl,
         token_scope=config.evaluation.token_scope,
         comparisons=tables["comparisons"],
-        pictures=load_pictures(folder / FIGURES),
+        pictures=pictures_of(home, run_id),
         top_modules=top_modules(scores, tables["selected_modules"], method),
         answers=answer_sample(pairs),
         verdict_changes=verdict_changes(pairs),
@@ -123,10 +123,12 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
         versions=record["versions"],
         queries=default_queries(run_id, method, rivals[0]),
         paths={
-            "this run": str(folder),
-            "steering specs": str(folder / SPECS),
-            "tables (Parquet)": str(home.tables),
-            "MLflow database": home.mlflow_place,
+            "this run": _within(home, folder),
+            "steering specs": _within(home, folder / SPECS),
+            "tables (Parquet)": _within(home, home.tables),
+            "MLflow database": _within(home, home.mlflow / "mlflow.db")
+            if home.owns_mlflow
+            else home.mlflow_place,
         },
         warnings=record["warnings"],
         findings=[causal] if causal else [],
@@ -150,9 +152,12 @@ def report(run_id: str) -> str:
 
 
 def _write(home: Home, run_id: str, content: ReportContent) -> Path:
-    path = run_folder(home, run_id) / REPORT
-    path.write_text(render_report(content), encoding="utf-8")
-    return path
+    return write_page(home, run_id, render_report(content))
+
+
+def _within(home: Home, path: Path) -> str:
+    """Name a place in the home by its path there, which stays right when the home is moved."""
+    return str(path.relative_to(home.root) if path.is_relative_to(home.root) else path)
 
 
 def _prompts(model: ModelConfig) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Before a re-scoring: its baseline, the scoring to compare with, and whether anything is new."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
+
+from pydantic import ValidationError
 
 from real_tasks.config import ModelConfig
 from real_tasks.configuration import load_config
@@ -17,13 +18,14 @@ from real_tasks.tasks import data, loading, stages
 from real_tasks.tasks.caching import Stage, store
 from real_tasks.tasks.loading import Fold, ModelRef
 from real_tasks.tasks.outcome import Outcome
-from real_tasks.tasks.records import CONFIG, RECORD
+from real_tasks.tasks.records import CONFIG, RECORD, config_file, read_outcome, read_record
 from real_tasks.tasks.rescoring import Rescored, Rescoring, deployed_steering, rescored
 from real_tasks.types import BehaviourData
 from storage.artifacts import ArtifactRef
 from storage.errors import StorageError
 from storage.parquet import read_rows
 from storage.paths import Home
+from storage.run_files import damaged_run
 from storage.runs import find_run, run_folder
 
 
@@ -42,7 +44,7 @@ def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
     row = find_run(home, config.baseline, "experiment")
     run_id = str(row["run_id"])
     baseline = _outcome_of_experiment(home, row)
-    settings = run_folder(home, run_id) / CONFIG
+    settings = config_file(home, run_id)
     whole = completed(load_config(settings, list(config.changes)), _data_of(baseline, run_id))
     method = config.method or whole.localizer.name
     if method not in whole.methods:
@@ -76,7 +78,7 @@ def baseline_label(config: RescoreConfig) -> str:
     home = Home.current()
     try:
         run_id = find_run(home, config.baseline, "experiment")["run_id"]
-        return load_config(run_folder(home, run_id) / CONFIG, list(config.changes)).label
+        return load_config(config_file(home, run_id), list(config.changes)).label
     except (StorageError, UserInputError):
         return config.baseline or "last experiment"
 
@@ -177,7 +179,7 @@ def _outcome_of_experiment(home: Home, row: dict[str, Any]) -> Outcome:
             f"the run {run_id} is {row['status']} and has no results to score again; `real run "
             f"{path.parent / CONFIG}` runs its configuration again"
         )
-    return Outcome.model_validate(json.loads(path.read_text(encoding="utf-8"))["outcome"])
+    return read_outcome(home, run_id)
 
 
 def _last_rescoring(home: Home, baseline_run_id: str, method: str) -> str | None:
@@ -194,8 +196,12 @@ def _last_rescoring(home: Home, baseline_run_id: str, method: str) -> str | None
 
 def _rescored_of(home: Home, run_id: str) -> Rescored:
     find_run(home, run_id)  # which fetches its folder, where another machine has made it
-    record = json.loads((run_folder(home, run_id) / RECORD).read_text(encoding="utf-8"))
-    return Rescored.model_validate(record["rescored"])
+    record = read_record(home, run_id, "rescored")
+    try:
+        return Rescored.model_validate(record["rescored"])
+    except ValidationError as error:
+        path, why = run_folder(home, run_id) / RECORD, f"rescored: {error.error_count()} errors"
+        raise damaged_run(home, run_id, path, why) from error
 
 
 def _check_shape(home: Home, plan: Rescoring, prepared: Prepared) -> None:

@@ -1,6 +1,5 @@
 """Finding one way of steering of a run: its spec, its model and what is known of it."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,17 @@ from real_tasks.models import LoadedModel, load_model
 from real_tasks.steering import SteeringSpec
 from real_tasks.tasks import loading
 from real_tasks.tasks.outcome import Outcome
-from real_tasks.tasks.records import CONFIG, RECORD, SPECS
+from real_tasks.tasks.records import (
+    CONFIG,
+    RECORD,
+    SPECS,
+    config_file,
+    read_outcome,
+    read_record,
+)
 from storage.errors import StorageError
 from storage.paths import Home
+from storage.run_files import run_file
 from storage.runs import find_run, run_folder
 
 _FOLD_AND_SEED = re.compile(r"fold-(\d+)-seed-(-?\d+)")
@@ -44,12 +51,14 @@ class SteeredRun:
     @property
     def spec(self) -> SteeringSpec:
         """Its steering spec."""
-        return SteeringSpec.load(self.spec_folder)
+        run_id = self.row["run_id"]
+        within = self.spec_folder.relative_to(run_folder(self.home, run_id))
+        return SteeringSpec.load(run_file(self.home, run_id, within.as_posix()))
 
     @property
     def outcome(self) -> Outcome:
         """References to what the run made."""
-        return Outcome.model_validate(self.record["outcome"])
+        return read_outcome(self.home, self.row["run_id"])
 
     @property
     def checkpoint(self) -> Path:
@@ -77,8 +86,9 @@ def find_steered_run(
             f"the run {row['run_id']} is {row['status']} and has no results to export; `real run "
             f"{folder / CONFIG}` runs its configuration again"
         )
-    config = with_methods(load_config(folder / CONFIG, []))
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    config = with_methods(load_config(config_file(home, row["run_id"]), []))
+    parts = ("outcome", "versions", "warnings", "device", "source", "checkpoint")
+    record = read_record(home, row["run_id"], *parts)
     method = method or config.localizer.name
     _check_method(method, config, folder)
     found = _chosen_seed(folder / SPECS / method, fold, seed)

@@ -25,7 +25,15 @@ from real_tasks.tasks.loading import Fold, ModelRef
 from real_tasks.tasks.machine import use_threads
 from real_tasks.tasks.outcome import Transferred
 from real_tasks.tasks.pages import show_in_prefect
-from real_tasks.tasks.records import CONFIG, FIGURES, RECORD, REPORT, run_facts
+from real_tasks.tasks.pictures import FIGURES
+from real_tasks.tasks.records import (
+    CONFIG,
+    RECORD,
+    REPORT,
+    config_file,
+    run_facts,
+    write_page,
+)
 from real_tasks.transfer import (
     LeakFree,
     TransferCell,
@@ -127,9 +135,7 @@ def fill_transfer_folder(run_id: str, stages: list[dict[str, Any]]) -> str:
 
 def write_transfer_report(home: Home, run_id: str) -> Path:
     """Write the HTML report of a transfer; return its path."""
-    path = run_folder(home, run_id) / REPORT
-    path.write_text(render_page(TEMPLATE, transfer_page(home, run_id)), encoding="utf-8")
-    return path
+    return write_page(home, run_id, render_page(TEMPLATE, transfer_page(home, run_id)))
 
 
 def transfer_page(home: Home, run_id: str) -> dict[str, Any]:
@@ -153,7 +159,7 @@ def transfer_page(home: Home, run_id: str) -> dict[str, Any]:
         "pictures": [transfer_picture(overall, metric) for metric in metrics],
         "rows": [row | {"metric": metric_label(row["metric"])} for row in overall],
         "facts": run_facts(run),
-        "config_yaml": (run_folder(home, run_id) / CONFIG).read_text(encoding="utf-8"),
+        "config_yaml": config_file(home, run_id).read_text(encoding="utf-8"),
     }
 
 

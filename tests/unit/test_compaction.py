@@ -13,7 +13,6 @@ from storage.catalog import Catalog
 from storage.compaction import compact
 from storage.errors import StorageError
 from storage.parquet import (
-    DamagedTableError,
     publish,
     read_rows,
     read_run,
@@ -194,15 +193,29 @@ def test_a_merged_part_cannot_be_written_again(home: Home) -> None:
     assert len(read_rows(home, "answers")) == 3
 
 
-def test_a_damaged_part_stops_it_and_nothing_is_changed(home: Home) -> None:
-    for name in ("r1", "r2"):
+def test_a_damaged_part_is_left_as_it_is(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("r1", "r2", "r3"):
         add(home, name)
     damaged = home.tables / "answers" / "r2.parquet"
-    damaged.write_bytes(b"no Parquet")
-    with pytest.raises(DamagedTableError, match="r2.parquet"):
-        merge(home)
-    assert names(home) == ["r1.parquet", "r2.parquet"]
-    assert [path.name for path in home.tables.glob(".*compacted-*")] == []
+    content = bytearray(damaged.read_bytes())
+    content[40] ^= 4
+    damaged.write_bytes(content)
+    merge(home)
+    assert "r2.parquet is damaged" in caplog.text
+    assert damaged.read_bytes() == content
+    assert {row["run_id"] for row in read_rows(home, "answers")} == {"r1", "r3"}
+
+
+def test_every_kind_of_flipped_bit_in_a_merged_file_is_found(home: Home) -> None:
+    add(home, "r1")
+    merge(home)
+    (path,) = (home.tables / "answers").glob("compacted-*.parquet")
+    sound = path.read_bytes()
+    for place in range(len(sound)):
+        flipped = bytearray(sound)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert read_rows(home, "answers") == [], place
 
 
 def test_a_system_that_cannot_swap_folders_is_told_so_and_nothing_is_changed(

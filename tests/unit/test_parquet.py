@@ -2,11 +2,20 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.parquet import DamagedTableError, publish, read_rows, read_table, write_table
+from storage.parquet import (
+    DamagedTableError,
+    publish,
+    read_rows,
+    read_run,
+    read_table,
+    write_table,
+)
 from storage.paths import Home
 from storage.rows import SchemaError
 from storage.schemas import TABLES
@@ -104,11 +113,50 @@ def test_a_temporary_file_of_a_killed_writer_is_not_read(home: Home) -> None:
     assert len(read_rows(home, "answers")) == 1
 
 
-def test_a_damaged_part_is_named_with_the_remedy(home: Home) -> None:
+def test_a_damaged_part_is_left_out_and_named_with_the_remedy(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_table(home, "answers", "r1", [answer("r1")])
+    write_table(home, "answers", "r2", [answer("r2")])
     path.write_bytes(path.read_bytes()[:-7])
+    assert read_rows(home, "answers") == [answer("r2")]
+    assert "r1.parquet is damaged" in caplog.text and "remove it" in caplog.text
     with pytest.raises(DamagedTableError, match=r"r1\.parquet is damaged .* remove it"):
-        read_rows(home, "answers")
+        read_run(home, "answers", "r1")
+
+
+def test_every_flipped_bit_is_found(home: Home) -> None:
+    path = write_table(home, "answers", "r1", [answer("r1", seed=seed) for seed in range(3)])
+    sound = path.read_bytes()
+    for place in range(len(sound)):
+        flipped = bytearray(sound)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(DamagedTableError, match=r"r1\.parquet is damaged"):
+            read_run(home, "answers", "r1")
+    path.write_bytes(sound)
+    assert len(read_run(home, "answers", "r1")) == 3
+
+
+def test_every_truncation_is_found(home: Home) -> None:
+    path = write_table(home, "answers", "r1", [answer("r1")])
+    sound = path.read_bytes()
+    for length in range(len(sound)):
+        path.write_bytes(sound[:length])
+        with pytest.raises(DamagedTableError, match=r"r1\.parquet is damaged"):
+            read_run(home, "answers", "r1")
+
+
+def test_a_sealed_file_is_an_ordinary_one_to_other_readers(home: Home) -> None:
+    path = write_table(home, "answers", "r1", [answer("r1")])
+    assert duckdb.read_parquet(str(path)).fetchall() == [tuple(answer("r1").values())]
+    assert pd.read_parquet(path.parent).to_dict("records") == [answer("r1")]
+
+
+def test_a_file_of_an_earlier_version_which_has_no_seal_is_read(home: Home) -> None:
+    path = write_table(home, "answers", "r1", [answer("r1")])
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    assert read_rows(home, "answers") == [answer("r1")]
 
 
 def test_a_part_from_before_a_column_was_declared_is_read_with_nulls(home: Home) -> None:
@@ -121,7 +169,7 @@ def test_a_part_with_another_type_is_refused(home: Home) -> None:
     path = write_table(home, "answers", "r1", [answer("r1")])
     publish(pa.table({"fold": ["first"]}), path)
     with pytest.raises(DamagedTableError, match="damaged"):
-        read_rows(home, "answers")
+        read_run(home, "answers", "r1")
 
 
 def write_again_and_again(root: str, run: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from storage.catalog import Catalog
 from storage.errors import StorageError
 from storage.parquet import read_rows
 from storage.paths import Home
@@ -19,6 +20,7 @@ from storage.runs import (
     run_folder,
     write_run,
 )
+from storage.tracking import Tracker
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -171,3 +173,46 @@ def test_the_commit_is_that_of_the_checkout_or_none() -> None:
     command = ["git", "-C", str(here), "rev-parse", "HEAD"]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert git_commit() == (found.stdout.strip() if found.returncode == 0 else None)
+
+
+@pytest.mark.parametrize("read", ["sql", "report", "run"])
+def test_whoever_reads_sees_a_dead_run_as_crashed_and_ends_it_in_mlflow(
+    place: Home, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REAL_MLFLOW_URI", raising=False)
+    tracker = Tracker(place)
+    begun = tracker.start_run("demo", "killed", {}, {"run_id": "dead"})
+    other = tracker.start_run("demo", "lives", {}, {"run_id": "alive"})
+    for run_id in ("dead", "alive"):
+        write_run(place, row(run_id, "running"))
+    run_folder(place, "dead").mkdir(parents=True)
+    (run_folder(place, "dead") / ".alive").touch()
+    with alive(place, "alive"):
+        if read == "sql":
+            sql = "SELECT run_id, status FROM runs ORDER BY run_id"
+            found = [tuple(one.values()) for one in Catalog(place).query(sql).to_pylist()]
+            assert found == [("alive", "running"), ("dead", "crashed")]
+        elif read == "report":
+            assert find_run(place, "dead")["status"] == "crashed"
+        else:
+            assert mark_crashed_runs(place) == ["dead"]
+        states = "SELECT mlflow_run_id, status FROM mlflow_runs"
+        found = {
+            one["mlflow_run_id"]: one["status"] for one in Catalog(place).query(states).to_pylist()
+        }
+        assert found == {begun: "crashed", other: "running"}
+
+
+def test_a_home_that_cannot_be_written_to_shows_dead_runs_as_crashed_too(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(place, row("dead", "running"))
+    run_folder(place, "dead").mkdir(parents=True)
+    (run_folder(place, "dead") / ".alive").touch()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr("storage.runs.write_run", refuse)
+    found = Catalog(place).query("SELECT status FROM runs").to_pylist()
+    assert found == [{"status": "crashed"}]
