@@ -18,6 +18,7 @@ from flows.environment import joined_stack
 from flows.experiment import Summary, experiment, handing_over
 from flows.rescore import RescoreSummary, rescore
 from flows.room_watch import room_watched
+from flows.run_processes import ending_with_this_process
 from flows.stack_api import Servers
 from flows.transfer import transfer
 from real_tasks.config import TransferConfig
@@ -63,7 +64,8 @@ def _run(flow: Any, config: Any) -> Summary:
     warnings.filterwarnings("ignore", category=UserWarning, module="prefect")
     transformers_logging.disable_progress_bar()
     _join()
-    with room_watched(Home.current()):
+    home = Home.current()
+    with room_watched(home), ending_with_this_process(home):
         _start_server()
         with _two_step_interrupt():
             summary: Summary = flow(config)

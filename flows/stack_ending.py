@@ -3,6 +3,7 @@
 import signal
 import time
 
+from flows.run_processes import stop_orphans
 from flows.stack_processes import lives, send, stop_left
 from flows.stack_view import Terminal
 from real_tasks.errors import WorkFailedError
@@ -15,11 +16,13 @@ _POLL_S = 0.2
 
 
 def stop_stack(home: Home, terminal: Terminal) -> None:
-    """Stop the stack of a home, and wait until nothing of it is left.
+    """Stop the stack of a home, wait until nothing of it is left, and stop what killed runs left.
 
     Raises:
         WorkFailedError: it does not end.
     """
+    if left := stop_orphans(home):
+        terminal.say(f"stopped {len(left)} processes that killed runs had left")
     state = read_state(home)
     if is_held(home) and state is not None and lives(state.supervisor):
         send(state.supervisor.pid, signal.SIGTERM)

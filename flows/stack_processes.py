@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+import psutil
 
 from storage.stack_state import ProcessMark
 
@@ -35,25 +37,19 @@ def part_of(stack_id: str, name: str) -> str:
 def processes_of(stack: str) -> list[int]:
     """Return the processes of this user that belong to a stack, whoever their parents are.
 
-    Without ``/proc`` (not Linux) the list is empty: only marked processes are known there.
-
     Args:
         stack: a stack's id, or one part of it (``part_of``).
     """
-    whole, below = (f"{STACK_VARIABLE}={stack}{end}".encode() for end in ("", "."))
     return [
         pid
-        for pid in _all_processes()
-        if any(entry == whole or entry.startswith(below) for entry in _environment(pid))
+        for pid in psutil.pids()
+        if f"{environment(pid).get(STACK_VARIABLE)}.".startswith(f"{stack}.")
     ]
 
 
 def belongs_to_a_stack(pid: int) -> bool:
-    """Return whether a process lives and was started by a stack, as far as this system tells."""
-    if not _PROC.is_dir():
-        return _birth(pid) is not None
-    prefix = f"{STACK_VARIABLE}=".encode()
-    return any(entry.startswith(prefix) for entry in _environment(pid))
+    """Return whether a process lives and was started by a stack."""
+    return STACK_VARIABLE in environment(pid)
 
 
 def stop_left(stack: str, marks: Iterable[ProcessMark], patience_s: float = 8.0) -> list[int]:
@@ -65,11 +61,26 @@ def stop_left(stack: str, marks: Iterable[ProcessMark], patience_s: float = 8.0)
         patience_s: seconds in which they may end by themselves before they are killed.
     """
     known = tuple(marks)
-    found = _left(stack, known)
+
+    def left() -> list[int]:
+        marked = {process.pid for process in known if lives(process)}
+        return sorted((marked | set(processes_of(stack))) - {os.getpid()})
+
+    return stop_all(left, patience_s)
+
+
+def stop_all(find: Callable[[], list[int]], patience_s: float) -> list[int]:
+    """Stop all processes that ``find`` finds until there are none; return those of the first time.
+
+    Args:
+        find: says which are left; their children may be new ones.
+        patience_s: seconds in which they may end by themselves before they are killed.
+    """
+    found = find()
     for pid in found:
         send(pid, signal.SIGTERM)
     deadline = time.monotonic() + patience_s
-    while left := _left(stack, known):
+    while left := find():
         if time.monotonic() > deadline:
             for pid in left:
                 send(pid, signal.SIGKILL)
@@ -86,33 +97,17 @@ def send(pid: int, number: int) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return all processes below a process (Linux; elsewhere none are known)."""
-    children: dict[int, list[int]] = {}
-    for other in _all_processes():
-        if (stat := _stat(other)) is not None:
-            children.setdefault(int(stat[1]), []).append(other)
-    found, queue = [], [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
+    """Return all processes below a process."""
+    return [process.pid for process in psutil.Process(pid).children(recursive=True)]
 
 
-def _left(stack: str, marks: Sequence[ProcessMark]) -> list[int]:
-    marked = {process.pid for process in marks if lives(process)}
-    return sorted((marked | set(processes_of(stack))) - {os.getpid()})
-
-
-def _all_processes() -> list[int]:
-    return [int(path.name) for path in _PROC.glob("[0-9]*")] if _PROC.is_dir() else []
-
-
-def _environment(pid: int) -> list[bytes]:
+def environment(pid: int) -> Mapping[str, str]:
+    """Return what a process was started with; empty where it ended, or is another user's."""
     try:
-        return (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
-    except OSError:  # ended, or another user's
-        return []
+        found: Mapping[str, str] = psutil.Process(pid).environ()
+    except psutil.Error:
+        return {}
+    return found
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from flows.run_processes import orphans
 from flows.stack_api import Record, Servers
 from flows.stack_processes import lives
 from real_tasks.results import Row, headline_metrics, metric_label, result_table
@@ -30,7 +31,7 @@ class StackStatus:
         running: Prefect's flow runs that run.
         scheduled: those that are due next.
         deployments: names of deployments by their ids.
-        problem: why Prefect could not be asked, None where it could.
+        problems: why Prefect could not be asked, and what killed stacks and runs left.
     """
 
     state: StackState | None = None
@@ -38,16 +39,16 @@ class StackStatus:
     running: list[Record] = field(default_factory=list)
     scheduled: list[Record] = field(default_factory=list)
     deployments: dict[str, str] = field(default_factory=dict)
-    problem: str | None = None
+    problems: tuple[str, ...] = ()
 
 
 def stack_status(home: Home) -> StackStatus:
     """Ask the stack of a home how it is; what does not answer is said, and no error."""
     state = read_state(home)
+    left = _left("a killed run", len(orphans(home)))
     if state is None or not is_held(home):
-        left = [p for p in state.processes if lives(p)] if state is not None else []
-        problem = f"a killed stack left {len(left)} processes; `real down` stops them"
-        return StackStatus(problem=problem if left else None)
+        marks = state.processes if state is not None else ()
+        return StackStatus(problems=left + _left("a killed stack", sum(map(lives, marks))))
     servers = Servers.of(state)
     services = {
         "prefect": _health(servers.prefect_is_healthy()),
@@ -61,10 +62,12 @@ def stack_status(home: Home) -> StackStatus:
             servers.unfinished_runs(),
             servers.scheduled_runs(NEXT_RUNS),
             servers.deployment_names(),
+            left,
         )
     except httpx.HTTPError as error:
         services.setdefault("worker", "unknown")
-        return StackStatus(state, services, problem=f"Prefect does not answer: {error}")
+        problem = f"Prefect does not answer: {error}"
+        return StackStatus(state, services, problems=(problem, *left))
 
 
 def last_runs(home: Home, count: int = LAST_RUNS) -> list[dict[str, str]]:
@@ -113,6 +116,10 @@ def run_lines(status: StackStatus) -> list[tuple[str, str, str]]:
 
 def _deployment(status: StackStatus, run: Record) -> str:
     return status.deployments.get(str(run["deployment_id"]), "from a terminal")
+
+
+def _left(who: str, count: int) -> tuple[str, ...]:
+    return (f"{who} left {count} processes; `real down` stops them",) if count else ()
 
 
 def _health(healthy: bool) -> str:

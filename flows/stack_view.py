@@ -75,12 +75,12 @@ def show_ready(home: Home, host: str, state: StackState, deployments: Sequence[s
 def show_status(home: Home, status: StackStatus) -> None:
     """Print how servers and worker are, what runs and what is due."""
     _show_services(home, status)
-    if status.problem:
-        out.print(f"[yellow]{status.problem}[/yellow]")
+    for problem in status.problems:
+        out.print(f"[yellow]{problem}[/yellow]")
     lines = run_lines(status)
     if lines:
         _show_table("Flow runs, running and due", ("run", "deployment", "state"), lines)
-    elif status.state is not None and status.problem is None:
+    elif status.state is not None and not status.problems:
         out.print("\nNothing runs, and nothing is scheduled.")
 
 

@@ -130,7 +130,7 @@ def test_times_are_read_from_now() -> None:
 
 def test_the_status_of_a_home_without_a_stack_and_without_runs_is_empty(tmp_path: Path) -> None:
     status = stack_status(Home(tmp_path))
-    assert status.state is None and status.problem is None
+    assert status.state is None and status.problems == ()
     assert last_runs(Home(tmp_path)) == []
 
 
@@ -143,4 +143,4 @@ def test_servers_that_do_not_answer_are_said_to_not_answer(tmp_path: Path) -> No
         write_state(home, state)
         status = stack_status(home)
     assert status.services["prefect"] == status.services["mlflow"] == "does not answer"
-    assert status.services["worker"] == "unknown" and status.problem is not None
+    assert status.services["worker"] == "unknown" and status.problems
