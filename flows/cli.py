@@ -4,6 +4,8 @@ import logging
 import os
 from typing import Any
 
+from pydantic import ValidationError
+
 from flows import (
     export_commands,
     plan_commands,
@@ -52,6 +54,16 @@ def main(arguments: list[str] | None = None) -> Any:
         full = room_error(Home.current(), error)
         show_error(str(full or error))
         raise SystemExit(USER_ERROR if full else 1) from None
+    except ValidationError as error:
+        if not error.title.endswith("Settings"):  # Prefect's, which are read by its import
+            raise
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        show_error(
+            f"Prefect's settings are wrong: {where} {first['msg']}. Look at the variables "
+            "PREFECT_... of the environment, and at its profile (`prefect config view`)"
+        )
+        raise SystemExit(USER_ERROR) from None
     except Exception as error:
         full = room_error(Home.current(), error)
         if full is None:

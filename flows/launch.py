@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from flows.console import err
 from flows.environment import joined_stack
 from flows.experiment import Summary, experiment, handing_over
+from flows.prefect_server import check_prefect_server
 from flows.rescore import RescoreSummary, rescore
 from flows.room_watch import room_watched
 from flows.run_processes import ending_with_this_process
@@ -64,6 +65,7 @@ def _run(flow: Any, config: Any) -> Summary:
     warnings.filterwarnings("ignore", category=UserWarning, module="prefect")
     transformers_logging.disable_progress_bar()
     _join()
+    check_prefect_server()
     home = Home.current()
     with room_watched(home), ending_with_this_process(home):
         _start_server()

@@ -71,7 +71,7 @@ class Home:
         """Where MLflow's record is, to be shown to people: a path, or an address, no password."""
         if self.owns_mlflow:
             return str(self.mlflow / "mlflow.db")
-        return _without_password(self.mlflow_uri.removeprefix("sqlite:///"))
+        return without_password(self.mlflow_uri.removeprefix("sqlite:///"))
 
     @property
     def owns_mlflow(self) -> bool:
@@ -118,7 +118,8 @@ def full_url(store: str | None) -> str | None:
     return plain.rstrip("/")
 
 
-def _without_password(address: str) -> str:
+def without_password(address: str) -> str:
+    """Return an address as it may be shown."""
     scheme, separator, rest = address.partition("://")
     login, at, place = rest.rpartition("@")
     user = login.partition(":")[0]
