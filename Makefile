@@ -40,6 +40,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 $(USE): pyproject.toml deployments/constraints.txt | .venv/bin/python
+	@echo "installing what it needs into .venv: minutes, the first time"
 	$(BIN)/pip install -q -c deployments/constraints.txt -e .
 	touch $@
 

@@ -1,5 +1,7 @@
 """What a person sees in the terminal: progress bars, the table of results, errors."""
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -30,9 +32,19 @@ STAGES = {
 }
 
 
+SECONDS_BETWEEN = 15.0
+"""The longest silence where progress is told in lines."""
+
+
 @contextmanager
-def progress_bars() -> Iterator[None]:
-    """Show a bar for every stage while the context lasts."""
+def progress_shown() -> Iterator[None]:
+    """Show the progress of every stage while the context lasts: bars, or lines for a log."""
+    with _bars() if err.is_terminal else _lines():
+        yield
+
+
+@contextmanager
+def _bars() -> Iterator[None]:
     columns = (
         TextColumn("{task.description:<36}"),
         BarColumn(bar_width=30),
@@ -49,6 +61,60 @@ def progress_bars() -> Iterator[None]:
 
         with listening(show):
             yield
+
+
+@contextmanager
+def _lines() -> Iterator[None]:
+    lines, ended = ProgressLines(), threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(1.0):
+            lines.tell()
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        with listening(lines.show):
+            yield
+    finally:
+        ended.set()
+        teller.join()
+
+
+class ProgressLines:
+    """A line when a stage starts, when it ends, and whenever nothing was said for a while."""
+
+    def __init__(self) -> None:
+        """Say that it begins: a server is started before the first stage."""
+        self._lock = threading.Lock()
+        self._begun = time.monotonic()
+        self._since: dict[str, float] = {}
+        self._open: dict[str, str] = {}
+        self._say("starting")
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Take note that ``done`` of ``total`` units are done; see `progress.Listener`."""
+        with self._lock:
+            begins = stage not in self._since
+            if not begins and stage not in self._open:  # its end has been told
+                return
+            since = self._since.setdefault(stage, time.monotonic())
+            self._open[stage] = f"{STAGES.get(stage, stage)}: {done} of {total}"
+            if done >= total:
+                self._say(f"{self._open.pop(stage)}, done in {time.monotonic() - since:.0f} s")
+            elif begins:
+                self._say(self._open[stage])
+
+    def tell(self) -> None:
+        """Say what is going on, if nothing was said for a while."""
+        with self._lock:
+            if time.monotonic() - self._said >= SECONDS_BETWEEN:
+                self._say("; ".join(self._open.values()) or "working")
+
+    def _say(self, line: str) -> None:
+        self._said = time.monotonic()
+        text = f"{self._said - self._begun:4.0f} s  {line}"
+        err.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def show_results(results: Sequence[Row]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from flows.app import HomeOption, app
-from flows.console import out, progress_bars, show_paths
+from flows.console import out, progress_shown, show_paths
 from flows.environment import use_home
 
 
@@ -72,7 +72,7 @@ def rescore(
 
     from flows.launch import launch_rescore
 
-    with progress_bars():
+    with progress_shown():
         summary = launch_rescore(settings)
     for sentence in summary.sentences:
         out.print(sentence, highlight=False, markup=False)

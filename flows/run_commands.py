@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from flows.app import ConfigArgument, HomeOption, SetOption, app
-from flows.console import out, progress_bars, show_paths, show_results, show_transfer, show_warning
+from flows.console import out, progress_shown, show_paths, show_results, show_transfer, show_warning
 from flows.environment import use_home
 from storage.paths import Home
 
@@ -56,7 +56,7 @@ def run(
 
     from flows.launch import launch
 
-    with progress_bars():
+    with progress_shown():
         summary, results = launch(prepared)
     show_results(results)
     for warning in summary.warnings:
@@ -89,7 +89,7 @@ def transfer(
 
     from flows.launch import launch_transfer
 
-    with progress_bars():
+    with progress_shown():
         summary, rows = launch_transfer(settings)
     show_transfer(rows)
     show_paths(summary.lines() | _places(current))

@@ -26,8 +26,7 @@ def stop_stack(home: Home, terminal: Terminal) -> None:
     state = read_state(home)
     if is_held(home) and state is not None and lives(state.supervisor):
         send(state.supervisor.pid, signal.SIGTERM)
-        terminal.wait(f"stopping the stack of process {state.supervisor.pid}")
-        _await_end(home, state)
+        _await_end(home, state, terminal)
         terminal.wait("")
         terminal.say(f"stopped the stack of {home.root}")
         return
@@ -48,9 +47,10 @@ def clean_dead(home: Home) -> list[str]:
     return [f"the last stack of {home.root} was killed; {what}"]
 
 
-def _await_end(home: Home, state: StackState) -> None:
+def _await_end(home: Home, state: StackState, terminal: Terminal) -> None:
     deadline = time.monotonic() + _TIMEOUT_S
     while is_held(home):
+        terminal.wait(f"stopping the stack of process {state.supervisor.pid}")
         if time.monotonic() > deadline:
             raise WorkFailedError(
                 f"the stack does not end: process {state.supervisor.pid} still runs after "

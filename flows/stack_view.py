@@ -1,5 +1,6 @@
 """What a person sees of the stack in the terminal."""
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -8,7 +9,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import err, out, show_paths
+from flows.console import SECONDS_BETWEEN, err, out, show_paths
 from flows.stack_options import is_loopback
 from flows.stack_status import StackStatus, in_units, run_lines
 from storage.paths import Home
@@ -25,6 +26,7 @@ class Terminal:
     def __init__(self) -> None:
         """Show nothing yet."""
         self._status: Status | None = None
+        self._told = ("", 0.0)
 
     def say(self, line: str) -> None:
         """Show what happens."""
@@ -36,7 +38,16 @@ class Terminal:
         out.print(text.append(line, style="default"), soft_wrap=True)
 
     def wait(self, what: str) -> None:
-        """Show what is waited for until the next call; nothing for an empty text."""
+        """Show what is waited for until the next call; nothing for an empty text.
+
+        Without a terminal it is a line, when it is new and again after a while.
+        """
+        if not err.is_terminal:
+            now = time.monotonic()
+            if what and (what != self._told[0] or now - self._told[1] >= SECONDS_BETWEEN):
+                self._told = what, now
+                err.print(Text(what), soft_wrap=True)
+            return
         if self._status is not None and not what:
             self._status.stop()
             self._status = None
