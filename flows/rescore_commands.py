@@ -8,6 +8,7 @@ import typer
 from flows.app import HomeOption, app
 from flows.console import out, progress_shown, show_paths
 from flows.environment import use_home
+from flows.run_commands import places
 
 
 @app.command()
@@ -76,6 +77,6 @@ def rescore(
         summary = launch_rescore(settings)
     for sentence in summary.sentences:
         out.print(sentence, highlight=False, markup=False)
-    show_paths(summary.lines() | {"store": str(current.root), "MLflow": current.mlflow_place})
+    show_paths(summary.lines() | places(current, summary.run_id))
     if strict and summary.exceeded:
         raise typer.Exit(1)

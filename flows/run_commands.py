@@ -61,7 +61,7 @@ def run(
     show_results(results)
     for warning in summary.warnings:
         show_warning(warning)
-    show_paths(summary.lines() | _places(current))
+    show_paths(summary.lines() | places(current, summary.run_id))
     out.print("Next: [bold]real sql --tables[/bold], or open the report in a browser.")
 
 
@@ -92,7 +92,7 @@ def transfer(
     with progress_shown():
         summary, rows = launch_transfer(settings)
     show_transfer(rows)
-    show_paths(summary.lines() | _places(current))
+    show_paths(summary.lines() | places(current, summary.run_id))
 
 
 @app.command()
@@ -118,6 +118,11 @@ def assigned(assignments: list[str] | None, runner: str | None) -> list[str]:
     return [*(assignments or []), *([f"execution.runner={runner}"] if runner else [])]
 
 
-def _places(home: Home) -> dict[str, str]:
+def places(home: Home, run_id: str) -> dict[str, str]:
+    """Return where a run's results are, by what they are."""
+    from real_tasks.tasks.pages import mlflow_page
+    from storage.runs import find_run
+
     shared = {"store": home.store} if home.store else {}
-    return {"home": str(home.root), **shared, "MLflow": home.mlflow_place}
+    page = mlflow_page(home, find_run(home, run_id)["mlflow_run_id"])
+    return {"home": str(home.root), **shared, "MLflow": page or home.mlflow_place}

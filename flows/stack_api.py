@@ -47,6 +47,16 @@ class Servers:
         query = "api/2.0/mlflow/experiments/search?max_results=1"
         return self._answers(f"{self.mlflow_url}/{query}")
 
+    def runs_page(self, experiment: str) -> str:
+        """Return the address of an experiment's runs in MLflow; of all of them without it."""
+        query = f"{self.mlflow_url}/api/2.0/mlflow/experiments/get-by-name"
+        with self._client(_TIMEOUT_S) as client:
+            found = client.get(query, params={"experiment_name": experiment})
+        pages = f"{self.mlflow_url}/#/experiments"
+        if not found.is_success:
+            return pages
+        return f"{pages}/{found.json()['experiment']['experiment_id']}/runs"
+
     def workers(self, pool: str) -> list[Record]:
         """Return the workers of a work pool; ``status`` is ONLINE for those that poll it."""
         found: list[Record] = self._post(f"work_pools/{pool}/workers/filter", {})

@@ -10,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.console import SECONDS_BETWEEN, err, out, show_paths
+from flows.stack_api import Servers
 from flows.stack_options import is_loopback
 from flows.stack_status import StackStatus, in_units, run_lines
 from storage.paths import Home
 from storage.stack_state import StackState
+from storage.tracking import EXPERIMENT
 from storage.usage import Usage
 
 _COLOURS = {"prefect": "blue", "mlflow": "cyan", "worker": "green"}
@@ -64,7 +66,7 @@ def show_ready(home: Home, host: str, state: StackState, deployments: Sequence[s
     show_paths(
         {
             "Prefect": f"{state.prefect_url}  start, schedule and watch flows",
-            "MLflow": f"{state.mlflow_url}/#/experiments  metrics, pictures, models",
+            "MLflow": f"{Servers.of(state).runs_page(EXPERIMENT)}  metrics, pictures, models",
             "deployments": ", ".join(sorted(deployments)) or "none",
             "store": str(home.root),
             "logs": str(home.logs),

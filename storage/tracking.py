@@ -36,6 +36,13 @@ MetricValues = float | Sequence[tuple[int, float]]
 GIT_COMMIT_TAG = "mlflow.source.git.commit"
 """The tag in which MLflow shows a run's commit."""
 
+EXPERIMENT = "real-steering"
+"""The experiment of all runs."""
+
+_KIND_TAG = "mlflow.experimentKind"
+_KIND = "custom_model_development"
+"""Without it MLflow's pages open an experiment on its (empty) page of traces."""
+
 # MLflow takes 1,000 entries and 100 parameters in one call, and 6,000 characters in a parameter.
 _METRICS_PER_CALL = 900
 _PARAMS_PER_CALL = 100
@@ -62,16 +69,16 @@ class Tracker:
         self._database = home.mlflow / "mlflow.db"
 
     def initialise(self) -> None:
-        """Make the database where there is none: seconds, so that it may go on in the background.
+        """Make the database and our experiment where there are none: seconds.
 
         Every other method does so too; with this one it is done before tasks write from several
-        threads.
+        threads, in the background if wanted.
 
         Raises:
             mlflow.exceptions.MlflowException: the database is another version's; the message says
                 how to upgrade it.
         """
-        self._client.search_experiments(max_results=1)
+        self._experiment_id(EXPERIMENT)
 
     def start_run(
         self,
@@ -184,9 +191,12 @@ class Tracker:
         client = self._client  # first: making it takes the same lock
         with self._lock():
             found = client.get_experiment_by_name(name)
-            if found is not None:
-                return str(found.experiment_id)
-            return str(client.create_experiment(name, artifact_location=self._artifacts()))
+            if found is None:
+                made = client.create_experiment(name, self._artifacts(), {_KIND_TAG: _KIND})
+                return str(made)
+            if _KIND_TAG not in found.tags:
+                client.set_experiment_tag(found.experiment_id, _KIND_TAG, _KIND)
+            return str(found.experiment_id)
 
     def _artifacts(self) -> str | None:
         """Where artifacts of a new experiment go: into the home, or where the server puts them."""

@@ -39,12 +39,12 @@ def show_in_prefect(
 def _show_places(run_id: str, report: Path) -> None:
     """Link to MLflow's pages where its server runs; else say where everything is."""
     home = Home.current()
-    server, mlflow_run_id = _mlflow_server(home), find_run(home, run_id)["mlflow_run_id"]
-    if server is None or mlflow_run_id is None:
+    mlflow_run_id = find_run(home, run_id)["mlflow_run_id"]
+    page = mlflow_page(home, mlflow_run_id)
+    if page is None:
         text = f"- report: `{report}`\n- MLflow: `{home.mlflow_place}`, run `{mlflow_run_id}`\n"
         create_markdown_artifact(text, key="places", description=f"where {run_id} is")
         return
-    page = server + Tracker(home).page_of(mlflow_run_id)
     create_link_artifact(page, "MLflow run", key="mlflow", description=f"MLflow run of {run_id}")
     create_link_artifact(
         f"{page}/artifacts/{report.name}",
@@ -52,6 +52,14 @@ def _show_places(run_id: str, report: Path) -> None:
         key="report",
         description=f"report of {run_id}, also in {report}",
     )
+
+
+def mlflow_page(home: Home, mlflow_run_id: str | None) -> str | None:
+    """Return the address of a run's page in MLflow, None where no server shows the record."""
+    server = _mlflow_server(home)
+    if server is None or mlflow_run_id is None:
+        return None
+    return server + Tracker(home).page_of(mlflow_run_id)
 
 
 def _mlflow_server(home: Home) -> str | None:

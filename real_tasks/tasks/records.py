@@ -36,10 +36,9 @@ from storage.runs import (
     write_run,
 )
 from storage.sharing import pushed_at_end
-from storage.tracking import GIT_COMMIT_TAG, Tracker
+from storage.tracking import EXPERIMENT, GIT_COMMIT_TAG, Tracker
 from storage.used import in_use, note_used
 
-EXPERIMENT = "real-steering"
 CONFIG = "config.yaml"
 RECORD = "run.json"
 REPORT = "report.html"

@@ -5,10 +5,9 @@ from importlib import resources
 from pathlib import Path
 
 from real_tasks.organism import EMBEDDED_MODELS
-from real_tasks.tasks.records import EXPERIMENT
 from real_tasks.tasks.steered_runs import SteeredRun
 from storage.model_registry import CodeModel, log_code_model
-from storage.tracking import Scalar, Tracker
+from storage.tracking import EXPERIMENT, Scalar, Tracker
 
 SERVING_CODE = "pyfunc_model.py"
 _NEEDED_TO_SERVE = (
