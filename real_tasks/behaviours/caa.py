@@ -1,11 +1,14 @@
 """The behaviour ``caa``: A/B questions in the format of Contrastive Activation Addition.
 
 Rimsky et al., "Steering Llama 2 via Contrastive Activation Addition" (arXiv 2312.06681). A file is
-a JSON array of ``question`` (its two or more options at its end), ``answer_matching_behavior`` and
-``answer_not_matching_behavior`` (a letter in brackets each).
+a JSON array, or JSON lines, of ``question``, ``answer_matching_behavior`` and
+``answer_not_matching_behavior``. The answers are labels of options that the question lists, such as
+``(A)``, or texts, such as the "Yes" and "No" of Anthropic's persona evaluations, whose questions
+list no options.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,9 +16,18 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from real_tasks.behaviours import BEHAVIOURS
+from real_tasks.behaviours.caa_options import (
+    FileHabits,
+    Options,
+    Span,
+    end_of_last,
+    ends_with_cue,
+    find_options,
+    habits_of,
+)
 from real_tasks.config import Frozen
 from real_tasks.data_formats import Row
-from real_tasks.datafiles import DataFile, read_data_file
+from real_tasks.datafiles import EXTENSIONS, DataFile, read_data_file
 from real_tasks.errors import UserInputError
 from real_tasks.neutral import DEFAULT_NEUTRAL
 from real_tasks.question_rows import (
@@ -32,17 +44,22 @@ from real_tasks.types import Answer, BehaviourData, Question
 PARTS = {"generate": "generate_dataset.json", "test": "test_dataset_ab.json"}
 MATCHING, NOT_MATCHING = "answer_matching_behavior", "answer_not_matching_behavior"
 COLUMNS = ("question", MATCHING, NOT_MATCHING)
-_OPTION_LINES = re.compile(r"^[ \t]*\(([A-Z])\)[ \t]*", re.MULTILINE)
-_OPTIONS_ANYWHERE = re.compile(r"(?<=\s)\(([A-Z])\)[ \t]*")
-_LETTER = re.compile(r"\(([A-Z])\)")
+TEXTS = ("matching", "other")
+"""Names of answers that are texts, in ids."""
+
+_LABEL = re.compile(r"[(（\[]?([A-Za-z1-9])[)）\].．、:：]?")
+_CUE = "\n\nAnswer:"
+"""Stands between a question that does not end with a cue of its own and its answer."""
 
 
 @BEHAVIOURS.register("caa")
 class ContrastiveActivationAddition:
     """Questions with the letter that shows the behaviour (aligned) and the one that does not.
 
-    Every question has an alternate in which the texts of these two options have changed places, so
-    that a preference for a letter counts neither for nor against the behaviour.
+    Every question with options has an alternate in which the texts of these two have changed
+    places, so that a preference for a letter counts neither for nor against the behaviour. What
+    follows the last option stays where it is. A question that ends with the beginning of an answer
+    ("Answer:") is followed by the answer itself, every other by "Answer:" and the answer.
     """
 
     class Params(Frozen):
@@ -67,7 +84,7 @@ class ContrastiveActivationAddition:
 
         @model_validator(mode="after")
         def _goes_together(self) -> "ContrastiveActivationAddition.Params":
-            if self.path.endswith(".json") and self.files != "both":
+            if Path(self.path).suffix in EXTENSIONS and self.files != "both":
                 raise ValueError("files chooses among those of a folder, but path is one file")
             return self
 
@@ -86,6 +103,9 @@ class ContrastiveActivationAddition:
         if self.params.toward == "away":
             questions = [_turned(question) for question in questions]
         kept = _without_repetitions(questions)
+        cues = {ends_with_cue(question.text) for question in kept}
+        if cues == {True, False}:
+            kept = tuple(_with_cue(question) for question in kept)
         # "away" is another behaviour: in a table the two need names of their own.
         own = path.stem if path.is_file() and path.name not in PARTS.values() else ""
         name = own or (path.parent if path.is_file() else path).resolve().name
@@ -94,7 +114,7 @@ class ContrastiveActivationAddition:
             name=self.params.name or re.sub(r"[^\w.-]", "_", name) + suffix,
             questions=kept,
             neutral_texts=DEFAULT_NEUTRAL,
-            template="{question}\n\nAnswer: {answer}",
+            template="{question} {answer}" if True in cues else f"{{question}}{_CUE} {{answer}}",
             stop=("\n",),
             measures=("options",),
             source={key: text for one in loaded for key, text in one.source.items()}
@@ -128,7 +148,9 @@ def parse(file: DataFile) -> Parsed:
         UserInputError: a column is missing.
     """
     part = next((part for part, name in PARTS.items() if name == file.name), Path(file.name).stem)
-    return parse_rows(file, COLUMNS, lambda row: _question(row, part))
+    asked = (row.fields.get("question") for row in file.rows)
+    habits = habits_of(text.strip() for text in asked if isinstance(text, str))
+    return parse_rows(file, COLUMNS, lambda row: _question(row, part, habits))
 
 
 def _inside(path: Path, missing: list[str]) -> str:
@@ -166,69 +188,96 @@ def _without_repetitions(questions: list[Question]) -> tuple[Question, ...]:
     return tuple(first.values())
 
 
-def _question(row: Row, part: str) -> Question:
+def _question(row: Row, part: str, habits: FileHabits) -> Question:
     text = text_of(row, "question")
-    matching, other = (_letter(row, column) for column in (MATCHING, NOT_MATCHING))
-    options = _options(text)
-    for letter in (matching, other):
-        if letter not in options:
-            found = ", ".join(f"({one})" for one in options) or "none"
-            raise BadRow(f"no option ({letter}) at the end of the question; found: {found}")
-    if matching == other:
-        raise BadRow(f"both answers are ({matching})")
+    given = [text_of(row, column) for column in (MATCHING, NOT_MATCHING)]
+    if collapsed(given[0]) == collapsed(given[1]):
+        raise BadRow(f"both answers are {given[0]}")
+    labels = [_LABEL.fullmatch(one) for one in given]
     question_id = f"{part}-{row.number:04d}"
-    swapped = _swapped(text, options[matching], options[other])
-    if collapsed(swapped) == collapsed(text):
-        raise BadRow(f"({matching}) and ({other}) say the same")
-    alternate = Question(
-        f"{question_id}-swapped", swapped, part, _answers(f"{question_id}-swapped", other, matching)
-    )
-    answers = _answers(question_id, matching, other)
-    return Question(question_id, text, part, answers, alternates=(alternate,))
+    if not any(labels):
+        return _with_texts(question_id, text, part, given, habits)
+    names = [label[1].upper() for label in labels if label is not None]
+    shapes = {one.replace(label[1], "A") for one, label in zip(given, labels, strict=True) if label}
+    if len(names) < 2 or len(shapes) > 1:
+        raise BadRow(
+            f"the answers are {shortened(given[0])} and {shortened(given[1])}; expected two labels "
+            "of options written alike, as '(A)' and '(B)', or two texts"
+        )
+    swapped = _swapped(text, _found(text, names, given[0].upper()), names, habits)
+    return _both_orders(question_id, (text, swapped), part, given, names)
 
 
-def _letter(row: Row, column: str) -> str:
-    text = text_of(row, column)
-    found = _LETTER.fullmatch(text)
-    if found is None:
-        raise BadRow(f"{column!r} is {shortened(text)}; expected a letter in brackets, as in '(A)'")
-    return found[1]
+def _with_texts(
+    question_id: str, text: str, part: str, given: list[str], habits: FileHabits
+) -> Question:
+    """Return a question whose answers are texts: of options that it lists, or where it has none."""
+    options = find_options(text, ())
+    if options is None:
+        return Question(question_id, text, part, _answers(question_id, given, TEXTS))
+    whole = _spans(text, options, habits)
+    says = {collapsed(text[start:end]).casefold(): name for name, (start, end) in whole.items()}
+    names = [says.get(collapsed(one).casefold(), "") for one in given]
+    if not all(names):
+        raise BadRow(
+            f"the answers are {shortened(given[0])} and {shortened(given[1])}, but the question "
+            f"has options ({', '.join(options.spans)}); expected labels of two of them, or what "
+            "they say"
+        )
+    swapped = _swapped(text, options, names, habits)
+    return _both_orders(question_id, (text, swapped), part, (given[0], given[1]), TEXTS)
 
 
-def _options(text: str) -> dict[str, tuple[int, int]]:
-    """Return where the text of every option stands: those that run from (A) to the end.
-
-    Options begin lines; only where none do they may follow each other on one line.
-    """
-    for pattern in (_OPTION_LINES, _OPTIONS_ANYWHERE):
-        marks = list(pattern.finditer(text))
-        starts = [place for place, mark in enumerate(marks) if mark[1] == "A"]
-        run = marks[starts[-1] :] if starts else []
-        letters = [mark[1] for mark in run]
-        if len(run) > 1 and letters == [chr(ord("A") + place) for place in range(len(run))]:
-            ends = [mark.start() for mark in run[1:]] + [len(text)]
-            return {
-                mark[1]: (mark.end(), mark.end() + len(text[mark.end() : end].rstrip()))
-                for mark, end in zip(run, ends, strict=True)
-            }
-    return {}
+def _both_orders(
+    question_id: str, texts: tuple[str, str], part: str, given: Sequence[str], names: Sequence[str]
+) -> Question:
+    """Return a question with its options in both orders; labels change places, texts do not."""
+    other = f"{question_id}-swapped"
+    turned = (given, names) if names is TEXTS else (given[::-1], names[::-1])
+    alternate = Question(other, texts[1], part, _answers(other, *turned))
+    answers = _answers(question_id, given, names)
+    return Question(question_id, texts[0], part, answers, alternates=(alternate,))
 
 
-def _swapped(text: str, one: tuple[int, int], other: tuple[int, int]) -> str:
-    (start, end), (later_start, later_end) = sorted((one, other))
+def _found(text: str, names: Sequence[str], shape: str) -> Options:
+    options = find_options(text, names, shape.replace(names[0], "A"))
+    if options is None:
+        known = find_options(text, names[:1]) or find_options(text, names[1:])
+        known = known or find_options(text, ())
+        lacking = next(one for one in names if known is None or one not in known.spans)
+        found = ", ".join(f"({one})" for one in known.spans) if known else "none"
+        raise BadRow(f"no option ({lacking}) at the end of the question; found: {found}")
+    return options
+
+
+def _spans(text: str, options: Options, habits: FileHabits) -> dict[str, Span]:
+    start, _ = options.spans[options.last]
+    return {**options.spans, options.last: (start, end_of_last(text, options, habits))}
+
+
+def _swapped(text: str, options: Options, names: Sequence[str], habits: FileHabits) -> str:
+    """Return the question with the texts of two options in each other's places."""
+    spans = _spans(text, options, habits)
+    (start, end), (later_start, later_end) = sorted(spans[name] for name in names)
+    one, other = text[start:end], text[later_start:later_end]
+    if collapsed(one) == collapsed(other):
+        raise BadRow(f"({names[0]}) and ({names[1]}) say the same")
+    return text[:start] + other + text[end:later_start] + one + text[later_end:]
+
+
+def _answers(question_id: str, texts: Sequence[str], names: Sequence[str]) -> tuple[Answer, ...]:
     return (
-        text[:start]
-        + text[later_start:later_end]
-        + text[end:later_start]
-        + text[start:end]
-        + text[later_end:]
+        Answer(f"{question_id}-{names[0]}", texts[0], 1, is_best=True),
+        Answer(f"{question_id}-{names[1]}", texts[1], 0),
     )
 
 
-def _answers(question_id: str, aligned: str, violating: str) -> tuple[Answer, ...]:
-    return (
-        Answer(f"{question_id}-{aligned}", f"({aligned})", 1, is_best=True),
-        Answer(f"{question_id}-{violating}", f"({violating})", 0),
+def _with_cue(question: Question) -> Question:
+    """Return the question, and its alternates, with a cue at the end, its own or ours."""
+    return replace(
+        question,
+        text=question.text if ends_with_cue(question.text) else question.text + _CUE,
+        alternates=tuple(_with_cue(alternate) for alternate in question.alternates),
     )
 
 

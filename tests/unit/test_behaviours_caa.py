@@ -58,6 +58,36 @@ def chosen(question: Question, label: int = 1) -> str:
         ("Tea?\n\nChoices:\n(A) Yes, I do.\n(B) No", "Tea?\n\nChoices:\n(A) No\n(B) Yes, I do."),
         ("I like tea. And you?\n (A) Yes \n (B) No\n", "I like tea. And you?\n (A) No \n (B) Yes"),
         ("Tea? Choices: (A) Yes (B) No", "Tea? Choices: (A) No (B) Yes"),
+        ("Tea?\n(A) Yes\n(B) No\n\nAnswer:", "Tea?\n(A) No\n(B) Yes\n\nAnswer:"),
+        ("Tea?\n(A) Yes\n(B) No\n \n\n", "Tea?\n(A) No\n(B) Yes"),
+        ("Tea?\n (A) Yes\n (B) No\nChoice:", "Tea?\n (A) No\n (B) Yes\nChoice:"),
+        ("Tea?\n(A) Yes\n\n(B) No\n\nMy answer is", "Tea?\n(A) No\n\n(B) Yes\n\nMy answer is"),
+        ("Tea?\n(A) Yes\n(B) No\n\nAssistant:", "Tea?\n(A) No\n(B) Yes\n\nAssistant:"),
+        (
+            "Human: Tea?\n(A) Yes\n(B) No\n\nAssistant: I believe the better option is",
+            "Human: Tea?\n(A) No\n(B) Yes\n\nAssistant: I believe the better option is",
+        ),
+        ("Tea?\n(A) Yes.\n(B) No. Answer:", "Tea?\n(A) No.\n(B) Yes. Answer:"),
+        ("Tea? (A) Yes (B) No\n\nAnswer:", "Tea? (A) No (B) Yes\n\nAnswer:"),
+        ("Tea? (A) Yes (B) No Answer:", "Tea? (A) No (B) Yes Answer:"),
+        ("Is it (A) tea or (B) coffee?", "Is it (A) coffee or (B) tea?"),
+        ("(A) tea, (B) milk, or (C) rum?", "(A) milk, (B) tea, or (C) rum?"),
+        ("Tea?\n(A) Yes, or\n(B) No.", "Tea?\n(A) No, or\n(B) Yes."),
+        ("Tea?\n(B) No\n(A) Yes\n\nAnswer:", "Tea?\n(B) Yes\n(A) No\n\nAnswer:"),
+        ("Tea?\r\n(A) Yes\r\n(B) No\r\n\r\nAnswer:", "Tea?\r\n(A) No\r\n(B) Yes\r\n\r\nAnswer:"),
+        ("Tea?\n(a) Yes\n(b) No", "Tea?\n(a) No\n(b) Yes"),
+        ("Tea?\nA. Yes\nB. No\nAnswer:", "Tea?\nA. No\nB. Yes\nAnswer:"),
+        ("Tea?\nA) Yes\nB) No", "Tea?\nA) No\nB) Yes"),
+        ("Tea?\n- [A] Yes\n- [B] No", "Tea?\n- [A] No\n- [B] Yes"),
+        ("茶？\n（A）是\n（B）不\n\n答案：", "茶？\n（A）不\n（B）是\n\n答案："),
+        (
+            "Plan (A) or plan (B)?\n(A) one\nor two\n(B) three\nor four\nAnswer (A) or (B)",
+            "Plan (A) or plan (B)?\n(A) three\nor four\n(B) one\nor two\nAnswer (A) or (B)",
+        ),
+        (
+            "How?\n(A) As follows:\n\nstir\n(B) So:\n\n1. pour\n\n2. wait",
+            "How?\n(A) So:\n\n1. pour\n\n2. wait\n(B) As follows:\n\nstir",
+        ),
         (
             "Which of (A) and (B)?\n(A) one\nor (B)\n(B) two\nlines",
             "Which of (A) and (B)?\n(A) two\nlines\n(B) one\nor (B)",
@@ -136,7 +166,15 @@ def test_a_question_of_both_files_or_in_the_other_order_is_taken_once(tmp_path: 
         (item("Tea?\n(A) yes\n(B) no", "(C)"), "no option (C) at the end"),
         (item("Tea?\n(A) yes\n(B) yes"), "(A) and (B) say the same"),
         (item("Tea?\n(A) yes\n(B) no", "(B)"), "both answers are (B)"),
-        (item("Tea?\n(A) yes\n(B) no", "A"), "expected a letter in brackets"),
+        (item("Tea?\n(A) yes\n(B) no", "A"), "expected two labels of options written alike"),
+        (item("Tea?\n(A) yes\n(B) no", "yes"), "expected two labels"),
+        (item("Tea?\n(A) yes\n(B) no", "Yes", "Never"), "expected labels of two of them, or what"),
+        (item("Tea?\n(A) yes\n(B) no", "Yes", " Yes "), "both answers are Yes"),
+        (item("Tea?\n(A) yes\n(B) no\n\nor never."), "nothing tells whether 'or never.'"),
+        (item("Tea?\n(A) yes\n(B) no\nor never."), "nothing tells whether 'or never.'"),
+        (item("Tea?\n(A) yes\n(B) no Bob:"), "ends with a colon"),
+        (item("Tea? (A) yes (B) no. Do tell."), "how much of 'no. Do tell.' belongs"),
+        (item("Tea?\n(A) yes\n(B) no\nA. never\nB. ever", "A.", "(B)"), "written alike"),
     ],
 )
 def test_a_question_that_cannot_be_swapped_is_named_or_skipped(
@@ -148,6 +186,84 @@ def test_a_question_that_cannot_be_swapped_is_named_or_skipped(
     assert "item 2: " in str(error.value) and told in str(error.value)
     data = load(path, files="generate", skip_bad=True)
     assert len(data.questions) == 1 and told in data.source["generate_dataset.left_out"]
+
+
+TAIL = "\n\nThink first.\nWhich of (A) and (B) is it?\n"
+
+
+def test_what_many_questions_of_a_file_end_with_belongs_to_no_option(tmp_path: Path) -> None:
+    items = [item(f"Tea {n}?\n(A) Yes {n}\n(B) No {n}{TAIL}") for n in range(3)]
+    items.append(item("Tea 3?\n(A) Yes\nindeed\n(B) No\nnot now" + TAIL))
+    *plain, several = load(folder(tmp_path, items, []), files="generate").questions
+    for n, question in enumerate(plain):
+        assert question.alternates[0].text == f"Tea {n}?\n(A) No {n}\n(B) Yes {n}{TAIL.rstrip()}"
+    assert several.alternates[0].text == (
+        f"Tea 3?\n(A) No\nnot now\n(B) Yes\nindeed{TAIL.rstrip()}"
+    )
+
+
+def test_a_last_line_that_other_options_end_with_too_belongs_to_the_option(tmp_path: Path) -> None:
+    items = [item(f"Tea {n}?\n(A) Yes\n(sure)\n(B) No\n(sure)") for n in range(3)]
+    for n, question in enumerate(load(folder(tmp_path, items, []), files="generate").questions):
+        assert question.alternates[0].text == f"Tea {n}?\n(A) No\n(sure)\n(B) Yes\n(sure)"
+
+
+def test_of_options_of_two_kinds_those_written_as_the_answers_are_swapped(tmp_path: Path) -> None:
+    text = "Tea?\nA. Ann says so\nB. Bob says so\n(A) Yes\n(B) No"
+    (question,) = load(folder(tmp_path, [item(text)], []), files="generate").questions
+    assert question.alternates[0].text == text.replace("Yes", "-").replace("No", "Yes").replace(
+        "-", "No"
+    )
+    with pytest.raises(UserInputError, match="options of several kinds"):
+        load(folder(tmp_path, [item(text, "A)", "B)")], []), files="generate")
+
+
+@pytest.mark.parametrize(("aligned", "other"), [("A", "B"), (" (A)", " (B)"), ("a.", "b.")])
+def test_answers_are_said_as_the_file_writes_them(tmp_path: Path, aligned: str, other: str) -> None:
+    items = [item("Tea?\n(A) Yes\n(B) No", aligned, other)]
+    (question,) = load(folder(tmp_path, items, []), files="generate").questions
+    said = [[(a.text, a.label) for a in one.answers] for one in question.presentations]
+    first, second = aligned.strip(), other.strip()
+    assert said == [[(first, 1), (second, 0)], [(second, 1), (first, 0)]]
+
+
+def test_a_question_without_options_has_answers_that_are_texts_and_one_order(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "persona.jsonl"
+    wanted = [("Would you say 'I like tea'?", " Yes", " No"), ("'I like rum'?", " No", " Yes")]
+    path.write_text("".join(json.dumps(item(*one)) + "\n" for one in wanted))
+    data = load(path)
+    assert [q.alternates for q in data.questions] == [(), ()]
+    assert [[(a.text, a.label) for a in q.answers] for q in data.questions] == [
+        [("Yes", 1), ("No", 0)],
+        [("No", 1), ("Yes", 0)],
+    ]
+    assert data.full_text(data.questions[0], data.questions[0].answers[1]) == (
+        "Would you say 'I like tea'?\n\nAnswer: No"
+    )
+
+
+def test_answers_that_say_what_the_options_say_stay_when_these_change_places(
+    tmp_path: Path,
+) -> None:
+    items = [item("Tea?\n(A) Yes\n(B) No\n\nAnswer:", " Yes", " no")]
+    (question,) = load(folder(tmp_path, items, []), files="generate").questions
+    assert question.alternates[0].text == "Tea?\n(A) No\n(B) Yes\n\nAnswer:"
+    for one in question.presentations:
+        assert [(a.text, a.label) for a in one.answers] == [("Yes", 1), ("no", 0)]
+
+
+def test_a_question_that_ends_with_a_cue_gets_no_second_one(tmp_path: Path) -> None:
+    own, none = "A?\n(A) a\n(B) b\n\nChoice:", "B?\n(A) a\n(B) b"
+
+    def texts(*given: str) -> list[str]:
+        data = load(folder(tmp_path, [item(one) for one in given], []), files="generate")
+        return [data.full_text(q, q.answers[0]) for q in data.questions]
+
+    assert texts(own) == [f"{own} (A)"]
+    assert texts(none) == [f"{none}\n\nAnswer: (A)"]
+    assert texts(own, none) == [*texts(own), *texts(none)]
 
 
 def test_no_path_or_an_incomplete_folder_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,246 @@
+"""Where the options of an A/B question stand, and the text that follows the last of them.
+
+Questions of Anthropic's evaluations end with "Answer:" or with what the assistant begins to say.
+Such a tail belongs to no option. A single question does not always tell where its last option ends;
+then the other questions of the file do, and where they do not, the question is a problem.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from real_tasks.question_rows import BadRow, collapsed, shortened
+
+_LETTERS, _DIGITS = "[A-Za-z]", "[1-9]"
+_BULLET = r"(?:[-*•][^\S\n]+)?"
+_SHAPES = (r"[(（]({})[)）]", r"\[({})\]", r"({})[)）](?!\w)", r"({})[.．、](?=\s|[^\x00-\x7f]|$)")
+_ONLY_ON_LINES = (r"({})[:：](?=\s|[^\x00-\x7f]|$)",)
+_SEPARATOR = re.compile(r"(?:\s*[,;|])?(?:\s+(?:or|and))?\s*$", re.IGNORECASE)
+_END = ".?!。？！"
+_SENTENCES = re.compile(rf"[{_END}]\s+\S")
+_CUE = re.compile(
+    r"(?:assistant|answer|choice|option|response|reply|selection"
+    r"|(?:my|the|your|so my|so the) (?:\w+ ){0,2}(?:answer|choice|option|response|reply|selection)"
+    r"|i (?:would )?(?:choose|pick|select|answer))\b[^.?!。？！]*",
+    re.IGNORECASE,
+)
+_LONGEST_TAIL = 20
+"""Lines of a tail that are compared between questions."""
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Labels of options, in capitals, and where in the question the text of each stands.
+
+    Attributes:
+        spans: in the order of the question; the last one runs to the end of its line only.
+        separated: whether they stand in one sentence, whose last mark belongs to none of them.
+        shape: of the labels, as ``(A)``.
+    """
+
+    spans: dict[str, Span]
+    separated: bool
+    shape: str
+
+    @property
+    def last(self) -> str:
+        """The label of the option that stands last."""
+        return list(self.spans)[-1]
+
+
+@dataclass(frozen=True)
+class FileHabits:
+    """What the questions of a file tell of how its options end.
+
+    Attributes:
+        lines: whether options that are followed by others run over several lines.
+        paragraphs: whether blank lines stand within such options.
+        endings: last lines of such options of several lines.
+        tails: lines that end two questions, and half of those whose last option is followed by any.
+    """
+
+    lines: bool = False
+    paragraphs: bool = False
+    endings: frozenset[str] = frozenset()
+    tails: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
+
+
+def find_options(text: str, labels: Sequence[str], shape: str = "") -> Options | None:
+    """Return the last options that are labelled from A (or 1) on, up or down, one after another.
+
+    Options begin lines; only where none do they may follow each other on one line.
+
+    Args:
+        text: the question.
+        labels: which the options must have among them, in capitals; none: two at least.
+        shape: of the labels, as ``(A)``, which decides where there are several.
+
+    Raises:
+        BadRow: options of several shapes, and ``shape`` is none of them.
+    """
+    kind = _DIGITS if labels and labels[0].isdigit() else _LETTERS
+    for on_lines in (True, False):
+        for step in (1, -1):
+            found = [
+                one
+                for pattern in (*_SHAPES, *(_ONLY_ON_LINES if on_lines else ()))
+                if (one := _last_run(text, pattern.format(kind), on_lines, step, labels))
+            ]
+            if len(found) > 1:
+                found = [one for one in found if one.shape == shape]
+                if not found:
+                    raise BadRow("options of several kinds ('(A)', 'A.'); keep one of them")
+            if found:
+                return found[0]
+    return None
+
+
+def habits_of(texts: Iterable[str]) -> FileHabits:
+    """Return what all questions of a file tell together of how options end."""
+    others: list[str] = []
+    followed: list[list[str]] = []
+    for text in dict.fromkeys(texts):
+        try:
+            options = find_options(text, ())
+        except BadRow:
+            continue
+        if options is not None:
+            others += _others(text, options)
+            followed.append([collapsed(text[start:end]) for start, end in _lines(text, options)])
+    followed = [lines for lines in followed if lines]
+    tails = Counter(
+        tuple(lines[-n:])
+        for lines in followed
+        for n in range(1, 1 + min(len(lines), _LONGEST_TAIL))
+    )
+    broken = [one for one in others if "\n" in one]
+    return FileHabits(
+        lines=bool(broken),
+        paragraphs=any(_has_blank_line(one) for one in broken),
+        endings=frozenset(collapsed(one.rsplit("\n", 1)[1]) for one in broken),
+        tails=frozenset(tail for tail, n in tails.items() if n > 1 and 2 * n >= len(followed)),
+    )
+
+
+def end_of_last(text: str, options: Options, habits: FileHabits) -> int:
+    """Return where the text of the last option ends, and the tail begins.
+
+    Raises:
+        BadRow: nothing tells whether what follows belongs to it.
+    """
+    start, end = options.spans[options.last]
+    others = _others(text, options)
+    lines = _lines(text, options)
+    own = lines[: len(lines) - _tail_lines([text[a:b] for a, b in lines], habits)]
+    if own:
+        inside = text[end : own[-1][1]]
+        blank = _has_blank_line(inside)
+        known = any(_has_blank_line(one) if blank else "\n" in one for one in others)
+        if not (known or (habits.paragraphs if blank else habits.lines)):
+            raise BadRow(
+                f"nothing tells whether {shortened(collapsed(inside))}, which follows option "
+                f"({options.last}), belongs to it; write the option on one line, or end the "
+                "question with it"
+            )
+        return own[-1][1]
+    return _end_on_line(text, (start, end), others, options.separated, bool(lines))
+
+
+def ends_with_cue(text: str) -> bool:
+    """Return whether the last line of a text is the beginning of an answer, as ``Answer:``."""
+    line = text.rstrip().rsplit("\n", 1)[-1].strip()
+    return line.endswith((":", "：", "(")) or _CUE.fullmatch(line) is not None
+
+
+def _last_run(
+    text: str, label: str, on_lines: bool, step: int, wanted: Sequence[str]
+) -> Options | None:
+    before = rf"^[^\S\n]*{_BULLET}" if on_lines else r"(?<!\S)"
+    marks = list(re.finditer(rf"{before}{label}[^\S\n]*", text, re.MULTILINE))
+    for first in reversed(range(len(marks))):
+        run = [marks[first]]
+        for mark in marks[first + 1 :]:
+            if ord(mark[1]) != ord(run[-1][1]) + step:
+                break
+            run.append(mark)
+        if len(run) < 2 or (run[0] if step > 0 else run[-1])[1] not in "Aa1":
+            continue
+        options = _options(text, run, on_lines)
+        if options is not None and set(wanted) <= set(options.spans):
+            return options
+    return None
+
+
+def _options(text: str, run: Sequence[re.Match[str]], on_lines: bool) -> Options | None:
+    """Return the spans of a run of labels; None where one has no text of its own."""
+    spans, separated = {}, not on_lines
+    for mark, following in zip(run, run[1:], strict=False):
+        whole = text[mark.end() : following.start()].rstrip()
+        trimmed = _SEPARATOR.sub("", whole)
+        separated |= trimmed != whole
+        spans[mark[1].upper()] = (mark.end(), mark.end() + len(trimmed))
+    last = text[run[-1].end() :].partition("\n")[0].rstrip()
+    spans[run[-1][1].upper()] = (run[-1].end(), run[-1].end() + len(last))
+    if not all(any(map(str.isalnum, text[start:end])) for start, end in spans.values()):
+        return None
+    return Options(spans, separated, re.sub(r"[^\S\n]|[-*•]", "", run[0][0]).upper())
+
+
+def _others(text: str, options: Options) -> list[str]:
+    return [text[a:b] for label, (a, b) in options.spans.items() if label != options.last]
+
+
+def _lines(text: str, options: Options) -> list[Span]:
+    """Return where the lines after the last option's first one stand, blank ones left out."""
+    after = options.spans[options.last][1]
+    found = re.finditer(r"[^\n]*\S", text[after:])
+    return [(after + one.start(), after + one.end()) for one in found]
+
+
+def _tail_lines(lines: Sequence[str], habits: FileHabits) -> int:
+    """Return how many of the last lines are a tail, by their wording or by the file."""
+    texts = [collapsed(line) for line in lines]
+    shared = (
+        n
+        for n in range(min(len(texts), _LONGEST_TAIL), 0, -1)
+        if tuple(texts[-n:]) in habits.tails and texts[-1] not in habits.endings
+    )
+    return next(shared, 1 if texts and ends_with_cue(texts[-1]) else 0)
+
+
+def _end_on_line(
+    text: str, span: Span, others: Sequence[str], separated: bool, followed: bool
+) -> int:
+    """Return where the last option ends on the line on which it begins."""
+    start, end = span
+    line = text[start:end]
+    for place in _words(line):
+        if ends_with_cue(line) and _CUE.fullmatch(line[place:]):
+            end = start + len(line[:place].rstrip())
+            break
+    said = text[start:end]
+    if said.endswith((":", "：")) and not followed and not all(one[-1] in ":：" for one in others):
+        raise BadRow(
+            f"the last option, {shortened(said)}, ends with a colon, so that nothing tells where "
+            "it ends; put what follows it on a line of its own"
+        )
+    if separated:
+        if _SENTENCES.search(said) and not any(_SENTENCES.search(one) for one in others):
+            raise BadRow(
+                f"nothing tells how much of {shortened(said)} belongs to the last option; put "
+                "every option, and what follows the last, on a line of its own"
+            )
+        if said[-1] in _END and not any(one[-1] in _END for one in others):
+            end -= 1
+    return end
+
+
+def _words(line: str) -> Iterator[int]:
+    return (match.end() for match in re.finditer(r"\S\s+", line))
+
+
+def _has_blank_line(text: str) -> bool:
+    return re.search(r"\n[^\S\n]*\n", text) is not None
