@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from real_tasks.errors import UserInputError
 
 _BLANKS = " \t\r\n"
+_NO_BLANK = re.compile(rf"[^{_BLANKS}]")
 _MAX_FIELD_CHARACTERS = 10_000_000
 """Longest field of a CSV file; the standard library's limit is too low for long contexts."""
 
@@ -52,7 +54,7 @@ def is_array(text: str) -> bool:
 def json_lines(text: str) -> Iterator[Row | Problem]:
     """Read one object a line."""
     # Not splitlines(): a string may hold the line separators of Unicode.
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+    for number, line in enumerate(text.rstrip(_BLANKS).split("\n"), start=1):
         if not line.strip():
             yield Problem(number, "empty line")
             continue
@@ -69,9 +71,9 @@ def array_rows(text: str) -> Iterator[Row | Problem]:
     """
     decoder = json.JSONDecoder()
     place = _skip_blanks(text, text.index("[") + 1)
-    number = 0
+    number, line, counted = 0, 1, 0
     while text[place : place + 1] not in ("", "]"):
-        line = 1 + text.count("\n", 0, place)
+        line, counted = line + text.count("\n", counted, place), place
         try:
             value, place = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
@@ -84,10 +86,10 @@ def array_rows(text: str) -> Iterator[Row | Problem]:
         if text[place : place + 1] != ",":
             break
         place = _skip_blanks(text, place + 1)
-    line = 1 + text.count("\n", 0, place)
+    line += text.count("\n", counted, place)
     if text[place : place + 1] != "]":
         yield Problem(line, "invalid JSON (',' or ']' expected); what follows was not read")
-    elif text[place + 1 :].strip():
+    elif _NO_BLANK.search(text, place + 1):
         yield Problem(line, "something follows the end of the JSON array; it was not read")
 
 
@@ -160,9 +162,8 @@ def _fault(error: Exception) -> str:
 
 
 def _skip_blanks(text: str, place: int) -> int:
-    while text[place : place + 1] in tuple(_BLANKS):
-        place += 1
-    return place
+    found = _NO_BLANK.search(text, place)
+    return len(text) if found is None else found.start()
 
 
 def _plain(value: Any) -> Any:

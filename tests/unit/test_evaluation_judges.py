@@ -6,6 +6,7 @@ import pytest
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import JUDGES, Judgement, judging_library, memory_key
 from real_tasks.evaluation.judges.exact_match import ExactMatch
+from real_tasks.evaluation.words import normalised
 from real_tasks.registry import UnknownNameError
 from real_tasks.types import Answer, Question
 
@@ -47,6 +48,52 @@ def test_a_generation_is_judged_by_the_answer_it_equals(generation: str, verdict
     (judged,) = exact_match().judge([(QUESTION, generation)])
     assert judged.verdict == verdict
     assert judged == Judgement(judged.verdict)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("不是。", "不是"),
+        ("不是", "不 是 。"),
+        ("不是", "不是！！"),
+        ("GDP增长", "gdp 增 长"),
+        ("スーパー。", "スー パー"),
+        ("नहीं।", "नहीं"),
+        ("हाँ", "हाँ॥"),
+        ("نعم", "نعم؟"),
+        ("نعم؛", "نعم۔"),
+        ("12%", "１２％"),
+        ("12", "١٢."),
+        ("Zürich", "ZU\u0308RICH."),
+        ("が", "か\u3099"),
+        ("한국", "\u1112\u1161\u11ab\u1100\u116e\u11a8."),
+        ("ﬁne", "FINE"),
+        ("Straße", "STRASSE"),
+        ("ไม่", "ไม่ "),
+        ("می‌روم", "میروم"),
+        ("ナ", "ﾅ｡"),
+    ],
+)
+def test_an_answer_is_the_same_in_every_spelling_of_its_script(answer: str, said: str) -> None:
+    asked = Question("q", "?", "c", (Answer("a", answer, 1, True), Answer("b", "別", 0)))
+    assert exact_match().judge([(asked, said)])[0].verdict == "true"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("是", "不是"), ("5", "5 %"), ("न", "नहीं"), ("서울", "서 울"), ("U.S", "US"), ("A B", "AB")],
+)
+def test_other_answers_stay_others(answer: str, said: str) -> None:
+    asked = Question("q", "?", "c", (Answer("a", answer, 1, True), Answer("b", "別", 0)))
+    assert exact_match().judge([(asked, said)])[0].verdict == "neither"
+
+
+def test_english_is_compared_as_by_a_plain_rule() -> None:
+    def plain(text: str) -> str:
+        return " ".join(text.casefold().split()).rstrip(" .,;:!?…")
+
+    for text in [said for said, _ in SAID] + ["U.S.", "5 %", "a-b ...", '"No."', "it's  (so)!"]:
+        assert normalised(text) == plain(text)
 
 
 def test_many_generations_are_judged_in_their_order() -> None:

@@ -1,7 +1,8 @@
 import pytest
 
 from real_tasks.evaluation.judges import Judgement
-from real_tasks.evaluation.judges.contains import Contains, words
+from real_tasks.evaluation.judges.contains import Contains
+from real_tasks.evaluation.words import words
 from real_tasks.types import Answer, Question
 
 
@@ -80,6 +81,13 @@ def test_an_answer_without_any_word_never_occurs() -> None:
         ("Straße \ufb01ne ＡＢ", "strasse fine ab"),
         ("Zu\u0308rich", "z\u00fcrich"),
         ("…", ""),
+        ("不是首都。GDP增长3月", "不 是 首 都 gdp 增 长 3 月"),
+        ("नहीं, हाँ।", "नहीं हाँ"),
+        ("لا، نعم؟ ١٢٫٥", "لا نعم 12 5"),
+        ("３．１４ １，０００", "3.14 1000"),
+        ("ไม่ใช่", "ไ ม่ ใ ช่"),
+        ("서울은 크다", "서울은 크다"),
+        ("مي\u200cروم", "ميروم"),
     ],
 )
 def test_words_are_told_by_blanks_and_punctuation(text: str, expected: str) -> None:
@@ -90,3 +98,26 @@ def test_the_order_is_kept_and_nothing_else_is_told() -> None:
     said = ["Geneva", "York", "x", "Geneva"]
     judged = Contains(Contains.Params(), {}).judge([(PLACES, one) for one in said])
     assert judged == [Judgement(v) for v in ("true", "false", "neither", "true")]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("不是。", "true"),
+        ("不 是 。", "true"),
+        ("我想不是", "true"),
+        ("是", "false"),
+        ("是，对", "false"),
+        ("也许", "neither"),
+    ],
+)
+def test_a_violating_answer_of_one_character_inside_an_aligned_one_does_not_count(
+    said: str, expected: str
+) -> None:
+    assert verdict(question(["不是"], ["是"]), said) == expected
+    assert verdict(question(["不是。"], ["是。"]), said) == expected
+
+
+def test_letters_with_marks_are_whole_words() -> None:
+    assert verdict(question(["नहीं"], ["न"]), "मैं नहीं जानता।") == "true"
+    assert verdict(question(["नहीं"], ["न"]), "न") == "false"

@@ -11,6 +11,7 @@ import pytest
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import Judgement
 from real_tasks.evaluation.judges.text_overlap import NO_COMMENT, TextOverlap, references
+from real_tasks.evaluation.words import words
 from real_tasks.types import Answer, Question
 
 TEXT = "the moon is made of rock and cheese . no one knows U.S. 3,000 it's far-off , so they say"
@@ -111,6 +112,37 @@ def test_verdicts_follow_the_sign_of_the_difference() -> None:
             assert one.scores[f"{by}_acc"] == (one.verdict == "true")
             seen.add(one.verdict)
     assert seen == {"true", "false", "neither"}
+
+
+@pytest.mark.parametrize(
+    ("true", "false", "said"),
+    [
+        ("不是首都。", "是城市。", "不是首都"),
+        ("यह नहीं है।", "हाँ सच है।", "यह नहीं"),
+        ("لا أدري", "نعم هو", "لا أدري."),
+    ],
+)
+def test_words_of_other_scripts_overlap_too(true: str, false: str, said: str) -> None:
+    asked = Question("q", "?", "c", (Answer("a", true, 1, True), Answer("b", false, 0)))
+    for by in ("rouge1", "rougeL"):
+        assert judged(asked, said, by).verdict == "true"
+        assert judged(asked, false, by).verdict == "false"
+    assert judged(asked, true).scores["rouge1_diff"] == pytest.approx(
+        100 - 100 * _f1(true, false), abs=1e-9
+    )
+
+
+def test_bleu_counts_letters_of_a_script_without_blanks() -> None:
+    asked = Question(
+        "q", "?", "c", (Answer("a", "不是我国首都。", 1), Answer("b", "是我国城市。", 0))
+    )
+    assert judged(asked, "不 是 我国首都", "bleu").scores["bleu_diff"] > 50
+
+
+def _f1(one: str, other: str) -> float:
+    """ROUGE-1 of texts without repeated words, by a plain loop over sets."""
+    first, second = set(words(one)), set(words(other))
+    return 2 * len(first & second) / (len(first) + len(second))
 
 
 def test_to_have_no_comment_is_true_and_whether_it_informs_is_not_told() -> None:

@@ -1,17 +1,14 @@
 """The judge that looks for the known answers inside a generation, word by word."""
 
-import re
-import unicodedata
 from collections.abc import MutableMapping, Sequence
 from typing import Any, ClassVar
 
 from real_tasks.config import Frozen
 from real_tasks.evaluation.judges import JUDGES, Judgement
+from real_tasks.evaluation.words import words
 from real_tasks.types import Question, Verdict
 
 ARTICLES = ("a", "an", "the")
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_WORD = re.compile(r"\d+(?:\.\d+)+|\w+")
 
 
 @JUDGES.register("contains")
@@ -19,14 +16,15 @@ class Contains:
     """Calls a generation true or false by the known answer that it says first.
 
     For questions with short answers that a model says inside a sentence, as in knowledge conflict.
-    Generation and answers are cut into words (see `words`), and an answer occurs where its words
-    stand in the generation in one run; an answer's own leading article may be missing there. Of all
-    answers that occur, the one that begins earliest decides: aligned true, violating false. Neither
-    are generations in which none occurs, and those in which an aligned and a violating answer begin
-    at the same word (one text with both labels, or one answer that begins with the other).
+    Generation and answers are cut into words (see `real_tasks.evaluation.words`), and an answer
+    occurs where its words stand in the generation in one run; an answer's own leading article may
+    be missing there. Of all answers that occur, the one that begins earliest decides: aligned true,
+    violating false. Neither are generations in which none occurs, and those in which an aligned and
+    a violating answer begin at the same word (one text with both labels, or one answer that begins
+    with the other).
 
-    What is said of the answer does not count: "not Paris" says Paris. Words are told by blanks and
-    punctuation, so that it does not serve languages that are written without blanks.
+    What is said of the answer does not count: "not Paris" says Paris. In scripts without blanks
+    every letter is a word, so that an answer also occurs inside a longer word.
     """
 
     class Params(Frozen):
@@ -41,17 +39,6 @@ class Contains:
     def judge(self, answers: Sequence[tuple[Question, str]]) -> list[Judgement]:
         """Look for every answer of its question in each generation."""
         return [Judgement(_verdict(question, said)) for question, said in answers]
-
-
-def words(text: str) -> list[str]:
-    """Cut a text into words: runs of letters, digits and underscores, in one case.
-
-    All else separates words and is dropped, but for points between digits: ``3.14`` is one word.
-    Commas that group digits by thousands are left out: ``1,000`` is ``1000``. Characters that look
-    alike (full-width letters, ligatures) are made the same (Unicode NFKC).
-    """
-    even = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return _WORD.findall(_THOUSANDS.sub("", even))
 
 
 def _verdict(question: Question, generation: str) -> Verdict:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from real_tasks.config import Frozen
 from real_tasks.evaluation.judges import JUDGES, Judgement, judging_library
+from real_tasks.evaluation.words import is_latin, words
 from real_tasks.types import Question, Verdict
 
 Similarity = Literal["rouge1", "rouge2", "rougeL", "bleu"]
@@ -27,6 +28,8 @@ class TextOverlap:
     their own where `` . `` stands between them), and BLEU of the one sentence (the tokenizer
     ``intl``, exponential smoothing), as lm-evaluation-harness has them in ``truthfulqa_gen``. As
     there, answers get a full stop where they have none, and `NO_COMMENT` is always a true answer.
+    Where an answer of a question is in another script than the Latin, whose words these tokenizers
+    do not know, words are those of `real_tasks.evaluation.words`.
 
     For each similarity there are two numbers: ``_diff``, the largest with a true answer minus the
     largest with a false one (0 where there is none), and ``_acc``, 1 where that is above 0, else 0.
@@ -57,8 +60,15 @@ class TextOverlap:
         """
         if not answers:
             return []
-        compare = _comparer()
-        return [self._judgement(question, said.strip(), compare) for question, said in answers]
+        latin, other = _comparer(), _comparer(_Words())
+        return [
+            self._judgement(
+                question,
+                said.strip(),
+                latin if all(is_latin(a.text) for a in question.answers) else other,
+            )
+            for question, said in answers
+        ]
 
     def _judgement(self, question: Question, said: str, compare: _Compare) -> Judgement:
         true, false = references(question)
@@ -93,15 +103,29 @@ def _verdict(difference: float) -> Verdict:
     return "false" if difference < 0 else "neither"
 
 
-def _comparer() -> _Compare:
-    rouge = judging_library("rouge_score.rouge_scorer").RougeScorer(list(_ROUGE_TYPES.values()))
-    bleu = judging_library("sacrebleu.metrics").BLEU(tokenize="intl", smooth_method="exp")
+class _Words:
+    """Words of any script, as `rouge_score` asks for them."""
+
+    @staticmethod
+    def tokenize(text: str) -> list[str]:
+        return words(text)
+
+
+def _comparer(by: _Words | None = None) -> _Compare:
+    rouge = judging_library("rouge_score.rouge_scorer").RougeScorer(
+        list(_ROUGE_TYPES.values()), tokenizer=by
+    )
+    bleu = judging_library("sacrebleu.metrics").BLEU(
+        tokenize="none" if by else "intl", smooth_method="exp"
+    )
 
     def compare(said: str, reference: str) -> dict[str, float]:
         # ROUGE-Lsum takes lines for sentences.
         known, new = (text.replace(" . ", ".\n") for text in (reference, said))
         overlap = rouge.score(known, new)
         found = {name: 100 * overlap[kind].fmeasure for name, kind in _ROUGE_TYPES.items()}
+        if by:
+            said, reference = (" ".join(by.tokenize(text)) for text in (said, reference))
         return found | {"bleu": bleu.corpus_score([said], [[reference]]).score}
 
     return compare
