@@ -52,6 +52,8 @@ def run(
     skipping = ["behaviour.params.skip_bad=true"] if skip_bad else []
     settings = load_config(config, [*assigned(assignments, runner), *skipping])
     prepared = prepare(settings)
+    if settings.evaluation.neutral:
+        show_paths({"neutral text": prepared.data.source["neutral"]})
     prepare_home(current)
 
     from flows.launch import launch

@@ -90,6 +90,10 @@ def dataset_of(config: ExperimentConfig) -> BehaviourData:
     limit, source = config.evaluation.neutral_texts, config.evaluation.neutral
     neutral = load_neutral(source, limit) if source else data.neutral_texts[:limit]
     data = replace(data, neutral_texts=neutral, questions=_limited(data.questions, config.data))
+    if source:
+        n_words = sum(len(text.split()) for text in neutral)
+        said = f"{source}: {len(neutral)} texts, {n_words} words"
+        data = replace(data, source={**data.source, "neutral": said})
     if config.data.shuffle_labels:
         return with_shuffled_labels(data, config.data.split_seed)
     return data
@@ -136,6 +140,12 @@ def check_behaviour(data: BehaviourData, config: ExperimentConfig) -> None:
         raise UserInputError(
             f"the behaviour {data.name!r} brings no neutral text to measure side effects on; name "
             "a text file in evaluation.neutral"
+        )
+    if len(data.neutral_texts) < 2:
+        raise UserInputError(
+            f"the behaviour {data.name!r} has a single neutral text (evaluation.neutral_texts is "
+            f"{config.evaluation.neutral_texts}), but tuning and tests need texts of their own; "
+            "take at least 2"
         )
     for fold in range(n_folds):
         parts = split(n_questions, fold, config.data)

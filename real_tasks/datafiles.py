@@ -4,6 +4,7 @@ What is wrong with a single line is a `Problem`, so that all of them can be told
 good lines can be used; only a file of which nothing can be read raises.
 """
 
+import codecs
 import hashlib
 import json
 import re
@@ -52,8 +53,9 @@ class DataFile:
 def read_data_file(path: str | Path) -> DataFile:
     """Read a file; its extension says how (.jsonl, .json, .csv, .parquet).
 
-    A .json file may hold an array of objects or one object a line. Text is UTF-8, with or without a
-    byte order mark. A CSV file has a header and is separated by commas.
+    A .json or .jsonl file may hold an array of objects or one object a line. Text is UTF-8, with or
+    without a byte order mark, or UTF-16 with one. A CSV file has a header and is separated by
+    commas.
 
     Raises:
         UserInputError: there is no such file, or nothing of it can be read.
@@ -84,13 +86,17 @@ def data_file_of(name: str, records: Iterable[Mapping[str, Any]]) -> DataFile:
 def decoded(path: Path, content: bytes) -> str:
     """Return UTF-8 text; a byte that is none becomes a lone surrogate, for `wrong_character`.
 
+    UTF-16 is read as well where it begins with a byte order mark.
+
     Raises:
         UserInputError: it is no text at all.
     """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="surrogatepass")
     if b"\0" in content:
         raise UserInputError(
-            f"{str(path)!r} holds zero bytes: it is not UTF-8 text (UTF-16, or a binary file?); "
-            "save it as UTF-8"
+            f"{str(path)!r} holds zero bytes: it is not UTF-8 text (UTF-16 without a byte order "
+            "mark, or a binary file?); save it as UTF-8"
         )
     return content.decode("utf-8", errors="surrogateescape").removeprefix(_BOM)
 

@@ -242,6 +242,11 @@ def test_a_behaviour_without_neutral_text_is_an_error() -> None:
         check_behaviour(replace(behaviour(), neutral_texts=()), DEMO)
 
 
+def test_a_single_neutral_text_is_an_error_since_tuning_and_tests_need_their_own() -> None:
+    with pytest.raises(UserInputError, match=r"a single neutral text.*take at least 2"):
+        check_behaviour(replace(behaviour(), neutral_texts=("one",)), DEMO)
+
+
 def test_units_that_do_not_divide_the_latent_are_an_error_with_those_that_do() -> None:
     changed = config(localizer={"name": "real", "params": {"units": 5}})
     with pytest.raises(UserInputError, match=r"units=5.*width 16.*one of \[1, 2, 4, 8, 16\]"):
@@ -291,3 +296,4 @@ def test_neutral_text_can_come_from_a_file_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "own.txt").write_text("One paragraph.\n\nAnother one.\n\nA third.\n")
     own = config(evaluation={"neutral": str(tmp_path / "own.txt"), "neutral_texts": 2})
     assert dataset_of(resolved(own)).neutral_texts == ("One paragraph.", "Another one.")
+    assert dataset_of(resolved(own)).source["neutral"].endswith("own.txt: 2 texts, 4 words")

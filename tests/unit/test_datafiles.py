@@ -37,19 +37,30 @@ def test_json_lines_and_arrays_and_parquet_give_the_same_records(tmp_path: Path)
         read(tmp_path, "a.jsonl", lines),
         read(tmp_path, "lines.json", lines),
         read(tmp_path, "b.json", json.dumps(RECORDS, indent=1)),
+        read(tmp_path, "wide.jsonl", lines.encode("utf-16")),
+        read(tmp_path, "ends.jsonl", lines + "\n\r\n \n"),
         read(tmp_path, "bom.jsonl", "\ufeff" + lines.replace("\n", "\r\n")),
         read_data_file(tmp_path / "a.parquet"),
     ]
-    assert [file.format for file in files] == ["jsonl", "jsonl", "json", "jsonl", "parquet"]
+    assert [file.format for file in files] == [
+        *("jsonl", "jsonl", "json", "jsonl", "jsonl", "jsonl", "parquet")
+    ]
     for file in files:
         assert [dict(row.fields) for row in file.rows] == RECORDS
         assert file.columns == ("question", "aligned") and not file.problems
-    assert len({file.sha256 for file in files}) == 4
+    assert len({file.sha256 for file in files}) == 6
 
 
 def test_lines_of_an_array_are_those_on_which_its_objects_begin(tmp_path: Path) -> None:
     text = '[\n {"a": "x\\ny",\n  "b": 1},\n\n {"a": 2}, {"a": 3}\n]\n'
     assert places(read(tmp_path, "a.json", text)) == [(2, 1), (5, 2), (5, 3)]
+
+
+def test_lines_of_a_long_array_are_those_of_a_plain_count(tmp_path: Path) -> None:
+    records = [{"a": "x" * (n % 7), "b": [n] * (n % 3)} for n in range(500)]
+    text = "\n" + json.dumps(records, indent=1) + "\n"
+    begins = [n for n, line in enumerate(text.split("\n"), start=1) if line == " {"]
+    assert [row.line for row in read(tmp_path, "a.json", text).rows] == begins
 
 
 def test_what_follows_a_fault_in_an_array_is_not_read_but_what_precedes_is(tmp_path: Path) -> None:
@@ -119,7 +130,8 @@ def test_a_missing_value_of_parquet_is_none(tmp_path: Path) -> None:
         ("a.txt", "x", "expected a data file that ends with .jsonl, .json, .csv, .parquet"),
         ("a.csv", " \n", "is empty"),
         ("a.csv", "x,x\n1,2\n", "a name of its own for every column"),
-        ("a.jsonl", '{"a": "é"}'.encode("utf-16"), "save it as UTF-8"),
+        ("a.jsonl", '{"a": "é"}'.encode("utf-16-le"), "save it as UTF-8"),
+        ("a.json", b'[{"a": "x"}\0]', "save it as UTF-8"),
         ("a.parquet", "no table", "cannot be read as Parquet"),
     ],
 )

@@ -1,5 +1,6 @@
 """Neutral texts: our own paragraphs, a user's file, or a column of a Hub data set."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,56 @@ def test_paragraphs_of_a_file_are_texts_without_repetitions_and_limited(tmp_path
     path.write_text("\ufeffOne\nline.\n\n \nTwo.\n\nOne line.\r\n\r\nThree.\n", encoding="utf-8")
     assert load_neutral(str(path), 9) == ("One line.", "Two.", "Three.")
     assert load_neutral(str(path), 2) == ("One line.", "Two.")
+
+
+def test_a_text_a_line_and_paragraphs_give_the_same_texts(tmp_path: Path) -> None:
+    texts = tuple(f"Text {n} is here, and it ends" for n in range(9))
+    forms = {
+        "lines.txt": "\n".join(texts),
+        "blank.txt": "\n\n".join(texts),
+        "crlf.txt": "\r\n".join(texts) + "\r\n\r\n",
+        "bom.txt": "\ufeff" + "\n".join(texts),
+        "broken.txt": "\n\n".join(text.replace(", ", ",\n") for text in texts),
+        "rows.jsonl": "".join(json.dumps({"text": text, "n": 1}) + "\n" for text in texts) + "\n",
+        "rows.json": json.dumps([{"said": text} for text in texts]),
+        "rows.csv": "text\n" + "".join(f'"{text}"\n' for text in texts),
+    }
+    for name, content in forms.items():
+        (tmp_path / name).write_bytes(content.encode())
+        assert load_neutral(str(tmp_path / name), 99) == texts, name
+    (tmp_path / "wide.txt").write_bytes("\n".join(texts).encode("utf-16"))
+    assert load_neutral(str(tmp_path / "wide.txt"), 99) == texts
+
+
+def test_lines_that_are_sentences_are_texts_where_a_blank_line_stands_here_and_there(
+    tmp_path: Path,
+) -> None:
+    texts = tuple(f"Text {n} is here." for n in range(20))
+    path = tmp_path / "mixed.txt"
+    path.write_text("\n".join(texts[:9]) + "\n\n" + "\n".join(texts[9:]))
+    assert load_neutral(str(path), 99) == texts
+    broken = "Here a paragraph\nwas broken over\nmany short lines\nby hand\nand by foot."
+    path.write_text(f"{broken}\n\n{broken} Again.")
+    assert len(load_neutral(str(path), 99)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.txt", "One long line. " * 900, "holds a single text"),
+        ("a.txt", "Same.\n\nSame.", "holds a single text"),
+        ("a.jsonl", '{"a": "x", "b": "y"}\n', "no column 'text', and the columns 'a', 'b'"),
+        ("a.jsonl", '{"text": "x"}\n{"text": 3}\n', "line 2: 'text' is a number"),
+        ("a.jsonl", '{"text": "x"}\n{"text"\n', "line 2: invalid JSON"),
+    ],
+)
+def test_too_little_text_or_none_is_told(
+    tmp_path: Path, name: str, content: str, told: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserInputError) as error:
+        load_neutral(str(tmp_path / name), 99)
+    assert told in str(error.value)
 
 
 @pytest.mark.parametrize(
