@@ -1,7 +1,9 @@
 """The command line. Heavy imports wait until a command needs them, so that help comes at once."""
 
+import io
 import logging
 import os
+import sys
 from typing import Any
 
 from pydantic import ValidationError
@@ -36,6 +38,7 @@ USER_ERROR = 2
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; wrong input exits with status 2, anything else that fails with 1."""
+    _escape_unshowable()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app(arguments)
@@ -73,6 +76,13 @@ def main(arguments: list[str] | None = None) -> Any:
     except KeyboardInterrupt:
         show_error("stopped; what is done is kept, and the same command goes on from there")
         raise SystemExit(130) from None
+
+
+def _escape_unshowable() -> None:
+    """Give a terminal that is not UTF-8 escapes for what it cannot show, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

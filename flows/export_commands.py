@@ -38,7 +38,7 @@ def check(file: Annotated[Path, typer.Argument(help="JSONL, CSV, JSON or Parquet
     found = check_file(file)
     for line in found.lines():
         typer.echo(line)
-    if not found.good:
+    if not (found.good and found.enough):
         raise typer.Exit(1)
 
 

@@ -11,6 +11,8 @@ from flows.environment import use_home
 from flows.result_commands import Format
 from real_tasks.errors import UserInputError
 
+_MOST = 1e21
+
 
 @app.command()
 def plan(
@@ -24,14 +26,20 @@ def plan(
         float | None,
         typer.Option(help="FLOPs a second that it reaches in the model's type, as 3e14."),
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="How many of them, a task on each.")] = 1,
+    devices: Annotated[
+        int, typer.Option(min=1, max=10**6, help="How many of them, a task on each.")
+    ] = 1,
     questions: Annotated[
-        int | None, typer.Option(help="Number of questions, where the data are not here.")
+        int | None,
+        typer.Option(max=10**12, help="Number of questions, where the data are not here."),
     ] = None,
-    answers_per_question: Annotated[float, typer.Option(help="Answers to each of them.")] = 2.0,
+    answers_per_question: Annotated[
+        float | None, typer.Option(help="Answers to each of them; 2 without.")
+    ] = None,
     tokens: Annotated[
-        float, typer.Option(help="Tokens read for an answer; what answers share is read once.")
-    ] = 30.0,
+        float | None,
+        typer.Option(help="Tokens read for an answer (30 without); what answers share, once."),
+    ] = None,
     prompt_tokens: Annotated[
         float | None, typer.Option(help="Tokens of a whole prompt with an answer, if more.")
     ] = None,
@@ -52,6 +60,21 @@ def plan(
     from real_tasks.device_speeds import device_speed
     from real_tasks.plan_inputs import size_of_behaviour, stated_size
 
+    stated = {
+        "--answers-per-question": answers_per_question,
+        "--tokens": tokens,
+        "--prompt-tokens": prompt_tokens,
+    }
+    for name, value in {**stated, "--flops": flops}.items():
+        if value is not None and not 0 < value <= _MOST:
+            raise UserInputError(
+                f"{name} is {value}; numbers have to be positive, and at most {_MOST:g}"
+            )
+    for name, value in stated.items():
+        if value is not None and questions is None:
+            raise UserInputError(
+                f"{name} says how long data are that are not here; give --questions as well"
+            )
     if flops is not None and device is None:
         raise UserInputError("--flops needs a --device with about the same memory speed, as a100")
     if format not in (Format.table, Format.json):
@@ -60,7 +83,7 @@ def plan(
     if questions is None:
         size = size_of_behaviour(settings)
     else:
-        size = stated_size(questions, answers_per_question, tokens, prompt_tokens)
+        size = stated_size(questions, answers_per_question or 2.0, tokens or 30.0, prompt_tokens)
     speed = device_speed(device, flops, settings.model.dtype) if device else None
     _print_plan(settings, size, speed, devices, format)
 

@@ -86,10 +86,17 @@ def compact(
     - `real compact --older-than-days 0 --min-parts 1`: all completed runs
     """
     current = use_home(home)
+    from pydantic import ValidationError
+
     from flows.console import out
+    from real_tasks.checks import explained
+    from real_tasks.errors import UserInputError
     from real_tasks.tasks.compacting import CompactConfig, compact_home
 
-    config = CompactConfig(older_than_days=older_than_days, min_parts=min_parts)
+    try:
+        config = CompactConfig(older_than_days=older_than_days, min_parts=min_parts)
+    except ValidationError as error:
+        raise UserInputError(explained(error)) from error
     for line in compact_home(current, config):
         out.print(line, highlight=False, markup=False)
 

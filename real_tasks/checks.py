@@ -1,6 +1,7 @@
 """What can be wrong with an experiment, looked at before any expensive work."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic import BaseModel, ValidationError
@@ -10,7 +11,7 @@ from real_tasks.checkpoints import check_attention
 from real_tasks.config import DataConfig, ExperimentConfig, ModelConfig, PlugIn
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.harness import check_tasks
-from real_tasks.evaluation.judges import JUDGES
+from real_tasks.evaluation.judges import JUDGES, judging_library
 from real_tasks.evaluation.measures import MEASURES
 from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.localizers import LOCALIZERS
@@ -48,6 +49,14 @@ def resolved(config: ExperimentConfig) -> ExperimentConfig:
     names = [localizer.name for localizer in (config.localizer, *config.baselines)]
     _unique("localizer", names)
     _unique("method", config.methods)
+    for path, values in (
+        ("seeds", config.seeds),
+        ("evaluation.alphas", config.evaluation.alphas),
+        ("evaluation.top_k", config.evaluation.top_k),
+        ("evaluation.measures", config.evaluation.measures),
+        ("evaluation.objective", config.evaluation.objective),
+    ):
+        _unique(f"{path}:", values)
     with_methods(config)
     for measure in config.evaluation.measures:
         MEASURES[measure]
@@ -64,6 +73,8 @@ def check_experiment(config: ExperimentConfig) -> tuple[BehaviourData, ModelShap
     """
     resolve_device(config.execution.device)
     check_attention(config.model)
+    for library in getattr(JUDGES[config.evaluation.judge.name], "libraries", ()):
+        judging_library(library)
     if config.evaluation.lm_eval_tasks:
         check_tasks(config.evaluation.lm_eval_tasks, config.evaluation.token_scope)
     embedded = config.model.path in EMBEDDED_MODELS
@@ -185,6 +196,11 @@ def _resolved_model(model: ModelConfig) -> ModelConfig:
         plug_in = PlugIn(name=model.path, params=model.params)
         complete = _complete(EMBEDDED_MODELS, plug_in, "model")
         model = model.model_copy(update={"params": complete.params})
+        if model.chat_template:
+            raise UserInputError(
+                f"model.chat_template is true, but the embedded model {model.path!r} has no chat "
+                "template; set it to false"
+            )
     elif model.params:
         raise UserInputError(
             f"model.params is {model.params}, but {model.path!r} is not an embedded model "
@@ -253,13 +269,18 @@ def explained(error: ValidationError, where: str = "") -> str:
     lines = []
     for fault in error.errors():
         path = ".".join(str(part) for part in ([where] if where else []) + list(fault["loc"]))
-        found = "" if fault["type"] == "missing" else f" (found {fault['input']!r})"
+        found = "" if fault["type"] == "missing" else f" (found {_shown(fault['input'])})"
         message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
         lines.append(f"{path}: {message}{found}")
     return "\n".join(lines)
 
 
-def _unique(what: str, values: list[str] | tuple[str, ...]) -> None:
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _unique(what: str, values: Sequence[object]) -> None:
     value, count = Counter(values).most_common(1)[0] if values else ("", 0)
     if count > 1:
         raise UserInputError(f"{what} {value!r} appears {count} times; each must be there once")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from real_tasks.forms import OneOf, field_title, model_title
 from real_tasks.types import ModuleKind, TokenScope
@@ -14,8 +14,16 @@ _UNTELLING = re.compile(
     re.IGNORECASE,
 )
 """Names of folders that say nothing of the model in them."""
+MOST = 2**63 - 1
+"""Largest whole number that tables hold."""
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
+Resamples = Annotated[int, Field(ge=1, le=100_000)]
+"""Of a confidence interval; more take gigabytes and change no digit that is shown."""
+Seed = Annotated[int, Field(ge=0)]
+Strength = Annotated[float, Field(gt=0, le=1e6)]
+"""In standard deviations along the direction."""
 RunnerName = Literal["thread", "ray", "dask"]
 
 
@@ -25,9 +33,21 @@ class Frozen(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
+        allow_inf_nan=False,
         field_title_generator=field_title,
         model_title_generator=model_title,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_stored(cls, given: Any) -> Any:
+        """Refuse what tables, paths and seeds cannot hold."""
+        for value in given if isinstance(given, list | tuple) else (given,):
+            if isinstance(value, int) and not -MOST <= value <= MOST:
+                raise ValueError("expected a number of at most 63 bits")
+            if isinstance(value, str) and _UNSTORABLE.search(value):
+                raise ValueError("expected a text without NUL and of whole characters")
+        return given
 
 
 class PlugIn(Frozen):
@@ -122,7 +142,7 @@ class DataConfig(Frozen):
         0.34,
         description="share of the questions outside the test fold kept for choosing K and alpha",
     )
-    split_seed: int = Field(42, description="seed of the draw of the validation questions")
+    split_seed: Seed = Field(42, description="seed of the draw of the validation questions")
     limit: PositiveInt | None = Field(
         None, description="use only so many questions, evenly spaced over the data; all without"
     )
@@ -146,7 +166,7 @@ class EvaluationConfig(Frozen):
     top_k: tuple[PositiveInt, ...] = Field(
         (4, 8, 16), min_length=1, description="numbers of modules to choose from (K)"
     )
-    alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    alphas: tuple[Strength, ...] = Field(
         (0.6, 1.2, 1.8, 2.4, 3.2, 4.9),
         min_length=1,
         description="steering strengths to choose from, in standard deviations along the direction",
@@ -185,7 +205,7 @@ class EvaluationConfig(Frozen):
         None, description="questions of each such task; all without"
     )
     batch_tokens: PositiveInt = Field(16384, description="tokens in a batch, padding included")
-    bootstrap_samples: PositiveInt = Field(2000, description="resamples of a confidence interval")
+    bootstrap_samples: Resamples = Field(2000, description="resamples of a confidence interval")
 
 
 class ExecutionConfig(Frozen):
@@ -197,7 +217,9 @@ class ExecutionConfig(Frozen):
         description="spread one model over all devices: auto or balanced (extra large); "
         "device then says where all else is computed",
     )
-    max_workers: int = Field(0, ge=0, description="tasks at a time; 0: one per processor core")
+    max_workers: int = Field(
+        0, ge=0, le=10_000, description="tasks at a time; 0: one per processor core"
+    )
     runner: RunnerName = Field(
         "thread",
         description="what shards of work run on: thread (of this process), ray or dask (processes, "
@@ -215,7 +237,7 @@ class ExecutionConfig(Frozen):
         None,
         description="GPUs of a task on Ray or Dask; without: one on Ray where the nodes have GPUs",
     )
-    retries: int = Field(2, ge=0, description="further tries of a task that failed")
+    retries: int = Field(2, ge=0, le=100, description="further tries of a task that failed")
 
 
 class ExperimentConfig(Frozen):
@@ -246,7 +268,7 @@ class ExperimentConfig(Frozen):
         (),
         description="ways of steering to evaluate; empty: all that the localizers make possible",
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of the localizers")
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="seeds of the localizers")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="measurements")
     execution: ExecutionConfig = Field(ExecutionConfig(), description="where it runs")
 

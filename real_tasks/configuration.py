@@ -1,6 +1,7 @@
 """Configurations from files and from ``--set``, and back to commented YAML."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -18,8 +19,11 @@ from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.registry import Registry
 from real_tasks.rescore_config import RescoreConfig
 from real_tasks.transfer import resolved_transfer
+from real_tasks.yaml_text import MAX_CHARACTERS, read_yaml
 
 C = TypeVar("C", bound=BaseModel)
+
+_TEMPLATE_FIELD = re.compile(r"\{(question|answer|context)\}")
 
 _PLUG_INS: dict[str, Registry[Any]] = {
     "model": EMBEDDED_MODELS,
@@ -128,13 +132,15 @@ def _validated(model: type[C], tree: dict[str, Any]) -> C:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(MAX_CHARACTERS + 1)
     except FileNotFoundError as error:
         raise UserInputError(
             f"no configuration at {path}; `real config > {path}` writes one to start from"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UserInputError(f"{path} cannot be read as YAML: {error}") from error
+    tree = read_yaml(text, str(path))
     if tree is None:
         return {}
     return _mapping(tree, str(path))
@@ -150,25 +156,45 @@ def _assign(tree: dict[str, Any], assignment: str, defaults: dict[str, Any]) -> 
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise UserInputError(f"--set {assignment!r}: expected a.dotted.path=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserInputError(f"--set {assignment!r}: {text!r} is no YAML value") from error
+    value = _value(assignment, text)
     *parents, last = path.split(".")
     place: Any = tree
     default: Any = defaults
-    for part in parents:
+    for parent, part in zip(["", *parents], parents, strict=False):
         default = default.get(part) if isinstance(default, dict) else None
-        place = _step(place, part, default, assignment)
+        place = _step(place, part, default, assignment, parent)
     if isinstance(place, list):
         place[_index(place, last, assignment)] = value
     else:
         place[last] = value
 
 
-def _step(place: Any, part: str, default: Any, assignment: str) -> Any:
+def _value(assignment: str, text: str) -> Any:
+    """Return the value of an assignment; one with a template's field is the text as it stands."""
+    try:
+        value = read_yaml(text, f"--set {assignment!r}")
+    except UserInputError as error:
+        if _TEMPLATE_FIELD.search(text):
+            return text
+        path = assignment.partition("=")[0]
+        told = str(error)
+        if isinstance(error.__cause__, yaml.YAMLError):
+            told = f"--set {assignment!r}: {text!r} is no YAML value"
+        raise UserInputError(
+            f"{told}; a text with signs of YAML is quoted twice: --set '{path}=\"...\"'"
+        ) from error
+    return text if isinstance(value, dict | list) and _TEMPLATE_FIELD.search(text) else value
+
+
+def _step(place: Any, part: str, default: Any, assignment: str, parent: str) -> Any:
     if isinstance(place, list):
-        return place[_index(place, part, assignment)]
+        index = _index(place, part, assignment)
+        below = place[index] = _written_out(parent, place[index])
+        if not isinstance(below, dict | list):
+            raise UserInputError(
+                f"--set {assignment!r}: {parent}.{part} is {below!r}, which has no fields"
+            )
+        return below
     if part not in place:
         # A list or a plug-in that is not written out is changed from what it is by default.
         is_plug_in = isinstance(default, dict) and "name" in default
@@ -180,7 +206,7 @@ def _step(place: Any, part: str, default: Any, assignment: str) -> Any:
 
 
 def _index(place: list[Any], part: str, assignment: str) -> int:
-    if not part.isdigit() or int(part) >= len(place):
+    if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(place):
         raise UserInputError(
             f"--set {assignment!r}: {part!r} is no place in a list of {len(place)}"
         )

@@ -12,6 +12,8 @@ from real_tasks.errors import UserInputError
 from real_tasks.question_rows import Parsed
 from real_tasks.types import Question
 
+LEAST_QUESTIONS = 8
+"""Of a run: 4 for each of its folds, which are 2 at least."""
 _LONGEST_LIST = 12
 
 
@@ -86,6 +88,11 @@ class FileCheck:
     problems: tuple[Problem, ...]
 
     @property
+    def enough(self) -> bool:
+        """Whether a run could split the questions into its folds."""
+        return self.n_questions >= LEAST_QUESTIONS
+
+    @property
     def good(self) -> bool:
         """Whether all of the file can be used."""
         return not self.problems and self.n_questions > 0
@@ -106,6 +113,10 @@ class FileCheck:
         found += [f"left out, {what.replace('_', ' ')}: {count}" for what, count in _sorted(self)]
         if self.unused:
             found.append("columns that are not read: " + ", ".join(self.unused))
+        if not self.enough:
+            found.append(
+                f"a run needs at least {LEAST_QUESTIONS} questions (4 for each of at least 2 folds)"
+            )
         n_problems = len(self.problems)
         found.append(f"{n_problems or 'no'} problem{'s' * (n_problems != 1)}")
         return found + [str(problem) for problem in self.problems]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from real_tasks.config import Frozen, PositiveInt
+from real_tasks.config import Frozen, PositiveInt, Resamples
 
 Change = Annotated[str, Field(pattern=r"^(behaviour|model|execution)(\.\w+)*=")]
 """A change of the baseline's configuration, as `--set` takes it."""
@@ -64,4 +64,4 @@ class RescoreConfig(Frozen):
     thresholds: DriftThresholds = Field(
         DriftThresholds(), description="what counts as drift, and emits the event"
     )
-    bootstrap_samples: PositiveInt = Field(1000, description="resamples of a confidence interval")
+    bootstrap_samples: Resamples = Field(1000, description="resamples of a confidence interval")

@@ -3,11 +3,12 @@
 Source: Li et al. 2023, arXiv 2306.03341. The probes see the activations as they are, as ITI's do.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from real_tasks.config import Resamples
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.localizers.seeding import generator
@@ -19,7 +20,7 @@ from real_tasks.types import LocalizerInput, LocalizerResult, ModuleScore
 class ItiParams(ProbeParams):
     """Parameters of `iti`; the defaults are scikit-learn's, which ITI's release uses."""
 
-    bootstrap_samples: Annotated[int, Field(ge=1)] = Field(
+    bootstrap_samples: Resamples = Field(
         1000, description="resamples of questions behind the confidence interval of the ROC-AUC"
     )
 

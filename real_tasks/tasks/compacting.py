@@ -18,7 +18,11 @@ class CompactConfig(Frozen):
     model_config = ConfigDict(title="Compaction")
 
     older_than_days: float = Field(
-        1.0, ge=0, title="Days since a run's end", description="files of later runs are left alone"
+        1.0,
+        ge=0,
+        le=36_500,
+        title="Days since a run's end",
+        description="files of later runs are left alone",
     )
     min_parts: int = Field(
         100,

@@ -83,7 +83,7 @@ def test_an_unknown_parameter_of_a_plug_in_is_named(changes: dict[str, Any], pat
 def test_a_system_prompt_that_nothing_would_say_is_refused() -> None:
     with pytest.raises(UserInputError, match=r"'Be honest\.'.*model\.chat_template to true"):
         resolved(config(model={"system_prompt": "Be honest."}))
-    chat = {"system_prompt": "Be honest.", "chat_template": True}
+    chat = {"system_prompt": "Be honest.", "chat_template": True, "path": "./mine"}
     assert resolved(config(model=chat)).model.system_prompt == "Be honest."
 
 

@@ -279,3 +279,50 @@ def test_the_folder_one_stands_in_has_a_name(
     (tmp_path / "llama").mkdir()
     monkeypatch.chdir(tmp_path / "llama")
     assert ModelConfig(path=".").name == "llama"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("seeds: [1]\nseeds: [2]", r"'seeds' is there twice \(lines 1 and 2\)"),
+        ("evaluation:\n  max_kl: 1\n  max_kl: 2", r"evaluation: 'max_kl' is there twice"),
+        ("data:\n  limit: !!int abc", r"data\.limit: 'abc' \(line 2\) cannot be read"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b", "cannot be read as YAML"),
+        ("x: &x [*x]", "stands inside what it stands for"),
+        ("[" * 3000, "nested more than 40 levels"),
+        ("{a: " * 3000, "nested more than 40 levels"),
+        ("? [a]\n: 1", "a key is no text"),
+        ("a: !!python/object:os.system x", "could not determine a constructor"),
+        ("a: !!set {x}", "tag tag:yaml.org,2002:set is not known"),
+        ("x: " + "y" * 1_000_001, "at most 1,000,000"),
+    ],
+)
+def test_yaml_that_cannot_be_trusted_is_told_before_anything_is_built(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserInputError, match=told):
+        load_config(tmp_path / "a.yaml", [])
+
+
+def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
+    bomb = "a0: &a0 [x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+    )
+    (tmp_path / "a.yaml").write_text(bomb)
+    with pytest.raises(UserInputError, match=r"more than 100,000 values"):
+        load_config(tmp_path / "a.yaml", [])
+    (tmp_path / "a.yaml").write_text("seeds: &s [3, 4]\nevaluation: {top_k: *s}")
+    found = load_config(tmp_path / "a.yaml", [])
+    assert found.seeds == found.evaluation.top_k == (3, 4)
+
+
+def test_a_template_is_a_text_without_quotes_and_a_date_the_name_of_a_revision() -> None:
+    for template in ("Q: {question} A: {answer}", "{question} - {answer}", "Q: {question}{answer}"):
+        found = load_config(None, ["behaviour=jsonl", f"behaviour.params.template={template}"])
+        assert found.behaviour.params["template"] == template
+    assert load_config(None, ["model.revision=2026-13-45"]).model.revision == "2026-13-45"
+    with pytest.raises(UserInputError, match="expected a template that ends with {answer}"):
+        load_config(None, ["behaviour=jsonl", "behaviour.params.template=Q: {question}"])
+    with pytest.raises(UserInputError, match=r"quoted twice: --set 'behaviour.params.preamble="):
+        load_config(None, ["behaviour=jsonl", "behaviour.params.preamble=Say: so: it"])

@@ -82,8 +82,16 @@ def test_counts_categories_longest_texts_and_unused_columns_are_told(tmp_path: P
         "categories (2): weather 1, all 1",
         "longest, in characters: question 5, answer 5",
         "columns that are not read: catgeory",
+        "a run needs at least 8 questions (4 for each of at least 2 folds)",
         "no problems",
     ]
+
+
+def test_too_few_questions_for_any_run_are_told(tmp_path: Path) -> None:
+    rows = [{**OWN[0], "question": f"Hot {n}?"} for n in range(8)]
+    assert not check(tmp_path, "own.jsonl", own(*rows[:7])).enough
+    enough = check(tmp_path, "own.jsonl", own(*rows))
+    assert enough.enough and not any("at least" in line for line in enough.lines())
 
 
 def test_all_problems_are_told_with_their_lines(tmp_path: Path) -> None:

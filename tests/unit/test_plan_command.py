@@ -72,6 +72,10 @@ def test_a_device_that_is_too_small_is_warned_of(capsys: pytest.CaptureFixture[s
         (["--device", "abacus"], "unknown device 'abacus'"),
         (["--format", "csv"], "choose --format table or json"),
         (["--questions", "-3"], "have to be positive"),
+        (["--questions", "3", "--tokens", "nan"], "--tokens is nan"),
+        (["--questions", "3", "--prompt-tokens", "inf"], "--prompt-tokens is inf"),
+        (["--device", "h100", "--flops", "inf"], "--flops is inf"),
+        (["--tokens", "12"], "give --questions as well"),
     ],
 )
 def test_wrong_input_is_an_error_with_the_mend(

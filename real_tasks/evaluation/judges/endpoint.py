@@ -93,6 +93,7 @@ class Endpoint:
         )
 
     costly: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = ("openai",)
 
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:
         """Keep the parameters and the memory; nothing is asked yet."""

@@ -47,6 +47,7 @@ class TextOverlap:
         )
 
     costly: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = ("rouge_score.rouge_scorer", "sacrebleu.metrics")
 
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:  # noqa: ARG002
         """Keep the validated parameters; nothing is worth remembering."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from real_tasks.config import Frozen
+from real_tasks.config import Frozen, Resamples
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -22,7 +22,7 @@ class Params(Frozen):
     cross_folds: Annotated[int, Field(ge=2)] = Field(
         3, description="folds of the cross-fitting, by question"
     )
-    bootstrap_samples: Count = Field(
+    bootstrap_samples: Resamples = Field(
         1000, description="resamples of questions behind the confidence interval of the ROC-AUC"
     )
     standardise: bool = Field(
