@@ -15,6 +15,7 @@ from rich.text import Text
 
 from real_tasks.results import Row, headline_metrics, metric_label
 from real_tasks.tasks.progress import listening
+from storage.drawing import escaped
 
 out = Console()
 err = Console(stderr=True)
@@ -189,4 +190,4 @@ def show_warning(message: str) -> None:
 
 def show_error(message: str) -> None:
     """Print what went wrong and how to mend it."""
-    err.print(Panel(Text(message), title="error", title_align="left", border_style="red"))
+    err.print(Panel(Text(escaped(message)), title="error", title_align="left", border_style="red"))

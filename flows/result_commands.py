@@ -39,7 +39,12 @@ def sql(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file of --to.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a query is stopped.")] = 30.0,
+    every: Annotated[
+        bool, typer.Option("--all", help="Show all rows of a table on a terminal.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds after which a query is stopped, up to 86400.")
+    ] = 30.0,
     home: HomeOption = None,
 ) -> None:
     """Query the results of all runs with SQL; nothing can be changed with it.
@@ -54,13 +59,17 @@ def sql(
     - `real sql "FROM module_scores" --to scores.parquet`: to a file, as Parquet, CSV or JSON
     """
     current = use_home(home)
+    from storage.query_process import start_early
+
+    if not (tables or examples):
+        start_early()
     from flows.sql_command import Output, answer, list_queries, list_views, open_session
 
-    output = Output(format.value if format else None, to, force)
+    output = Output(format.value if format else None, to, force, every)
     if tables:
         list_views(current, output, query)
     elif examples:
-        list_queries(output, query)
+        list_queries(current, output, query)
     elif query:
         answer(current, output, query, timeout)
     else:

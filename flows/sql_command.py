@@ -1,19 +1,23 @@
 """What `real sql` does with its arguments."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
-from flows.sql_session import SqlSession
+from flows.sql_session import ROWS_SHOWN, SqlSession, checked_timeout
 from real_tasks.errors import UserInputError
-from storage.catalog import Catalog
-from storage.exports import FileFormat, check_target, export
-from storage.formats import Format, format_table
+from storage.catalog import LONGEST_STATEMENT, Catalog
+from storage.drawing import escaped
+from storage.formats import Format, text_of
 from storage.paths import Home
 from storage.queries import describe_queries, find_query, parse_call
+
+FileFormat = Literal["parquet", "csv", "json", "table"]
 
 HISTORY = "sql_history"
 _ENDINGS: dict[str, FileFormat] = {".parquet": "parquet", ".csv": "csv", ".json": "json"}
@@ -27,31 +31,43 @@ class Output:
         format: as asked for; None where nothing was.
         to: the file; None is the screen.
         force: whether a file that is there already is replaced.
+        whole: whether a terminal shows all rows of a table.
     """
 
     format: FileFormat | None
     to: Path | None
     force: bool
+    whole: bool = False
 
-    def check(self) -> None:
+    @property
+    def most(self) -> int | None:
+        """How many rows of a table are shown; None: all of them."""
+        return ROWS_SHOWN if sys.stdout.isatty() and not self.whole else None
+
+    def check(self, home: Home) -> None:
         """Make sure that rows can go there.
 
         Raises:
             UserInputError: the format and the file do not fit.
-            StorageError: the file is there already, or its folder is not.
+            StorageError: the file is there already or in the home, or its folder is not there.
         """
         if self.to is None:
             self.on_screen()
         else:
-            self._of_file(self.to)
-            check_target(self.to, overwrite=self.force)
+            from storage.exports import check_target
 
-    def put(self, table: Any) -> None:
+            self._of_file(self.to)
+            check_target(self.to, home, overwrite=self.force)
+
+    def put(self, table: Any, home: Home) -> None:
         """Print the rows, or write them to the file."""
         if self.to is None:
-            typer.echo(format_table(table, self.on_screen()), nl=False)
+            for text in text_of(table, self.on_screen(), most=self.most):
+                show(text)
         else:
-            export(table, self.to, self._of_file(self.to), overwrite=self.force)
+            from storage.exports import export
+
+            export(table, self.to, self._of_file(self.to), home, overwrite=self.force)
             typer.echo(f"{table.num_rows} rows in {self.to}")
 
     def on_screen(self) -> Format:
@@ -75,20 +91,25 @@ class Output:
         return found
 
 
+def show(text: str) -> None:
+    """Print text; on a terminal without what would move its cursor or change its colours."""
+    typer.echo(escaped(text) if sys.stdout.isatty() else text, nl=False)
+
+
 def answer(home: Home, output: Output, words: list[str], timeout: float) -> None:
     """Run the statement or the named query that ``words`` are.
 
     Raises:
-        UserInputError: several words are no named query.
+        UserInputError: several words are no named query, or the timeout is out of range.
         StorageError: the query is wrong, or was stopped.
     """
-    output.check()
-    catalog = Catalog(home)
+    output.check(home)
+    catalog, timeout = Catalog(home), checked_timeout(timeout)
     if words[0].startswith("@"):
         query, values = parse_call(words)
-        output.put(catalog.query(query.sql, timeout, values))
+        output.put(catalog.query(query.sql, timeout, values), home)
     elif len(words) == 1:
-        output.put(catalog.query(words[0], timeout))
+        output.put(catalog.query(words[0], timeout), home)
     else:
         raise UserInputError(
             f"found {len(words)} words; put the statement in quotes, or call a named query: "
@@ -104,28 +125,34 @@ def list_views(home: Home, output: Output, words: list[str] | None) -> None:
     """
     if words:
         raise UserInputError("give one query, or --tables to see what there is to query")
-    output.check()
-    output.put(Catalog(home).describe())
+    output.check(home)
+    output.put(Catalog(home).describe(), home)
 
 
-def list_queries(output: Output, words: list[str] | None) -> None:
+def list_queries(home: Home, output: Output, words: list[str] | None) -> None:
     """List the named queries, or print the SQL of the one that is named."""
-    output.check()
+    output.check(home)
     if words:
         typer.echo(find_query(words[0].removeprefix("@")).sql)
     else:
-        output.put(describe_queries())
+        output.put(describe_queries(), home)
 
 
 def open_session(home: Home, output: Output, timeout: float) -> None:
     """Open the shell on a terminal; otherwise run the statements that come from elsewhere."""
     from flows.sql_shell import WELCOME, run_lines, run_shell
 
-    session = SqlSession(
-        Catalog(home), lambda text: typer.echo(text, nl=False), output.on_screen(), timeout
-    )
+    seconds = checked_timeout(timeout)
+    session = SqlSession(Catalog(home), show, output.on_screen(), seconds, output.most)
     if sys.stdin.isatty():
         typer.echo(WELCOME, nl=False)
         run_shell(session, home.root / HISTORY)
     else:
-        run_lines(session, sys.stdin)
+        run_lines(session, _lines())
+
+
+def _lines() -> Iterator[str]:
+    """Yield lines of standard input; the catalog says where they are not UTF-8."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    return iter(lambda: sys.stdin.readline(LONGEST_STATEMENT + 1), "")

@@ -2,15 +2,15 @@
 
 import shlex
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from threading import Event
+from math import isfinite
+from typing import Any
 
 from real_tasks.errors import UserInputError
 from storage.catalog import DEFAULT_TIMEOUT, Catalog, Parameters
-from storage.formats import Format, format_table
+from storage.errors import QueryStoppedError
+from storage.formats import Format, text_of
 from storage.queries import describe_queries, find_query, parse_call
 from storage.statements import is_complete, split_statements
-from storage.view_sources import VIEWS
 
 HELP = """A statement may take several lines, up to its semicolon. Beside SQL there are:
   @NAME parameter=value ...   a query of the library
@@ -18,6 +18,7 @@ HELP = """A statement may take several lines, up to its semicolon. Beside SQL th
   .schema VIEW                a view's columns
   .examples [NAME]            the library of queries, or the SQL of one
   .format table|csv|json      how rows are printed
+  .rows NUMBER|all            how many rows of a table are shown
   .timeout SECONDS            when a query is stopped
   .quit                       leave (also Ctrl-D; Ctrl-C stops a query)
 """
@@ -26,12 +27,15 @@ COMMANDS = {
     ".schema": "a view's columns",
     ".examples": "the library of queries, or the SQL of one",
     ".format": "how rows are printed",
+    ".rows": "how many rows of a table are shown",
     ".timeout": "when a query is stopped",
     ".help": "what there is",
     ".quit": "leave",
 }
-# A thread that waits without end may not notice Ctrl-C.
-_WAIT_SECONDS = 0.1
+ROWS_SHOWN = 200
+"""Rows of a table on a terminal."""
+LONGEST_SECONDS = 86_400.0
+"""What a query may be allowed at most: a day."""
 
 
 class SqlSession:
@@ -43,12 +47,14 @@ class SqlSession:
         write: Callable[[str], None],
         output: Format = "table",
         timeout: float = DEFAULT_TIMEOUT,
+        most: int | None = None,
     ) -> None:
-        """Query ``catalog``, hand text to print to ``write``."""
+        """Query ``catalog``, hand text to print to ``write``; of a table at most ``most`` rows."""
         self._catalog = catalog
         self._write = write
         self._output = output
         self._timeout = timeout
+        self._most = most
 
     def is_complete(self, text: str) -> bool:
         """Say whether the text can be run as it is, or goes on in the next line."""
@@ -67,37 +73,45 @@ class SqlSession:
             self._command(*_words(text.rstrip("; ")))
         elif text.startswith("@"):
             query, values = parse_call(_words(text.rstrip("; ")))
-            self._ask(query.sql, values)
+            self.ask(query.sql, values)
         else:
             for statement in split_statements(text):
-                self._ask(statement)
+                self.ask(statement)
 
-    def _ask(self, sql: str, parameters: Parameters | None = None) -> None:
-        """Query in another thread, so that Ctrl-C reaches this one and stops it."""
-        cancel = Event()
-        with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(self._catalog.query, sql, self._timeout, parameters, cancel)
-            try:
-                while not answer.done():
-                    wait([answer], _WAIT_SECONDS)
-            except KeyboardInterrupt:
-                cancel.set()
-        self._write(format_table(answer.result(), self._output))
+    def ask(self, sql: str, parameters: Parameters | None = None) -> None:
+        """Run one statement and print the answer.
+
+        Raises:
+            QueryStoppedError: Ctrl-C stopped it.
+            StorageError: the query is wrong, or took too long.
+        """
+        try:
+            self._show(self._catalog.query(sql, self._timeout, parameters))
+        except KeyboardInterrupt:
+            raise QueryStoppedError("the query was stopped") from None
+
+    def _show(self, table: Any) -> None:
+        for text in text_of(table, self._output, most=self._most):
+            self._write(text)
 
     def _command(self, name: str, *words: str) -> None:
         match name, words:
             case ".tables", ():
+                from storage.view_sources import VIEWS  # as heavy as all the rest
+
                 self._write("".join(f"{v.name:<18}{v.description}\n" for v in VIEWS.values()))
             case ".schema", (view,):
-                self._write(format_table(self._catalog.describe(view), self._output))
+                self._show(self._catalog.describe(view))
             case ".examples", ():
-                self._write(format_table(describe_queries(), "table"))
+                self._write("".join(text_of(describe_queries(), "table")))
             case ".examples", (query,):
                 self._write(find_query(query.removeprefix("@")).sql + "\n")
             case ".format", (("table" | "csv" | "json") as output,):
                 self._output = output
             case ".timeout", (seconds,):
-                self._timeout = _seconds(seconds)
+                self._timeout = checked_timeout(seconds)
+            case ".rows", (number,):
+                self._most = None if number == "all" else _count(number)
             case ".help", ():
                 self._write(HELP)
             case ".quit", ():
@@ -114,11 +128,25 @@ def _words(text: str) -> list[str]:
         raise UserInputError(f"found {text!r}: {error}; quote a text on both sides") from None
 
 
-def _seconds(text: str) -> float:
+def checked_timeout(given: str | float) -> float:
+    """Return the seconds that a query may take.
+
+    Raises:
+        UserInputError: it is no number, or not one above 0 and up to a day.
+    """
     try:
-        seconds = float(text)
+        seconds = float(given)
     except ValueError:
         seconds = 0.0
-    if not seconds > 0:
-        raise UserInputError(f"found .timeout {text}, expected seconds, more than 0")
+    if not (isfinite(seconds) and 0 < seconds <= LONGEST_SECONDS):
+        raise UserInputError(
+            f"found a timeout of {given}, expected seconds, more than 0 and at most "
+            f"{LONGEST_SECONDS:g}"
+        )
     return seconds
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text)):
+        raise UserInputError(f"found .rows {text}, expected a whole number from 1, or all")
+    return int(text)

@@ -14,6 +14,7 @@ from flows.sql_completion import SqlCompleter
 from flows.sql_session import SqlSession
 from real_tasks.errors import UserInputError
 from storage.errors import StorageError
+from storage.statements import Splitter
 
 WELCOME = (
     "SQL over all runs, read-only. A statement ends with ; and .help says what else there is.\n"
@@ -31,7 +32,7 @@ def run_shell(session: SqlSession, history: Path) -> None:
     history.parent.mkdir(parents=True, exist_ok=True)
     prompt: PromptSession[str] = PromptSession(
         _PROMPT,
-        history=FileHistory(str(history)),
+        history=_History(str(history)),
         completer=SqlCompleter(),
         auto_suggest=AutoSuggestFromHistory(),
         multiline=True,
@@ -56,14 +57,23 @@ def run_lines(session: SqlSession, lines: Iterable[str]) -> None:
         StorageError: a query is wrong, or was stopped.
         UserInputError: a command is wrong.
     """
-    waiting = ""
+    splitter = Splitter()
     with suppress(EOFError):
         for line in lines:
-            waiting += line
-            if session.is_complete(waiting):
-                session.run(waiting)
-                waiting = ""
-        session.run(waiting)
+            if not splitter.waiting and line.lstrip()[:1] in (".", "@"):
+                session.run(line)
+                continue
+            for statement in splitter.feed(line):
+                session.ask(statement)
+        for statement in splitter.rest():
+            session.ask(statement)
+
+
+class _History(FileHistory):
+    """What was typed, also where it is not UTF-8."""
+
+    def store_string(self, string: str) -> None:
+        super().store_string(string.encode(errors="replace").decode())
 
 
 def _bindings(session: SqlSession) -> KeyBindings:

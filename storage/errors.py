@@ -7,3 +7,11 @@ class StorageError(ValueError):
 
 class DamagedArtifactError(StorageError):
     """An artifact's files do not match its manifest."""
+
+
+class QueryError(StorageError):
+    """A query is wrong, not allowed, or too expensive."""
+
+
+class QueryStoppedError(QueryError):
+    """A query was stopped by who asked it."""

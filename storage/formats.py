@@ -3,54 +3,78 @@
 import json
 import math
 import shutil
-from collections.abc import Sequence
-from datetime import date, datetime, time
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from io import StringIO
+from itertools import chain
 from typing import Any, Literal
 
 import pyarrow as pa
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
+import pyarrow.compute as pc
 
+from storage.drawing import Drawing, escaped
 from storage.errors import StorageError
+from storage.moments import as_numbers, reader_of
 
 Format = Literal["table", "csv", "json"]
 
 _SIGNIFICANT_DIGITS = 4
 _SHOWN_ITEMS = 3
-_FOLDED_WIDTH = 20
+# Rows that are in memory as Python's values at a time; a table is laid out by the first.
+_AT_ONCE = 10_000
 
 
 def format_table(table: pa.Table, output: Format, width: int | None = None) -> str:
-    """Return a query's result as text that ends with a newline.
+    """Return a query's result as one text; see ``text_of``."""
+    return "".join(text_of(table, output, width))
 
-    - ``table``: for people. It fits ``width``; floats are rounded, long lists shortened; a result
-      with too many columns for the width becomes a block of ``column  value`` lines for each row.
+
+def text_of(
+    table: pa.Table, output: Format, width: int | None = None, most: int | None = None
+) -> Iterator[str]:
+    """Yield a query's result as text that ends with a newline, piece by piece.
+
+    - ``table``: for people. It fits ``width``; floats are rounded, long lists shortened, control
+      characters escaped; a result with too many columns for the width becomes a block of
+      ``column  value`` lines for each row. Texts beyond the first 10,000 rows do not widen it.
     - ``csv``: with a header; exact numbers, nothing for NULL, ``""`` for empty text, JSON for
       nested values, ISO 8601 times.
     - ``json``: a list of records, exact numbers, ISO 8601 times. NaN and infinities, which JSON
       lacks, are the texts "NaN", "Infinity" and "-Infinity".
 
+    Times without end, before Christ or after the year 9999 are written as DuckDB shows them.
+
     Args:
         table: the result.
         output: the format.
         width: columns of the screen; None takes the terminal's.
+        most: rows of a table for people that are shown; None shows all.
 
     Raises:
         StorageError: there is no such format.
     """
     names = unique_names(table.column_names)
-    columns = [column.to_pylist() for column in table.columns]
-    rows = list(zip(*columns, strict=True))
     if output == "csv":
-        return _csv([names, *rows])
-    if output == "json":
-        return _json([dict(zip(names, map(_plain, row), strict=True)) for row in rows])
-    if output == "table":
-        return _for_people(table, names, rows, width or shutil.get_terminal_size((100, 24)).columns)
-    raise StorageError(f"unknown format {output!r}; expected table, csv or json")
+        yield _csv_row(names)
+        for rows in _rows(table):
+            yield "".join(map(_csv_row, rows))
+    elif output == "json":
+        yield from _json(names, _rows(table))
+    elif output == "table":
+        yield from _for_people(
+            table, names, width or shutil.get_terminal_size((100, 24)).columns, most
+        )
+    else:
+        raise StorageError(f"unknown format {output!r}; expected table, csv or json")
+
+
+def _rows(table: pa.Table, *, people: bool = False) -> Iterator[list[tuple[Any, ...]]]:
+    readers = [reader_of(kind, people) for kind in table.schema.types]
+    for batch in table.to_batches(_AT_ONCE):
+        columns = []
+        for column, reader in zip(batch.columns, readers, strict=True):
+            values = as_numbers(column).to_pylist()
+            columns.append(values if reader is None else [*map(reader, values)])
+        yield list(zip(*columns, strict=True))
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -71,8 +95,6 @@ def _plain(value: Any) -> Any:
         return "NaN" if math.isnan(value) else f"{'-' * (value < 0)}Infinity"
     if isinstance(value, Decimal):
         return _plain_decimal(value)
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):
@@ -90,14 +112,20 @@ def _plain_decimal(value: Decimal) -> int | float | str:
     return float(value) if Decimal(repr(float(value))) == value else str(value)
 
 
-def _json(records: Sequence[dict[str, Any]]) -> str:
+def _json(names: list[str], chunks: Iterator[list[tuple[Any, ...]]]) -> Iterator[str]:
     """One record a line, so that long lists of numbers stay readable."""
-    lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
-    return f"[\n{lines}\n]\n" if records else "[]\n"
+    before = "[\n"
+    for rows in chunks:
+        records = (dict(zip(names, map(_plain, row), strict=True)) for row in rows)
+        lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+        if lines:
+            yield before + lines
+            before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
 
 
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    return "".join(",".join(map(_csv_cell, row)) + "\n" for row in rows)
+def _csv_row(row: Sequence[Any]) -> str:
+    return ",".join(map(_csv_cell, row)) + "\n"
 
 
 def _csv_cell(value: Any) -> str:
@@ -111,43 +139,34 @@ def _csv_cell(value: Any) -> str:
     return '"' + text.replace('"', '""') + '"' if needs_quotes else text
 
 
-def _for_people(table: pa.Table, names: list[str], rows: list[tuple[Any, ...]], width: int) -> str:
-    if not rows:
-        return f"(no rows; columns: {', '.join(names)})\n"
-    count = f"({len(rows)} row{'' if len(rows) == 1 else 's'})\n"
-    cells = [[_short(value) for value in row] for row in rows]
-    if _least_width(names, cells) > width:
-        return _blocks(names, cells, width) + count
-    shown = RichTable()
-    for name, kind in zip(names, table.schema.types, strict=True):
-        side: Literal["left", "right"] = "right" if _is_number(kind) else "left"
-        shown.add_column(Text(name), justify=side, overflow="fold")
-    for row in cells:
-        shown.add_row(*map(Text, row))
-    return _rendered(shown, width) + count
+def _for_people(table: pa.Table, names: list[str], width: int, most: int | None) -> Iterator[str]:
+    total = table.num_rows
+    if not total:
+        yield f"(no rows; columns: {escaped(', '.join(names))})\n"
+        return
+    shown = table if most is None else table.slice(0, most)
+    chunks = (
+        [[_short(value) for value in row] for row in rows] for rows in _rows(shown, people=True)
+    )
+    first = next(chunks, [])
+    right = [*map(_is_number, table.schema.types)]
+    sample = first if len(first) == shown.num_rows else first + _extremes(shown)
+    yield from Drawing(names, right, sample, width).text(chain([first], chunks))
+    rest = "" if shown.num_rows == total else f"; the first {most} are shown, all with --all"
+    yield f"({total} row{'' if total == 1 else 's'}{rest})\n"
 
 
-def _least_width(names: list[str], cells: list[list[str]]) -> int:
-    """Return how wide a table must be, for longer texts to be folded at a readable width."""
-    columns = zip(names, *cells, strict=True)
-    natural = [max(map(len, column)) for column in columns]
-    return sum(min(length, _FOLDED_WIDTH) + 3 for length in natural) + 1
-
-
-def _blocks(names: list[str], cells: list[list[str]], width: int) -> str:
-    blocks = []
-    for row in cells:
-        grid = RichTable.grid(padding=(0, 2))
-        for name, text in zip(names, row, strict=True):
-            grid.add_row(Text(name), Text(text, overflow="fold"))
-        blocks.append(_rendered(grid, width) + "\n")
-    return "".join(blocks)
-
-
-def _rendered(table: RichTable, width: int) -> str:
-    file = StringIO()
-    Console(file=file, width=width, color_system=None).print(table)
-    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+def _extremes(table: pa.Table) -> list[list[str]]:
+    """Return two rows with the widest numbers of all, so that none is cut in two."""
+    columns = []
+    for column in table.columns:
+        if pa.types.is_floating(column.type):
+            columns.append([f"{-1.2345e-05:.{_SIGNIFICANT_DIGITS}g}"] * 2)
+        elif _is_number(column.type):
+            columns.append([*map(_short, pc.min_max(column).as_py().values())])
+        else:
+            columns.append([""] * 2)
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -164,6 +183,4 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         items = ", ".join(map(_short, value[:_SHOWN_ITEMS]))
         return f"[{items}]" if len(value) <= _SHOWN_ITEMS else f"[{items}, … {len(value)} in all]"
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
-    return str(value)
+    return escaped(str(value))

@@ -13,10 +13,12 @@ import pytest
 
 from storage import view_sources
 from storage.activations import DamagedActivationsError, write_shard
-from storage.catalog import Catalog, QueryError, QueryStoppedError
+from storage.catalog import Catalog
+from storage.errors import QueryError
 from storage.parquet import publish, write_table
 from storage.paths import Home
 from storage.schemas import TABLES
+from tests.unit.same_process import answer_here, interrupted_after
 
 VIEWS = [*TABLES, "mlflow_runs", "activations"]
 
@@ -321,6 +323,10 @@ def outside(tmp_path: Path) -> Iterator[Path]:
         "PRAGMA database_list",
         "CALL enable_logging(storage = 'file', storage_config = {{'path': '{outside}/logs'}})",
         "SELECT * FROM enable_logging('file')",
+        "UPDATE EXTENSIONS",
+        "SELECT '\ud800'",
+        "SELECT '\0'",
+        "SELECT " + "(" * 100_000 + "1" + ")" * 100_000,
         "SELECT 1; SELECT 2",
         "SELECT 1; COPY runs TO '{outside}/out.csv'",
         "CREATE TABLE t (n INTEGER)",
@@ -344,9 +350,22 @@ def test_nothing_can_be_changed_and_nothing_outside_reached(
     assert {row["status"] for row in rows(filled, "FROM runs")} == {"completed", "failed"}
 
 
-def test_a_change_hidden_in_a_reading_statement_does_not_last(filled: Home) -> None:
-    sql = "WITH x AS (INSERT INTO runs SELECT * FROM runs RETURNING *) SELECT * FROM x"
-    rows(filled, sql)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO runs SELECT * FROM runs",
+        "DELETE FROM runs",
+        "UPDATE runs SET status = 'failed'",
+    ],
+)
+@pytest.mark.parametrize(
+    "sql", ["WITH x AS ({change} RETURNING *) SELECT * FROM x", "EXPLAIN ANALYZE {change}"]
+)
+def test_a_change_hidden_in_a_reading_statement_is_refused(
+    filled: Home, change: str, sql: str
+) -> None:
+    with pytest.raises(QueryError, match="would change a table; SQL here is read-only"):
+        rows(filled, sql.format(change=change))
     assert rows(filled, "SELECT count(*) AS n FROM runs") == [{"n": 2}]
 
 
@@ -409,12 +428,25 @@ def test_a_query_that_needs_too_much_memory_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_query_stops_when_its_asker_says_so(home: Home) -> None:
-    cancel = threading.Event()
-    threading.Timer(0.1, cancel.set).start()
-    sql = "SELECT count(*) FROM range(1000000000000) t(i) WHERE i % 7 = 3"
-    with pytest.raises(QueryStoppedError):
-        Catalog(home).query(sql, cancel=cancel)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT levenshtein(repeat('a', 200000), repeat('b', 200000))",
+        "SELECT length(repeat('x', 1900000000))",
+        "SELECT count(*) FROM (SELECT unnest(range(50000000)), unnest(range(100000000)))",
+        "SELECT list_sum(range(1000000000))",
+    ],
+)
+def test_limits_bind_within_a_function_too(home: Home, sql: str) -> None:
+    with pytest.raises(QueryError, match=r"stopped after 0\.5 s|MB of memory"):
+        rows(home, sql, timeout=0.5)
+    assert rows(home, "SELECT 1 AS a") == [{"a": 1}]
+
+
+def test_a_query_that_is_given_up_ends_its_process(home: Home) -> None:
+    with pytest.raises(KeyboardInterrupt), interrupted_after(1.0):
+        rows(home, "SELECT levenshtein(repeat('a', 300000), repeat('b', 300000))", timeout=600)
+    assert rows(home, "SELECT 1 AS a") == [{"a": 1}]
 
 
 # Parameters
@@ -439,6 +471,7 @@ def test_a_parameter_without_a_value_is_an_error(filled: Home) -> None:
 
 @pytest.fixture
 def large(filled: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    answer_here(monkeypatch)
     monkeypatch.setattr(view_sources, "IN_MEMORY_BYTES", 0)
     write_table(filled, "samples", "s", [])
     return filled

@@ -19,8 +19,10 @@ from storage.parquet import (
     write_table,
 )
 from storage.paths import Home
+from storage.query_engine import Engine
 from storage.runs import write_run
 from storage.view_sources import IN_MEMORY_BYTES
+from tests.unit.same_process import answer_here
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ALL = timedelta(0)
@@ -259,17 +261,18 @@ def test_a_compaction_that_is_killed_loses_nothing(home: Home, after: bool) -> N
 def test_a_query_whose_files_are_merged_while_it_runs_begins_again(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answer_here(monkeypatch)
     monkeypatch.setattr("storage.view_sources.IN_MEMORY_BYTES", 0)
     for number in range(3):
         add(home, f"r{number}")
-    fetch, merged = Catalog._fetch, []
+    fetch, merged = Engine._fetch, []
 
-    def merge_first(self: Catalog, *arguments: Any) -> Any:
+    def merge_first(self: Engine, *arguments: Any) -> Any:
         if not merged:
             merged.append(merge(home))
         return fetch(self, *arguments)
 
-    monkeypatch.setattr(Catalog, "_fetch", merge_first)
+    monkeypatch.setattr(Engine, "_fetch", merge_first)
     found = Catalog(home).query("SELECT count(*) AS n FROM answers").to_pylist()
     assert merged == [{"runs": 3, "answers": 3}]
     assert found == [{"n": 9}]
@@ -296,6 +299,7 @@ def count_plainly(folder: Path) -> dict[str, int]:
 def test_readers_see_every_row_once_while_runs_are_written_and_merged(
     home: Home, monkeypatch: pytest.MonkeyPatch, in_memory: int
 ) -> None:
+    answer_here(monkeypatch)
     monkeypatch.setattr("storage.view_sources.IN_MEMORY_BYTES", in_memory)
     spawn = multiprocessing.get_context("spawn")
     stop, count = spawn.Event(), 20

@@ -3,13 +3,16 @@ import io
 import json
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from storage.catalog import Catalog
 from storage.errors import StorageError
-from storage.formats import format_table
+from storage.formats import format_table, text_of
+from storage.paths import Home
 
 TABLE = pa.table(
     {
@@ -127,3 +130,96 @@ def test_a_result_without_rows_still_shows_its_columns() -> None:
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(StorageError, match="'xml'; expected table, csv or json"):
         format_table(TABLE, "xml")  # type: ignore[arg-type]
+
+
+# Values that Python has none for
+
+
+FAR = {
+    "'infinity'::DATE": "infinity",
+    "'-infinity'::TIMESTAMP": "-infinity",
+    "'infinity'::TIMESTAMPTZ": "infinity",
+    "'0044-03-15 (BC)'::DATE": "0044-03-15 (BC)",
+    "'0001-12-31 (BC)'::DATE": "0001-12-31 (BC)",
+    "'0045-02-29 (BC) 12:00:00'::TIMESTAMP": None,
+    "'5881580-07-10'::DATE": "5881580-07-10",
+    "'9999-12-31'::DATE + 1": None,
+    "'24:00:00'::TIME": "24:00:00",
+    "'01:02:03.000004'::TIME": "01:02:03.000004",
+    "'10:00:00+02'::TIMETZ": "10:00:00+02",
+    "INTERVAL '14 months 3 days 90 seconds'": "1 year 2 months 3 days 00:01:30",
+    "union_value(k := 1)": "1",
+    "'10101'::BIT": "10101",
+    "'b'::ENUM ('a', 'b')": "b",
+    "340282366920938463463374607431768211455::UHUGEINT": "340282366920938463463374607431768211455",
+    "170141183460469231731687303715884105727::HUGEINT": "170141183460469231731687303715884105727",
+    "[INTERVAL '1 day']": "[1 day]",
+    "'2026-01-02 03:04:05.123456789'::TIMESTAMP_NS": "2026-01-02T03:04:05.123456789",
+}
+
+
+@pytest.mark.parametrize(("sql", "expected"), FAR.items())
+def test_values_are_written_as_the_engine_shows_them(
+    tmp_path: Path, sql: str, expected: str | None
+) -> None:
+    found = Catalog(Home(tmp_path)).query(f"SELECT {sql} AS x, ({sql})::VARCHAR AS shown")
+    record = json.loads(format_table(found, "json"))[0]
+    assert str(record["x"]).replace("T", " ") == record["shown"]
+    assert expected in (None, str(record["x"]))
+    assert csv.reader(io.StringIO(format_table(found, "csv"))).__next__() == ["x", "shown"]
+    format_table(found, "table")
+
+
+def test_every_day_of_nine_centuries_is_written_as_the_engine_shows_it(tmp_path: Path) -> None:
+    days = "range('0401-01-01 (BC)'::TIMESTAMP, '0500-01-01'::TIMESTAMP, INTERVAL 1 DAY)"
+    sql = f"SELECT d::DATE AS x, d::DATE::VARCHAR AS shown FROM {days} t(d)"
+    records = json.loads(format_table(Catalog(Home(tmp_path)).query(sql), "json"))
+    assert len(records) > 900 * 365
+    assert all(record["x"] == record["shown"] for record in records)
+
+
+def test_times_within_lists_structs_and_maps_are_written_too() -> None:
+    day = pa.array([2**31 - 1, 0, None], pa.int32()).cast(pa.date32())
+    lists = pa.ListArray.from_arrays(pa.array([0, 2, 3, 3]), day)
+    structs = pa.StructArray.from_arrays([day], ["d"])
+    maps = pa.MapArray.from_arrays([0, 1, 2, 2], pa.array(["a", "b", "c"]), day)
+    found = json.loads(format_table(pa.table({"l": lists, "s": structs, "m": maps}), "json"))
+    assert found == [
+        {"l": ["infinity", "1970-01-01"], "s": {"d": "infinity"}, "m": {"a": "infinity"}},
+        {"l": [None], "s": {"d": "1970-01-01"}, "m": {"b": "1970-01-01"}},
+        {"l": [], "s": {"d": None}, "m": {}},
+    ]
+
+
+# Many rows, and characters that a terminal obeys
+
+
+def test_a_table_shows_as_many_rows_as_asked_for_and_says_how_many_there_are() -> None:
+    table = pa.table({"n": range(30)})
+    shown = "".join(text_of(table, "table", 80, most=3))
+    assert [line for line in shown.splitlines() if line.startswith("│")] == [
+        *("│ 0 │", "│ 1 │", "│ 2 │")
+    ]
+    assert shown.endswith("(30 rows; the first 3 are shown, all with --all)\n")
+    assert len("".join(text_of(table, "csv", most=3)).splitlines()) == 31
+
+
+def test_a_table_of_more_rows_than_are_held_at_a_time_has_them_all() -> None:
+    values = [*range(25_000)]
+    shown = format_table(pa.table({"n": values}), "table", 80)
+    assert [int(line.strip("│ ")) for line in shown.splitlines() if line[0] == "│"] == values
+    assert len(json.loads(format_table(pa.table({"n": values}), "json"))) == 25_000
+
+
+def test_control_characters_of_values_and_names_are_escaped_in_a_table() -> None:
+    table = pa.table({"na\x1bme": ["a\x1b[31mb\x07\x9b", "two\nlines", "\u202eabc"]})
+    shown = format_table(table, "table", 80)
+    assert not set(shown) & set("\x1b\x07\x9b\u202e")
+    assert "a\\x1b[31mb\\x07\\x9b" in shown
+    assert "│ two " in shown
+
+
+def test_wide_characters_are_counted_as_wide() -> None:
+    shown = format_table(pa.table({"t": ["日本語", "abcdef"]}), "table", 80)
+    assert "│ 日本語 │" in shown
+    assert "│ abcdef │" in shown

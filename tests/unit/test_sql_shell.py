@@ -1,14 +1,12 @@
 import json
-import os
-import signal
+import random
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from prompt_toolkit.application import create_app_session
@@ -23,9 +21,12 @@ from flows.sql_completion import SqlCompleter
 from flows.sql_session import SqlSession
 from flows.sql_shell import run_lines, run_shell
 from real_tasks.errors import UserInputError
-from storage.catalog import Catalog, QueryError, QueryStoppedError
+from storage.catalog import Catalog
+from storage.errors import QueryError, QueryStoppedError
 from storage.parquet import write_table
 from storage.paths import Home
+from storage.statements import split_statements
+from tests.unit.same_process import interrupted_after
 
 ENTER, CTRL_C, CTRL_D, UP = "\r", "\x03", "\x04", "\x1b[A"
 
@@ -78,14 +79,14 @@ def test_a_statement_is_answered_once_its_semicolon_is_typed(
     session: SqlSession, written: list[str], tmp_path: Path
 ) -> None:
     typed(session, f"SELECT 'a;{ENTER}b' AS x{ENTER};{ENTER}{CTRL_D}", tmp_path / "h")
-    assert written == ['x\n"a;\nb"\n']
+    assert "".join(written) == 'x\n"a;\nb"\n'
 
 
 def test_several_statements_of_one_line_are_answered_in_turn(
     session: SqlSession, written: list[str], tmp_path: Path
 ) -> None:
     typed(session, f"SELECT 1 AS a; SELECT 2 AS b; -- done{ENTER}.quit{ENTER}", tmp_path / "h")
-    assert written == ["a\n1\n", "b\n2\n"]
+    assert "".join(written) == "a\n1\nb\n2\n"
 
 
 def test_errors_do_not_end_it(
@@ -97,7 +98,7 @@ def test_errors_do_not_end_it(
     assert len(errors) == len(wrong)
     assert "nowhere does not exist" in errors[1]
     assert "found '.nothing', expected one of" in errors[2]
-    assert written == ["a\n1\n"]
+    assert "".join(written) == "a\n1\n"
 
 
 def test_control_c_gives_up_what_was_typed(
@@ -105,7 +106,7 @@ def test_control_c_gives_up_what_was_typed(
 ) -> None:
     keys = f"SELECT 1{ENTER}AS a{CTRL_C}SELECT 2 AS b;{ENTER}{CTRL_D}"
     typed(session, keys, tmp_path / "h")
-    assert written == ["b\n2\n"]
+    assert "".join(written) == "b\n2\n"
 
 
 def test_what_was_typed_is_there_again_in_the_next_shell(
@@ -114,7 +115,7 @@ def test_what_was_typed_is_there_again_in_the_next_shell(
     history = tmp_path / "not" / "there"
     typed(session, f"SELECT 1 AS a;{ENTER}{CTRL_D}", history)
     typed(session, f"{UP}{ENTER}{CTRL_D}", history)
-    assert written == ["a\n1\n"] * 2
+    assert "".join(written) == "a\n1\n" * 2
 
 
 # Commands
@@ -125,13 +126,13 @@ def test_commands_list_views_columns_and_queries(session: SqlSession, written: l
     assert "stage_timings" in written[0]
     assert "one row per shard" in written[0]
     session.run(".schema answers;")
-    assert 'answers,verdict,VARCHAR,"what the judge called it' in written[1]
+    assert 'answers,verdict,VARCHAR,"what the judge called it' in "".join(written)
     session.run(".examples")
-    assert "@top-heads" in written[2]
+    assert "@top-heads" in "".join(written)
     session.run(".examples @top-heads")
-    assert "WHERE model = $model" in written[3]
+    assert "WHERE model = $model" in "".join(written)
     session.run(".help")
-    assert ".timeout SECONDS" in written[4]
+    assert ".timeout SECONDS" in "".join(written)
     with pytest.raises(QueryError, match="no view is called 'answer'"):
         session.run(".schema answer")
 
@@ -141,7 +142,7 @@ def test_the_format_is_for_all_answers_from_there_on(
 ) -> None:
     session.run(".format json")
     session.run("SELECT 1 AS a;")
-    assert json.loads(written[0]) == [{"a": 1}]
+    assert json.loads("".join(written)) == [{"a": 1}]
     with pytest.raises(UserInputError, match="found '.format parquet'"):
         session.run(".format parquet")
 
@@ -150,8 +151,9 @@ def test_the_time_limit_can_be_changed(session: SqlSession) -> None:
     session.run(".timeout 0.2")
     with pytest.raises(QueryError, match=r"stopped after 0\.2 s"):
         session.run("SELECT count(*) FROM range(1000000000000) t(i) WHERE i % 7 = 3;")
-    with pytest.raises(UserInputError, match="expected seconds, more than 0"):
-        session.run(".timeout 0")
+    for wrong in ("0", "-1", "nan", "inf", "1e9", "soon"):
+        with pytest.raises(UserInputError, match="expected seconds, more than 0"):
+            session.run(f".timeout {wrong}")
 
 
 def test_named_queries_take_quoted_values(session: SqlSession, written: list[str]) -> None:
@@ -170,6 +172,15 @@ def test_named_queries_take_quoted_values(session: SqlSession, written: list[str
         ("SELECT 'é;' ;", True),
         ("SELECT /* ; ", False),
         ("SELECT $$;", False),
+        ("SELECT $a$;$$;", False),
+        ("SELECT $a$;$a$;", True),
+        ("SELECT $a;", True),
+        ("SELECT E'it\\';", False),
+        ("SELECT 'it\\';", True),
+        ("SELECT /* /* */ ; ", False),
+        ('SELECT "a;""', False),
+        ("SELECT 'it''s;", False),
+        ("/* only */ ;", True),
         (".tables", True),
         ("@last-runs", True),
         ("  ", True),
@@ -181,21 +192,75 @@ def test_a_text_goes_on_until_a_semicolon_ends_it(
     assert session.is_complete(text) is complete
 
 
-@contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.join()
-
-
 def test_control_c_stops_the_query_that_runs(session: SqlSession, written: list[str]) -> None:
+    session.run("SELECT 1 AS a;")
     with interrupted_after(0.3), pytest.raises(QueryStoppedError):
         session.run("SELECT count(*) FROM range(1000000000000) t(i) WHERE i % 7 = 3;")
     session.run("SELECT 1 AS a;")
-    assert written == ["a\n1\n"]
+    assert "".join(written) == "a\n1\n" * 2
+
+
+def test_a_text_is_cut_into_the_statements_that_the_engine_finds() -> None:
+    literals = [
+        "1",
+        "'a;b'",
+        "'it''s;'",
+        "E'it\\'s;'",
+        "E'\\\\'",
+        "'it\\'",
+        "$$;'$$",
+        "$a$;$$;$a$",
+        "$1",
+    ]
+    literals += [
+        "$x",
+        '1 AS "a;""b"',
+        "1 /* ; /* ' */ ; */",
+        "1 -- ;'\n",
+        "1 -- \r",
+        "1 AS te",
+        "'é;'",
+    ]
+    chosen = random.Random(0)
+    with duckdb.connect() as engine:
+        for _ in range(500):
+            statements = [f"SELECT {one}" for one in chosen.choices(literals, k=4)]
+            text = chosen.choice([";", ";\n", " ; ", ";;"]).join(statements)
+            expected = [one.query.strip("; \r\n") for one in engine.extract_statements(text)]
+            assert [one.strip("; \r\n") for one in split_statements(text)] == expected, text
+
+
+def test_a_statement_of_many_lines_is_looked_at_once(
+    session: SqlSession, written: list[str]
+) -> None:
+    lines = ["SELECT count(*) AS n FROM (VALUES\n", *["  ('a;b'),\n"] * 20_000, "  ('c'));\n"]
+    run_lines(session, lines)
+    assert "".join(written) == "n\n20001\n"
+    literal = ["SELECT length('\n", *["a;b\n"] * 20_000, "') AS n;\n"]
+    run_lines(session, literal)
+    assert "".join(written).endswith("n\n80001\n")
+
+
+def test_a_statement_without_end_is_refused(session: SqlSession) -> None:
+    with pytest.raises(QueryError, match="longer than"):
+        run_lines(session, iter(lambda: "y" * 1_000_000, ""))
+
+
+def test_tables_show_as_many_rows_as_asked_for(place: Home, written: list[str]) -> None:
+    session = SqlSession(Catalog(place), written.append, most=1)
+    session.run("FROM range(5);")
+    session.run(".rows 2")
+    session.run("FROM range(5);")
+    session.run(".rows all")
+    session.run("FROM range(5);")
+    assert [text for text in written if text.startswith("(")] == [
+        "(5 rows; the first 1 are shown, all with --all)\n",
+        "(5 rows; the first 2 are shown, all with --all)\n",
+        "(5 rows)\n",
+    ]
+    for wrong in ("0", "-1", "many", "1.5", "²"):
+        with pytest.raises(UserInputError, match="expected a whole number"):
+            session.run(f".rows {wrong}")
 
 
 # Completion
@@ -238,15 +303,15 @@ def test_lines_from_a_pipe_are_run_up_to_the_first_error(
 ) -> None:
     lines = ["-- first\n", "SELECT 1\n", "AS a;\n", "\n", ".format json\n", "SELECT 2 AS b"]
     run_lines(session, lines)
-    assert written == ["a\n1\n", '[\n{"b": 2}\n]\n']
+    assert "".join(written) == 'a\n1\n[\n{"b": 2}\n]\n'
     with pytest.raises(QueryError):
         run_lines(session, ["FROM nowhere;\n", "SELECT 3 AS c;\n"])
-    assert len(written) == 2
+    assert "".join(written).endswith("]\n")
 
 
 def test_quit_ends_what_comes_from_a_pipe(session: SqlSession, written: list[str]) -> None:
     run_lines(session, ["SELECT 1 AS a;\n", ".quit\n", "FROM nowhere;\n"])
-    assert written == ["a\n1\n"]
+    assert "".join(written) == "a\n1\n"
 
 
 @pytest.fixture
@@ -282,7 +347,7 @@ def test_the_library_is_listed_and_shown(real: Any) -> None:
     status, text = real("--examples", "--format", "json")
     assert status == 0
     assert {row["query"] for row in json.loads(text)} >= {"@top-heads", "@drift"}
-    assert "LIMIT $k" in real("--examples", "@top-heads")[1]
+    assert "<= $k" in real("--examples", "@top-heads")[1]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +358,12 @@ def test_the_library_is_listed_and_shown(real: Any) -> None:
         (["FROM runs", "--tables"], "give one query, or --tables"),
         (["--to", "x.csv"], "--to takes the rows of one query"),
         (["@top-heads"], "missing: model"),
+        (["FROM runs", "--timeout", "nan"], "expected seconds, more than 0"),
+        (["FROM runs", "--timeout", "inf"], "expected seconds, more than 0"),
+        (["--timeout", "-1"], "expected seconds, more than 0"),
+        (["SELECT '\udcff'"], "the statement is not UTF-8"),
+        (["UPDATE EXTENSIONS"], "found a statement of an unknown kind"),
+        (["FROM runs", "--to", "x" * 300 + ".csv"], "File name too long"),
     ],
 )
 def test_wrong_arguments_are_answered_with_what_is_expected(
@@ -301,6 +372,14 @@ def test_wrong_arguments_are_answered_with_what_is_expected(
     status, text = real(*words)
     assert status == 2
     assert message in " ".join(text.replace("│", " ").split())
+
+
+def test_bytes_that_are_not_utf8_are_one_error(place: Home) -> None:
+    command = [sys.executable, "-m", "flows.cli", "sql", "--home", str(place.root)]
+    done = subprocess.run(command, input=b"SELECT '\xff';", capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"the statement is not UTF-8" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_statements_from_standard_input_are_run(place: Home) -> None:

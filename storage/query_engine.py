@@ -1,0 +1,268 @@
+"""DuckDB over the views of a home, in a process of its own (`storage.query_process`).
+
+A query cannot reach files, settings or the network: the engine has no access to them, whatever the
+statement says. Its time and its memory are limited by the system, which kills the process.
+"""
+
+import logging
+import os
+import re
+import resource
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Event, Thread
+from time import monotonic
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from storage.errors import QueryError, StorageError
+from storage.paths import Home
+from storage.query_process import GRACE_SECONDS, out_of_time
+from storage.runs import mark_dead_runs
+from storage.seals import damaged
+from storage.sql_types import carried
+from storage.view_sources import VIEWS, Loaded, load_views
+
+Parameters = Mapping[str, str | int | float | bool | None]
+Send = Callable[[tuple[str, Any]], None]
+
+_ALLOWED = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
+_READ_ONLY = (
+    "SQL here is read-only, one statement at a time: SELECT (also WITH ... SELECT and PIVOT), "
+    "DESCRIBE, SHOW TABLES, SUMMARIZE or EXPLAIN"
+)
+# A batch of activations has up to 100 kB a row.
+_BATCH_ROWS = 8_192
+_POLL_SECONDS = 0.05
+# Memory that the engine does not count: batches on their way, stacks of threads, the heap's slack.
+_UNCOUNTED_MB = 1_000
+_MB = 1_000_000
+
+
+log = logging.getLogger(__name__)
+
+
+class _SwappedError(Exception):
+    """Files that a query was reading were merged, or are damaged: it has to begin again."""
+
+
+def serve(handle: int) -> None:
+    """Answer queries that come over the connection ``handle`` until its other side is closed.
+
+    A request is a mapping: ``root`` of the home, ``sql``, ``parameters``, ``timeout`` in seconds,
+    ``memory_mb``. Messages of an answer: ``schema`` (what came before no longer counts), ``batch``,
+    ``warning``, ``error``, and ``done`` at its end.
+    """
+    with Connection(handle) as connection:
+        base, parent = _data_size(), os.getppid()
+        logging.basicConfig(handlers=[_Warnings(connection.send)], level=logging.WARNING)
+        while True:
+            try:
+                request = connection.recv()
+            except (EOFError, OSError):
+                os._exit(0)  # nothing is left to be tidied up
+            _limit_memory(base, request["memory_mb"])
+            # The system's own alarm ends the process whatever it does, also without its parent.
+            signal.setitimer(signal.ITIMER_REAL, request["timeout"] + GRACE_SECONDS)
+            try:
+                engine = Engine(Home(Path(request["root"])), request["memory_mb"], parent)
+                engine.answer(
+                    request["sql"], request["timeout"], request["parameters"], connection.send
+                )
+            except StorageError as error:
+                connection.send(("error", error))
+            except Exception as error:  # whatever a statement makes the binding raise
+                connection.send(("error", QueryError(f"{type(error).__name__}: {error}")))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send(("done", None))
+
+
+class Engine:
+    """One home's views and the limits of a query."""
+
+    def __init__(self, home: Home, memory_mb: int, parent: int | None = None) -> None:
+        """Serve ``home``; without its ``parent`` process, a query ends this one."""
+        self._home = home
+        self._memory_mb = memory_mb
+        self._parent = parent
+        self._left_out: set[Path] = set()
+
+    def answer(self, sql: str, timeout: float, parameters: Parameters | None, send: Send) -> None:
+        """Run one statement and send its result; see `storage.catalog.Catalog.query`."""
+        end = monotonic() + timeout
+        mark_dead_runs(self._home)
+        while True:
+            try:
+                return self._query(sql, (end, timeout), parameters, send)
+            except _SwappedError:
+                continue
+
+    def _query(
+        self, sql: str, limit: tuple[float, float], parameters: Parameters | None, send: Send
+    ) -> None:
+        with duckdb.connect(":memory:", config=self._settings()) as connection:
+            _check_statement(connection, sql)
+            loaded = self._load(connection, sql)
+            # From here on no statement reaches a file, and none can take that back.
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            # Copies of tables could be changed, and a change would look as if it was done.
+            connection.execute("BEGIN TRANSACTION READ ONLY")
+            try:
+                with self._watched(connection, limit[0]):
+                    self._fetch(connection, sql, parameters, send)
+            except (duckdb.OutOfMemoryException, MemoryError) as error:
+                raise self._out_of_memory() from error
+            except (duckdb.Error, pa.ArrowException, OSError) as error:
+                if monotonic() > limit[0]:
+                    raise QueryError(out_of_time(limit[1])) from error
+                unread = isinstance(
+                    error, duckdb.InvalidInputException | pa.ArrowException | OSError
+                )
+                if loaded.swapped() or (unread and self._leave_out(loaded)):
+                    raise _SwappedError from error
+                raise QueryError(_explain(error)) from error
+
+    def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
+        return {
+            "memory_limit": f"{self._memory_mb}MB",
+            "temp_directory": "",
+            "python_enable_replacements": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+
+    def _load(self, connection: duckdb.DuckDBPyConnection, sql: str) -> Loaded:
+        """Load the tables that the statement names, or all where it names none (SHOW TABLES)."""
+        connection.execute("SET TimeZone = 'UTC'")
+        named = [view for view in VIEWS if re.search(view, sql, re.IGNORECASE)] or list(VIEWS)
+        try:
+            return load_views(connection, self._home, named, self._left_out)
+        except (duckdb.OutOfMemoryException, MemoryError) as error:
+            raise self._out_of_memory() from error
+
+    def _leave_out(self, loaded: Loaded) -> bool:
+        """Leave damaged files out from here on, with a warning; say whether there were any."""
+        found = loaded.damaged()
+        for path in found:
+            log.warning("left out: %s", damaged(path, "it is not as it was written"))
+        self._left_out.update(found)
+        return bool(found)
+
+    def _fetch(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        sql: str,
+        parameters: Parameters | None,
+        send: Send,
+    ) -> None:
+        relation = connection.sql(sql, params=parameters)
+        if relation is None:
+            raise QueryError(f"the statement has no result; {_READ_ONLY}")
+        relation, kinds = carried(relation)
+        reader, size = relation.to_arrow_reader(_BATCH_ROWS), 0
+        fields = zip(reader.schema, kinds, strict=True)
+        schema = pa.schema([field.with_metadata(kind) for field, kind in fields])
+        send(("schema", schema.serialize().to_pybytes()))
+        for batch in reader:
+            size += batch.nbytes
+            if size > self._memory_mb * _MB:
+                raise QueryError(
+                    f"the result is larger than {self._memory_mb} MB; add LIMIT, or choose columns"
+                )
+            send(("batch", batch.serialize().to_pybytes()))
+
+    @contextmanager
+    def _watched(self, connection: duckdb.DuckDBPyConnection, end: float) -> Iterator[None]:
+        """Interrupt what runs on the connection when its time is over."""
+        done = Event()
+
+        def watch() -> None:
+            # More than once: an interrupt between two phases of a query is forgotten.
+            while not done.wait(_POLL_SECONDS):
+                if self._parent is not None and os.getppid() != self._parent:
+                    os._exit(1)
+                if monotonic() > end:
+                    connection.interrupt()
+
+        watcher = Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+    def _out_of_memory(self) -> QueryError:
+        return QueryError(
+            f"the query needs more than {self._memory_mb} MB of memory; narrow it with WHERE, or "
+            "choose columns"
+        )
+
+
+class _Warnings(logging.Handler):
+    """Hands what is logged to who asked, as ``warning``."""
+
+    def __init__(self, send: Send) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send(("warning", (record.name, record.getMessage())))
+
+
+def _data_size() -> int | None:
+    """Return the bytes that this process has for data, as RLIMIT_DATA counts them; None elsewhere.
+
+    Arrow's and DuckDB's allocators reserve a gigabyte before the first query.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except FileNotFoundError:
+        return None
+    found = re.search(r"VmData:\s+(\d+) kB", status)
+    return int(found.group(1)) * 1024 if found else None
+
+
+def _limit_memory(base: int | None, memory_mb: int) -> None:
+    if base is None:
+        return
+    most = base + (memory_mb + _UNCOUNTED_MB) * _MB
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Refuse what is not one reading statement.
+
+    This is for a clear message; safety comes from the engine's lost access, since a statement that
+    reads may hold one that writes.
+    """
+    try:
+        kinds = [statement.type for statement in connection.extract_statements(sql)]
+    except duckdb.Error as error:
+        raise QueryError(_explain(error)) from error
+    except ValueError as error:  # a kind that DuckDB has and its binding does not know
+        raise QueryError(f"found a statement of an unknown kind; {_READ_ONLY}") from error
+    if len(kinds) != 1:
+        raise QueryError(f"found {len(kinds)} statements; {_READ_ONLY}")
+    if kinds[0] not in _ALLOWED:
+        raise QueryError(f"found {kinds[0].name}; {_READ_ONLY}")
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).strip()
+    views = ", ".join(VIEWS)
+    if isinstance(error, duckdb.CatalogException) and text.startswith("Catalog Error: Table"):
+        return f"{text.splitlines()[0]} The views are: {views}"
+    if isinstance(error, duckdb.PermissionException):
+        return f"{text.splitlines()[0]}. {_READ_ONLY}"
+    if isinstance(error, duckdb.TransactionException):
+        return f"the statement would change a table; {_READ_ONLY}"
+    return text
