@@ -1,6 +1,8 @@
 """The configuration of an experiment: frozen, closed to unknown keys, every field described."""
 
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +29,17 @@ Strength = Annotated[float, Field(gt=0, le=1e6)]
 RunnerName = Literal["thread", "ray", "dask"]
 
 
+def _values(given: Any) -> Iterator[Any]:
+    """Yield numbers and texts at any depth, keys of mappings too."""
+    if isinstance(given, dict):
+        given = (*given.keys(), *given.values())
+    if isinstance(given, list | tuple):
+        for inner in given:
+            yield from _values(inner)
+    else:
+        yield given
+
+
 class Frozen(BaseModel):
     """Base of every configuration: immutable, and an unknown key is an error."""
 
@@ -42,7 +55,9 @@ class Frozen(BaseModel):
     @classmethod
     def _can_be_stored(cls, given: Any) -> Any:
         """Refuse what tables, paths and seeds cannot hold."""
-        for value in given if isinstance(given, list | tuple) else (given,):
+        for value in _values(given):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError("expected a finite number")
             if isinstance(value, int) and not -MOST <= value <= MOST:
                 raise ValueError("expected a number of at most 63 bits")
             if isinstance(value, str) and _UNSTORABLE.search(value):
