@@ -1,6 +1,8 @@
 """Adapters of peft in or as a checkpoint's folder: they are merged into the weights when read."""
 
+import logging
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,7 +16,11 @@ from real_tasks.errors import UserInputError
 from real_tasks.hub import local_checkpoint
 from real_tasks.weights import header, read_mapping
 
+log = logging.getLogger(__name__)
+
 MERGED = ("LORA",)
+_PARTS = 2
+"""Weights of a module that is adapted: A and B."""
 _NOT_MERGED = ("alora_invocation_tokens", "layer_replication")
 _MERGE = (
     "merge it into its model (peft's merge_and_unload, then save_pretrained) where that is "
@@ -112,7 +118,7 @@ def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     Raises:
         UserInputError: the adapter does not fit the model.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig, PeftModel  # an extra: imported where it is used
 
     # peft's stubs know no types of what comes back.
     wrapped: Any
@@ -121,9 +127,7 @@ def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         config.inference_mode = True
         wrapped = PeftModel(model, config)
         result = wrapped.load_adapter(str(adapter), "default")
-        strange = sorted([*result.unexpected_keys, *result.missing_keys])
-        if strange:
-            raise ValueError(f"{len(strange)} weights have no counterpart, the first {strange[0]}")
+        _check_counterparts(config, result.unexpected_keys, result.missing_keys)
         whole: Any = wrapped.merge_and_unload()
     except Exception as error:  # whatever peft comes to with weights of another model
         raise UserInputError(
@@ -132,3 +136,21 @@ def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         ) from error
     ready: PreTrainedModel = whole.eval()
     return ready
+
+
+def _check_counterparts(config: Any, unexpected: list[str], missing: list[str]) -> None:
+    """Refuse weights that fit nowhere, and modules that are adapted in part.
+
+    A module that the file leaves out whole stays as it is, as peft has it: its B is all zeros.
+    """
+    modules = Counter(name.rsplit(".lora_", 1)[0] for name in missing)
+    in_part = [name for name, absent in modules.items() if absent != _PARTS]
+    if unexpected or in_part or (missing and config.init_lora_weights is not True):
+        first = sorted([*unexpected, *in_part, *missing])[0]
+        raise ValueError(f"weights have no counterpart, the first {first}")
+    if missing:
+        log.warning(
+            "the adapter has no weights for %d of the modules that its %s names, which stay as "
+            "they are (%s, ...)",
+            *(len(modules), ADAPTER, sorted(modules)[0]),
+        )

@@ -118,6 +118,21 @@ def test_modules_that_were_trained_whole_take_their_own_weights(tmp_path: Path) 
     torch.testing.assert_close(loaded.lm_head.weight, own)
 
 
+def test_a_module_that_the_file_leaves_out_stays_as_it_is_and_half_of_one_is_refused(
+    beside: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = load_file(beside / ADAPTER)
+    left = {name: tensor for name, tensor in weights.items() if "layers.1." not in name}
+    save_file(left, beside / ADAPTER)
+    loaded = load_model(beside, execution=CPU)
+    torch.testing.assert_close(loaded.model(IDS).logits, merged_by_hand(beside))
+    assert any("no weights for 3 of the modules" in message for message in caplog.messages)
+    left.pop(next(name for name in left if "lora_B" in name))
+    save_file(left, beside / ADAPTER)
+    with pytest.raises(UserInputError, match="does not fit its model .*counterpart"):
+        load_model(beside, execution=CPU)
+
+
 def test_without_peft_the_folder_is_refused(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     for look in (lambda: check_model(ModelConfig(path=str(beside))), lambda: load_model(beside)):
