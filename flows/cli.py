@@ -42,40 +42,40 @@ def main(arguments: list[str] | None = None) -> Any:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app(arguments)
-    except (UserInputError, StorageError) as error:
-        show_error(str(error))
-        raise SystemExit(USER_ERROR) from None
-    except OSError as error:
-        if not error.filename:
-            raise
-        show_error(
-            f"{os.fsdecode(error.filename)}: {error.strerror}; mend the file, the folder's rights "
-            "or its space, or use another home (--home, REAL_HOME)"
-        )
-        raise SystemExit(USER_ERROR) from None
-    except WorkFailedError as error:
-        full = room_error(Home.current(), error)
-        show_error(str(full or error))
-        raise SystemExit(USER_ERROR if full else 1) from None
-    except ValidationError as error:
-        if not error.title.endswith("Settings"):  # Prefect's, which are read by its import
-            raise
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        show_error(
-            f"Prefect's settings are wrong: {where} {first['msg']}. Look at the variables "
-            "PREFECT_... of the environment, and at its profile (`prefect config view`)"
-        )
-        raise SystemExit(USER_ERROR) from None
     except Exception as error:
-        full = room_error(Home.current(), error)
-        if full is None:
+        found = _in_words(error)
+        if found is None:
             raise
-        show_error(str(full))
-        raise SystemExit(USER_ERROR) from None
+        words, status = found
+        show_error(words)
+        raise SystemExit(status) from None
     except KeyboardInterrupt:
         show_error("stopped; what is done is kept, and the same command goes on from there")
         raise SystemExit(130) from None
+
+
+def _in_words(error: Exception) -> tuple[str, int] | None:
+    """Return what to say of an error, and the status to end with; None where it is a fault here."""
+    if isinstance(error, UserInputError | StorageError):
+        return str(error), USER_ERROR
+    if full := room_error(Home.current(), error):
+        return str(full), USER_ERROR
+    if isinstance(error, WorkFailedError):
+        return str(error), 1
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"{os.fsdecode(error.filename)}: {error.strerror}; mend the file, the folder's rights "
+            "or its space, or use another home (--home, REAL_HOME)"
+        ), USER_ERROR
+    # Prefect's, which are read by its import.
+    if isinstance(error, ValidationError) and error.title.endswith("Settings"):
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return (
+            f"Prefect's settings are wrong: {where} {first['msg']}. Look at the variables "
+            "PREFECT_... of the environment, and at its profile (`prefect config view`)"
+        ), USER_ERROR
+    return None
 
 
 def _escape_unshowable() -> None:

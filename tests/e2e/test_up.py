@@ -15,8 +15,11 @@ import httpx
 import pytest
 
 from flows.stack_processes import processes_of
+from real_tasks.config import ExperimentConfig, PlugIn
+from real_tasks.rescore_config import RescoreConfig
 from storage.paths import Home
 from storage.stack_state import StackState, read_state
+from tests.flows.test_rescore import DATA, lines
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -163,6 +166,45 @@ def test_a_run_from_a_terminal_joins_and_the_status_shows_what_it_gave(up: Up) -
     assert len(re.findall(r"^(?:prefect|mlflow|worker) +healthy", status.stdout, re.M)) == 3
     for part in (up.state.prefect_url, "artifacts/activations", "tables/", "completed", "MC1"):
         assert part in status.stdout, part
+
+
+def run_deployment(up: Up, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Press a deployment's Run button, wait for its end, and return the flow run."""
+    (deployment,) = [d for d in up.post("deployments/filter", {}) if d["name"] == name]
+    made = up.post(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+    which = {"flow_runs": {"id": {"any_": [made["id"]]}}}
+    ended = lambda: up.post("flow_runs/filter", which)[0]["end_time"] is not None  # noqa: E731
+    assert until(ended, 300), up.output
+    run: dict[str, Any] = up.post("flow_runs/filter", which)[0]
+    return run
+
+
+def test_a_default_run_from_its_form_is_scored_again_from_the_form_and_with_grown_data(
+    up: Up,
+) -> None:
+    config = ExperimentConfig(behaviour=PlugIn(name="jsonl", params={"path": "questions.jsonl"}))
+    form = config.model_dump(mode="json")
+    assert form["methods"] == form["evaluation"]["measures"] == []
+    form["evaluation"] |= {"neutral": "neutral.txt", "max_kl": 100.0, "max_new_tokens": 4}
+    form["evaluation"] |= {"top_k": [2], "alphas": [1.0], "bootstrap_samples": 50}
+    form["model"]["params"] = {"steps": 3}
+    form["localizer"]["params"] = {"epochs": 1, "prior_epochs": 1, "bootstrap_samples": 50}
+    form |= {"seeds": [0]}
+    (up.home.parent / "neutral.txt").write_text("\n\n".join(DATA.neutral_texts[:4]))
+    (up.home.parent / "questions.jsonl").write_text(lines(0, 12))
+    default = RescoreConfig().model_dump(mode="json")
+    assert run_deployment(up, "experiment", {"config": form})["state_name"] == "Completed"
+    assert run_deployment(up, "rescore", {"config": default})["state_name"] == "Completed"
+    (up.home.parent / "questions.jsonl").write_text(lines(0, 16))
+    assert run_deployment(up, "rescore", {})["state_name"] == "Completed"
+    found = real(
+        up.home,
+        "sql",
+        "SELECT DISTINCT what_changed, data_questions, method FROM score_drift ORDER BY ALL",
+        "--format",
+        "csv",
+    )
+    assert found.stdout.split()[1:] == [",12,real", "data,16,real"], found.stdout + found.stderr
 
 
 def test_a_killed_worker_is_started_again(up: Up) -> None:

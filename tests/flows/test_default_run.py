@@ -27,10 +27,11 @@ from real_tasks.types import BehaviourData
 from storage.catalog import Catalog
 from storage.paths import Home
 from tests.flows.test_experiment import SMALL
-from tests.flows.test_rescore import DATA, N_QUESTIONS, lines
+from tests.flows.test_rescore import DATA, lines
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
+N_QUESTIONS = 12
 OWN = [
     # Sizes and effort, and whose questions; what is empty by default stays so.
     *(one for one in SMALL if not one.startswith("methods")),

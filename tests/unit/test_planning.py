@@ -88,7 +88,7 @@ def test_planned_bytes_are_those_of_really_written_activations_but_for_their_key
     loaded = tiny_loaded()
     texts = random_texts(300)
     values = activations_at_last_token(loaded, texts, 2048, kind)
-    keys = {"model": "tiny", "behaviour": "b", "label": 0}
+    keys = {"model": "tiny", "model_id": "0", "behaviour": "b", "label": 0}
     rows = [{**keys, "question_id": f"q{i}", "answer_id": f"a{i}"} for i in range(len(texts))]
     files = write_shard(tmp_path, 0, rows, values.numpy(), dtype, kind)
     planned = activation_bytes(loaded.shape, (kind,), len(texts), dtype)
