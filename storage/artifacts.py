@@ -93,9 +93,19 @@ class ArtifactStore(LocalArtifacts):
         return facts
 
     def manifest(self, ref: ArtifactRef) -> Manifest:
-        """Return the manifest: files with checksums, facts, inputs."""
+        """Return the manifest: files with checksums, facts, inputs.
+
+        Raises:
+            DamagedArtifactError: it cannot be read.
+        """
         self._bring(ref, files=False)
-        manifest: Manifest = json.loads((self.folder(ref.kind, ref.key) / MANIFEST).read_text())
+        path = self.folder(ref.kind, ref.key) / MANIFEST
+        try:
+            manifest: Manifest = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise DamagedArtifactError(
+                f"{path} is damaged; remove its folder, and run again to make the artifact anew"
+            ) from error
         return manifest
 
     def heal(self, kind: str, key: str) -> None:

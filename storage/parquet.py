@@ -112,7 +112,7 @@ def folder_lock(home: Home, name: str, *, exclusive: bool) -> Iterator[None]:
 def merged_parts(folder: Path) -> frozenset[str]:
     """Return the names of the parts that the merged files of a table's folder replace."""
     try:
-        return frozenset((folder / MERGED_PARTS).read_text().split())
+        return frozenset((folder / MERGED_PARTS).read_text(errors="replace").split())
     except FileNotFoundError:
         return frozenset()
 

@@ -50,7 +50,7 @@ def settle(home: Home) -> None:
     Raises:
         StorageError: a database of the home cannot be read or changed.
     """
-    with (home.root / _PLACE).open("a+") as file:
+    with (home.root / _PLACE).open("a+", errors="replace") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         here, known = str(home.root), file.read()

@@ -140,7 +140,7 @@ def read_state(home: Home) -> StackState | None:
     """
     path = home.root / FOLDER / _STATE
     try:
-        return StackState.model_validate_json(path.read_text())
+        return StackState.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:

@@ -215,7 +215,10 @@ def _snippet(format: Format, folder: str, base: str) -> str:
 
 @contextmanager
 def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
-    """Give a folder beside the target, which becomes the target when all went well."""
+    """Give a folder beside the target, which becomes the target when all went well.
+
+    An empty folder that is there is filled and not replaced: a shell may stand in it.
+    """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserInputError(f"{target} is there and not empty; name a new or an empty folder")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +227,9 @@ def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
         made.chmod(0o755)
         yield made
         if target.exists():
-            target.rmdir()
-        made.rename(target)
+            for path in made.iterdir():
+                path.rename(target / path.name)
+        else:
+            made.rename(target)
     finally:
         shutil.rmtree(made, ignore_errors=True)

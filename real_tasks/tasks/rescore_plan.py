@@ -158,7 +158,7 @@ def _data_of(baseline: Outcome, run_id: str) -> BehaviourData:
 def _inputs(ref: ArtifactRef, baseline_run_id: str, made_by: str) -> dict[str, Any]:
     try:
         inputs: dict[str, Any] = store().manifest(ref)["inputs"]
-    except (OSError, ValueError) as error:
+    except (OSError, StorageError) as error:
         settings = run_folder(Home.current(), baseline_run_id) / CONFIG
         raise StorageError(
             f"what the run {made_by} made ({ref.kind} {ref.key[:12]}) is gone, so "

@@ -322,6 +322,15 @@ def test_healing_removes_an_unreadable_cache_record_and_keeps_the_artifact(
     assert store.make("kind", "key", never) == ref
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00"])
+def test_a_manifest_that_cannot_be_read_is_named(store: ArtifactStore, content: bytes) -> None:
+    ref = store.make("kind", "0" * 64, writing("x"))
+    path = store.folder(ref.kind, ref.key) / "manifest.json"
+    path.write_bytes(content)
+    with pytest.raises(DamagedArtifactError, match=r"manifest\.json is damaged"):
+        store.manifest(ref)
+
+
 def test_a_cache_record_does_not_count_as_damage(store: ArtifactStore) -> None:
     ref = store.make("kind", "key", writing("a"))
     (store.folder("kind", "key") / CACHE_RECORD).write_text("{}")

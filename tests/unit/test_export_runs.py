@@ -329,7 +329,9 @@ def test_a_folder_with_something_in_it_is_left_alone(made: Made, tmp_path: Path)
         made.export(tmp_path / "full")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
+    same = (tmp_path / "empty").stat().st_ino
     assert "steering.json" in made.export(tmp_path / "empty").files
+    assert (tmp_path / "empty").stat().st_ino == same
     with pytest.raises(UserInputError, match="--to DIR"):
         export_run(made.home, RUN, None, None, "spec")
 

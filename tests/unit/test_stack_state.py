@@ -76,9 +76,10 @@ def test_a_removed_state_is_forgotten(store: Home) -> None:
     assert read_state(store) is None
 
 
-def test_a_damaged_state_says_which_file_to_remove(store: Home) -> None:
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"null", b"\xff\x00\xfe"])
+def test_a_damaged_state_says_which_file_to_remove(store: Home, content: bytes) -> None:
     write_state(store, some_state())
-    (store.root / "stack" / "state.json").write_text("{")
+    (store.root / "stack" / "state.json").write_bytes(content)
     with pytest.raises(StorageError, match=r"state\.json is damaged.*remove the file"):
         read_state(store)
 
