@@ -1,16 +1,12 @@
 """The experiment: from questions to a steered model, a report and rows to query."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 from prefect import flow
 
 from flows.fan_out import alone
 from flows.pipeline import outcome_of
 from flows.runners import ConfiguredTaskRunner, check_runner
 from real_tasks.config import ExperimentConfig, Frozen
-from real_tasks.prepared import Prepared, prepare
+from real_tasks.prepared import prepared_for
 from real_tasks.tasks import records
 from real_tasks.tasks.outcome import Outcome
 from real_tasks.tasks.pictures import pictures
@@ -20,7 +16,6 @@ from storage.artifacts import ArtifactRef, prepare_home
 from storage.paths import Home
 
 DEMO = ExperimentConfig()
-_handed_over: ContextVar[Prepared | None] = ContextVar("handed_over", default=None)
 
 
 class Summary(Frozen):
@@ -55,7 +50,7 @@ def experiment(config: ExperimentConfig = DEMO) -> Summary:
         config: model, behaviour and all else. Sent as a whole: what is left out of it takes the
             project's default. As it is, the demo runs
     """
-    prepared = _handed_over.get() or prepare(config)
+    prepared = prepared_for(config)
     config = prepared.config
     check_runner(config.execution)
     prepare_home(Home.current())
@@ -71,19 +66,6 @@ def experiment(config: ExperimentConfig = DEMO) -> Summary:
         )
         run.note(mlflow_run_id=tracking.result())
         return publish(run, config, outcome, drawn)
-
-
-@contextmanager
-def handing_over(prepared: Prepared) -> Iterator[ExperimentConfig]:
-    """Have the flow take what its caller prepared, to find mistakes early, and not do so again.
-
-    A flow's parameters have to be JSON. Yields the configuration to call the flow with.
-    """
-    token = _handed_over.set(prepared)
-    try:
-        yield prepared.config
-    finally:
-        _handed_over.reset(token)
 
 
 def publish(run: Run, config: ExperimentConfig, outcome: Outcome, drawn: ArtifactRef) -> Summary:

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from flows.console import err
 from flows.environment import joined_stack
-from flows.experiment import Summary, experiment, handing_over
+from flows.experiment import Summary, experiment
 from flows.prefect_server import check_prefect_server
 from flows.rescore import RescoreSummary, rescore
 from flows.room_watch import room_watched
@@ -24,7 +24,7 @@ from flows.stack_api import Servers
 from flows.transfer import transfer
 from real_tasks.config import TransferConfig
 from real_tasks.errors import UserInputError, WorkFailedError
-from real_tasks.prepared import Prepared
+from real_tasks.prepared import Prepared, handing_over
 from real_tasks.rescore_config import RescoreConfig
 from real_tasks.results import Row, result_table
 from real_tasks.tasks.reporting import run_rows

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from real_tasks.forms import OneOf, field_title, model_title
 from real_tasks.types import ModuleKind, TokenScope
@@ -24,7 +24,7 @@ PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
 Resamples = Annotated[int, Field(ge=1, le=100_000)]
 """Of a confidence interval; more take gigabytes and change no digit that is shown."""
 Seed = Annotated[int, Field(ge=0)]
-Strength = Annotated[float, Field(gt=0, le=1e6)]
+Strength = Annotated[float, Field(gt=0, le=1e9)]
 """In standard deviations along the direction."""
 RunnerName = Literal["thread", "ray", "dask"]
 
@@ -122,7 +122,7 @@ class ModelConfig(Frozen):
         False, description="put every prompt into the tokenizer's chat template"
     )
     system_prompt: str = Field("", description="what the system says, in the chat template")
-    template_arguments: dict[str, JsonValue] = Field(
+    template_arguments: dict[str, Any] = Field(
         {}, description="what else the chat template is given, as enable_thinking: false"
     )
     thinking: Literal["refuse", "closed"] = Field(

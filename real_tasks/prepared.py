@@ -3,6 +3,9 @@
 Whoever runs it, or scores it again, takes data, shape and work from here.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from real_tasks.checks import check_experiment, resolved
@@ -52,3 +55,25 @@ def completed(config: ExperimentConfig, data: BehaviourData) -> ExperimentConfig
     """
     evaluation = complete_evaluation(config.evaluation, data)
     return with_methods(config.model_copy(update={"evaluation": evaluation}))
+
+
+# Not in the flow's module: a flow that goes to another machine takes that module's values along.
+_handed_over: ContextVar[Prepared | None] = ContextVar("handed_over", default=None)
+
+
+@contextmanager
+def handing_over(prepared: Prepared) -> Iterator[ExperimentConfig]:
+    """Have the flow take what its caller prepared, to find mistakes early, and not do so again.
+
+    A flow's parameters have to be JSON. Yields the configuration to call the flow with.
+    """
+    token = _handed_over.set(prepared)
+    try:
+        yield prepared.config
+    finally:
+        _handed_over.reset(token)
+
+
+def prepared_for(config: ExperimentConfig) -> Prepared:
+    """Return what was handed over with the call of a flow, or else prepare its configuration."""
+    return _handed_over.get() or prepare(config)

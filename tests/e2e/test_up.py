@@ -204,7 +204,7 @@ def test_a_default_run_from_its_form_is_scored_again_from_the_form_and_with_grow
         "--format",
         "csv",
     )
-    assert found.stdout.split()[1:] == [",12,real", "data,16,real"], found.stdout + found.stderr
+    assert found.stdout.split()[1:] == ['"",12,real', "data,16,real"], found.stdout + found.stderr
 
 
 def test_a_killed_worker_is_started_again(up: Up) -> None:

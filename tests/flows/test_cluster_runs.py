@@ -20,6 +20,7 @@ from flows.runners import ConfiguredTaskRunner
 from real_tasks.config import ExecutionConfig, ExperimentConfig
 from real_tasks.configuration import load_config
 from real_tasks.errors import UserInputError
+from real_tasks.prepared import prepare
 from real_tasks.tasks.caching import store
 from real_tasks.tasks.records import running
 from storage.paths import Home
@@ -112,7 +113,7 @@ def test_an_experiment_on_dask_gives_the_same_bits_as_on_threads(
 @flow(task_runner=ConfiguredTaskRunner())
 def squares(config: ExperimentConfig, orders: str, count: int) -> tuple[list[str], int]:
     """Return the squares, and how many were in the cache."""
-    with running("experiment", config) as run:
+    with running("experiment", config, "fragile") as run:
         inputs = {"orders": orders, "execution": config.execution}
         shards = [(f"square-of-{n}", {"number": n, **inputs}) for n in range(count)]
         refs = fan_out(run, fragile, shards)

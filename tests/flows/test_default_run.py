@@ -13,13 +13,13 @@ from flows.clean import clean
 from flows.cli import app
 from flows.compact import compact
 from flows.compare import compare
-from flows.experiment import Summary, experiment, handing_over
+from flows.experiment import Summary, experiment
 from flows.rescore import rescore
 from real_tasks.behaviours.jsonl import OwnFile
 from real_tasks.config import ExperimentConfig
 from real_tasks.configuration import load_config
 from real_tasks.methods import known_methods
-from real_tasks.prepared import prepare
+from real_tasks.prepared import handing_over, prepare
 from real_tasks.rescore_config import RescoreConfig
 from real_tasks.tasks.compacting import CompactConfig
 from real_tasks.tasks.reporting import write_report

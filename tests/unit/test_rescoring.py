@@ -275,6 +275,7 @@ def test_what_is_not_known_is_no_drift() -> None:
 
 def test_rows_have_the_columns_of_the_table() -> None:
     shared = {"run_id", "baseline_run_id", "compared_run_id", "model", "behaviour", "method"}
+    shared |= {"model_id"}
     shared |= {"changed", "what_changed", "exceeded"}
     shared |= {"data_questions", "new_questions", "gone_questions"}
     expected = set(TABLES["score_drift"].schema.names) - shared
