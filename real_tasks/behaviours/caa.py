@@ -103,7 +103,7 @@ class ContrastiveActivationAddition:
         if self.params.toward == "away":
             questions = [_turned(question) for question in questions]
         kept = _without_repetitions(questions)
-        cues = {ends_with_cue(question.text) for question in kept}
+        cues = {_has_cue(question) for question in kept}
         if cues == {True, False}:
             kept = tuple(_with_cue(question) for question in kept)
         # "away" is another behaviour: in a table the two need names of their own.
@@ -272,12 +272,19 @@ def _answers(question_id: str, texts: Sequence[str], names: Sequence[str]) -> tu
     )
 
 
+def _has_cue(question: Question) -> bool:
+    """Return whether it ends with a cue in each order; an option that ends like one moves."""
+    return all(ends_with_cue(one.text) for one in question.presentations)
+
+
 def _with_cue(question: Question) -> Question:
     """Return the question, and its alternates, with a cue at the end, its own or ours."""
+    if _has_cue(question):
+        return question
     return replace(
         question,
-        text=question.text if ends_with_cue(question.text) else question.text + _CUE,
-        alternates=tuple(_with_cue(alternate) for alternate in question.alternates),
+        text=question.text + _CUE,
+        alternates=tuple(replace(one, text=one.text + _CUE) for one in question.alternates),
     )
 
 

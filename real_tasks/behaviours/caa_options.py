@@ -25,6 +25,9 @@ _CUE = re.compile(
     r"|i (?:would )?(?:choose|pick|select|answer))\b[^.?!。？！]*",
     re.IGNORECASE,
 )
+_COLONS = (":", "：")
+_FEW = 20
+"""One last option in so many may end with a colon without being taken for a tail."""
 _LONGEST_TAIL = 20
 """Lines of a tail that are compared between questions."""
 
@@ -59,11 +62,14 @@ class FileHabits:
         lines: whether options that are followed by others run over several lines.
         paragraphs: whether blank lines stand within such options.
         endings: last lines of such options of several lines.
+        colons: whether few last options that nothing follows end with a colon, as what an answer
+            announces may; what ends every question does so in all of them.
         tails: lines that end two questions, and half of those whose last option is followed by any.
     """
 
     lines: bool = False
     paragraphs: bool = False
+    colons: bool = False
     endings: frozenset[str] = frozenset()
     tails: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
 
@@ -102,6 +108,7 @@ def habits_of(texts: Iterable[str]) -> FileHabits:
     """Return what all questions of a file tell together of how options end."""
     others: list[str] = []
     followed: list[list[str]] = []
+    ends: list[bool] = []
     for text in dict.fromkeys(texts):
         try:
             options = find_options(text, ())
@@ -110,6 +117,8 @@ def habits_of(texts: Iterable[str]) -> FileHabits:
         if options is not None:
             others += _others(text, options)
             followed.append([collapsed(text[start:end]) for start, end in _lines(text, options)])
+            start, end = options.spans[options.last]
+            ends.append(text[start:end].endswith(_COLONS))
     followed = [lines for lines in followed if lines]
     tails = Counter(
         tuple(lines[-n:])
@@ -120,6 +129,7 @@ def habits_of(texts: Iterable[str]) -> FileHabits:
     return FileHabits(
         lines=bool(broken),
         paragraphs=any(_has_blank_line(one) for one in broken),
+        colons=_FEW * sum(ends) <= len(ends),
         endings=frozenset(collapsed(one.rsplit("\n", 1)[1]) for one in broken),
         tails=frozenset(tail for tail, n in tails.items() if n > 1 and 2 * n >= len(followed)),
     )
@@ -146,13 +156,14 @@ def end_of_last(text: str, options: Options, habits: FileHabits) -> int:
                 "question with it"
             )
         return own[-1][1]
-    return _end_on_line(text, (start, end), others, options.separated, bool(lines))
+    colons = habits.colons or bool(lines) or all(one.endswith(_COLONS) for one in others)
+    return _end_on_line(text, (start, end), others, options.separated, colons)
 
 
 def ends_with_cue(text: str) -> bool:
     """Return whether the last line of a text is the beginning of an answer, as ``Answer:``."""
     line = text.rstrip().rsplit("\n", 1)[-1].strip()
-    return line.endswith((":", "：", "(")) or _CUE.fullmatch(line) is not None
+    return line.endswith((*_COLONS, "(")) or _CUE.fullmatch(line) is not None
 
 
 def _last_run(
@@ -212,17 +223,23 @@ def _tail_lines(lines: Sequence[str], habits: FileHabits) -> int:
 
 
 def _end_on_line(
-    text: str, span: Span, others: Sequence[str], separated: bool, followed: bool
+    text: str, span: Span, others: Sequence[str], separated: bool, colons: bool
 ) -> int:
-    """Return where the last option ends on the line on which it begins."""
+    """Return where the last option ends on the line on which it begins.
+
+    Args:
+        text, span, others, separated: the question, where that line's text stands, the texts of the
+            other options, and whether all stand in one sentence.
+        colons: whether the option itself may end with a colon.
+    """
     start, end = span
     line = text[start:end]
     for place in _words(line):
-        if ends_with_cue(line) and _CUE.fullmatch(line[place:]):
+        if line.endswith((*_COLONS, "(")) and _CUE.fullmatch(line[place:]):
             end = start + len(line[:place].rstrip())
             break
     said = text[start:end]
-    if said.endswith((":", "：")) and not followed and not all(one[-1] in ":：" for one in others):
+    if said.endswith(_COLONS) and not colons:
         raise BadRow(
             f"the last option, {shortened(said)}, ends with a colon, so that nothing tells where "
             "it ends; put what follows it on a line of its own"

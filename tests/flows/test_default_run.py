@@ -122,6 +122,7 @@ def test_a_run_that_an_earlier_version_stored_incomplete_is_completed_when_it_is
     tree = yaml.safe_load(path.read_text())
     tree["methods"], tree["evaluation"]["measures"], tree["evaluation"]["objective"] = [], [], []
     path.write_text(yaml.safe_dump(tree))
+    (path.parent / "SHA256SUMS").unlink()
     assert rescore().changed == []
     assert rescore(RescoreConfig(method="caa")).changed == []
     arguments = ["export", "--method", "iti", "--format", "spec", "--to", str(home.parent / "iti")]

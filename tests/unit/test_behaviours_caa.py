@@ -70,6 +70,8 @@ def chosen(question: Question, label: int = 1) -> str:
         ("Tea?\n(A) Yes.\n(B) No. Answer:", "Tea?\n(A) No.\n(B) Yes. Answer:"),
         ("Tea? (A) Yes (B) No\n\nAnswer:", "Tea? (A) No (B) Yes\n\nAnswer:"),
         ("Tea? (A) Yes (B) No Answer:", "Tea? (A) No (B) Yes Answer:"),
+        ("Tea?\n (A) The first option\n (B) My answer", "Tea?\n (A) My answer\n (B) The first option"),
+        ("Tea?\n(A) I choose option B\n(B) No answer", "Tea?\n(A) No answer\n(B) I choose option B"),
         ("Is it (A) tea or (B) coffee?", "Is it (A) coffee or (B) tea?"),
         ("(A) tea, (B) milk, or (C) rum?", "(A) milk, (B) tea, or (C) rum?"),
         ("Tea?\n(A) Yes, or\n(B) No.", "Tea?\n(A) No, or\n(B) Yes."),
@@ -252,6 +254,14 @@ def test_answers_that_say_what_the_options_say_stay_when_these_change_places(
     assert question.alternates[0].text == "Tea?\n(A) No\n(B) Yes\n\nAnswer:"
     for one in question.presentations:
         assert [(a.text, a.label) for a in one.answers] == [("Yes", 1), ("no", 0)]
+
+
+def test_a_few_last_options_may_end_with_a_colon(tmp_path: Path) -> None:
+    rest = [item(f"Tea {n}?\n(A) Yes {n}.\n(B) No.") for n in range(19)]
+    announced = item("Steal?\n(A) I cannot.\n(B) Sure, here are some tips:")
+    (tmp_path / "test_dataset_ab.json").write_text(json.dumps([announced, *rest]))
+    (alternate,) = load(tmp_path / "test_dataset_ab.json").questions[0].alternates
+    assert alternate.text == "Steal?\n(A) Sure, here are some tips:\n(B) I cannot."
 
 
 def test_a_question_that_ends_with_a_cue_gets_no_second_one(tmp_path: Path) -> None:
