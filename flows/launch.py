@@ -19,8 +19,8 @@ from flows.experiment import Summary, experiment
 from flows.prefect_server import check_prefect_server
 from flows.rescore import RescoreSummary, rescore
 from flows.room_watch import room_watched
-from flows.run_processes import ending_with_this_process
 from flows.stack_api import Servers
+from flows.stack_processes import owning
 from flows.transfer import transfer
 from real_tasks.config import TransferConfig
 from real_tasks.errors import UserInputError, WorkFailedError
@@ -67,7 +67,7 @@ def _run(flow: Any, config: Any) -> Summary:
     _join()
     check_prefect_server()
     home = Home.current()
-    with room_watched(home), ending_with_this_process(home):
+    with room_watched(home), owning(home):
         _start_server()
         with _two_step_interrupt():
             summary: Summary = flow(config)

@@ -1,30 +1,24 @@
 """The stack of one machine: servers, worker, deployments; started, watched and stopped as one."""
 
-import os
+import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from types import FrameType
 
 import httpx
 
 from flows import stack_recovery
 from flows.stack_child import Child, Condition
 from flows.stack_ending import clean_dead
-from flows.stack_logs import LogTails, last_lines
 from flows.stack_options import POOL, StackOptions
-from flows.stack_processes import mark, part_of, stop_left
+from flows.stack_processes import owned_by, owning, stop_all
 from flows.stack_services import Service, Services
-from flows.stack_signals import StopSignals
 from flows.stack_view import Terminal
 from real_tasks.errors import WorkFailedError
 from storage.paths import Home
-from storage.stack_state import (
-    StackState,
-    new_stack_id,
-    only_stack,
-    remove_state,
-    write_state,
-)
+from storage.stack_state import ProcessMark, StackState, only_stack, remove_state, write_state
 
 Ready = tuple[StackState, list[str]]
 
@@ -35,6 +29,7 @@ MOST_RESTARTS = 3
 _TICK_S = 0.3
 # The worker notices by itself, and says so, what its runs lost while the server was away.
 _RECOVERY_S = 30.0
+_WORKER_GRACE_S = 15.0
 
 
 class _StopAskedError(Exception):
@@ -57,66 +52,68 @@ def run_stack(
         WorkFailedError: something did not start, or a server cannot be restarted.
     """
     with only_stack(home):
-        for line in clean_dead(home):
-            terminal.say(line)
-        Stack(home, options, terminal).run(ready)
+        clean_dead(home, terminal)
+        with owning(home) as own:
+            Stack(home, own, options, terminal).run(ready)
 
 
 class Stack:
     """The processes of a stack, and what is done when one of them ends."""
 
-    def __init__(self, home: Home, options: StackOptions, terminal: Terminal) -> None:
+    def __init__(
+        self, home: Home, own: ProcessMark, options: StackOptions, terminal: Terminal
+    ) -> None:
         """Start nothing yet."""
         self._home = home
         self._terminal = terminal
-        supervisor = mark("supervisor", os.getpid())
-        assert supervisor is not None, "this process lives"
         self._state = StackState(
-            stack_id=new_stack_id(),
-            supervisor=supervisor,
+            supervisor=own,
             started_at=datetime.now(UTC),
             prefect_url=options.prefect_url,
             mlflow_url=options.mlflow_url,
             pool=POOL,
             auth=options.auth,
         )
-        self._services = Services(home, options, self._state.stack_id)
+        self._services = Services(home, options)
         self._children: dict[str, Child] = {}
         self._due: dict[str, float] = {}
         self._recover_at: float | None = None
-        self._logs = LogTails()
-        self._signals = StopSignals(self._hurry)
+        self._asked_to_stop = 0
 
     def run(self, ready: Callable[[Ready], None]) -> None:
         """Start everything, call ``ready``, watch until a signal asks to stop, stop everything."""
-        with self._signals:
-            try:
-                self._start()
-                self._remember(ready=True)
-                ready((self._state, list(self._services.servers.deployment_names().values())))
-                self._watch()
-            except _StopAskedError:
-                pass
-            finally:
-                self._terminal.wait("")
-                self._stop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._ask_to_stop)
+        try:
+            write_state(self._home, self._state)
+            self._start()
+            self._state = self._state.model_copy(update={"ready": True})
+            write_state(self._home, self._state)
+            ready((self._state, list(self._services.servers.deployment_names().values())))
+            self._watch()
+        except _StopAskedError:
+            pass
+        finally:
+            self._terminal.wait("")
+            self._stop()
+
+    def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked_to_stop += 1
 
     def _start(self) -> None:
         services = self._services
-        prefect = self._launch(services.prefect())
+        prefect = self._launch(services.prefect)
         if not (self._home.mlflow / "mlflow.db").exists():
-            self._await(self._launch(services.mlflow_database()))
-        mlflow = self._launch(services.mlflow())
+            self._await(self._launch(services.mlflow_database))
+        mlflow = self._launch(services.mlflow)
         self._await(prefect)
-        self._await(mlflow, self._launch(services.setup()))
+        self._await(mlflow, self._launch(services.setup))
         self._recover(worker_lives=False, crashed_since=self._state.started_at)
-        self._await(self._launch(services.worker()))
+        self._await(self._launch(services.worker))
 
-    def _launch(self, service: Service) -> Child:
-        child = Child(service, self._home.logs / f"{service.name}.log")
-        self._children[service.name] = child
-        self._logs.follow(service.name, child.log)
-        self._remember()
+    def _launch(self, make: Callable[[], Service]) -> Child:
+        child = Child(make, self._home.logs)
+        self._children[child.name] = child
         return child
 
     def _await(self, *children: Child) -> None:
@@ -131,18 +128,19 @@ class Stack:
             for child in list(waiting):
                 condition = child.condition()
                 if condition in (Condition.ended, Condition.late):
-                    raise WorkFailedError(self._failure(child, condition))
+                    raise WorkFailedError(child.failure())
                 if condition is not Condition.starting:
                     self._terminal.say(f"{child.name}: {condition.value} after {child.age_s:.0f} s")
                     waiting.remove(child)
 
     def _watch(self) -> None:
-        list(self._logs.new_lines())  # of the start, of no use after it
+        for child in self._children.values():
+            child.new_lines()  # of the start, of no use after it
         while True:
             self._pause("")
-            for name, line in self._logs.new_lines():
-                self._terminal.log(name, line)
             for child in self._children.values():
+                for line in child.new_lines():
+                    self._terminal.log(child.name, line)
                 self._look_after(child)
             if self._recover_at is not None and time.monotonic() > self._recover_at:
                 self._recover_at = None
@@ -154,16 +152,13 @@ class Stack:
                 del self._due[child.name]
                 self._restart(child)
             return
-        condition = child.condition()
-        if condition in (Condition.ended, Condition.late):
-            self._plan_restart(child, condition)
+        if child.condition() in (Condition.ended, Condition.late):
+            self._plan_restart(child)
 
-    def _plan_restart(self, child: Child, condition: Condition) -> None:
-        failure = self._failure(child, condition)
+    def _plan_restart(self, child: Child) -> None:
+        failure = child.failure()
         delay = child.next_delay_s()
-        child.ask_to_stop()
-        child.wait()
-        stop_left(part_of(self._state.stack_id, child.name), [])  # if its keeper was killed
+        self._end(child.name)
         if child.name in SERVERS and child.failures > MOST_RESTARTS:
             raise WorkFailedError(
                 f"{failure}\nIt was restarted {MOST_RESTARTS} times in vain; the stack ends"
@@ -174,15 +169,9 @@ class Stack:
             self._recover_at = time.monotonic() + _RECOVERY_S
 
     def _restart(self, child: Child) -> None:
-        makers: dict[str, Callable[[], Service]] = {
-            "prefect": self._services.prefect,
-            "mlflow": self._services.mlflow,
-            "worker": self._services.worker,
-        }
         if child.name == "worker":
             self._recover(worker_lives=False)
-        child.restart(makers[child.name]())
-        self._remember()
+        child.restart()
 
     def _recover(self, worker_lives: bool, crashed_since: datetime | None = None) -> None:
         servers = self._services.servers
@@ -194,54 +183,32 @@ class Stack:
         for line in lines:
             self._terminal.say(line)
 
-    def _failure(self, child: Child, condition: Condition) -> str:
-        what = f"is not healthy after {child.service.startup_s:.0f} s"
-        if condition is Condition.ended:
-            status = child.status or 0
-            what = f"was killed (signal {status - 128})" if status > 128 else f"ended ({status})"
-        return f"{child.name} {what}. The end of {child.log}:\n{last_lines(child.log)}"
-
     def _pause(self, waiting_for: str) -> None:
-        if self._signals.asked:
+        if self._asked_to_stop:
             raise _StopAskedError
         self._terminal.wait(waiting_for)
         time.sleep(_TICK_S)
 
-    def _remember(self, ready: bool | None = None) -> None:
-        marks = (child.mark for child in self._children.values())
-        processes = tuple(found for found in marks if found is not None)
-        ready = self._state.ready if ready is None else ready
-        self._state = self._state.model_copy(update={"processes": processes, "ready": ready})
-        write_state(self._home, self._state)
-
-    def _hurry(self) -> None:
-        for child in self._children.values():
-            child.ask_to_stop()
+    def _end(self, name: str | None = None, grace_s: float = 8.0) -> None:
+        """Stop a child and all below it, or all children; at once, if asked to stop again."""
+        find = partial(owned_by, self._state.supervisor, name)
+        stop_all(find, grace_s, in_haste=lambda: self._asked_to_stop > 1)
 
     def _stop(self) -> None:
         """Stop the worker, note what it was running, then stop the servers."""
         self._terminal.say("stopping")
         if "worker" in self._children:
-            self._stop_worker(self._children["worker"])
-        for child in self._children.values():
-            child.ask_to_stop()
-        for child in self._children.values():
-            child.wait()
-        self._logs.close()
-        stop_left(self._state.stack_id, [])
+            self._stop_worker()
+        self._end()
         remove_state(self._home)
 
-    def _stop_worker(self, worker: Child) -> None:
+    def _stop_worker(self) -> None:
         servers = self._services.servers
         try:
             runs = servers.unfinished_runs(POOL)
-            worker.ask_to_stop()
-            worker.wait()
+            self._end("worker", _WORKER_GRACE_S)
             lines = stack_recovery.resume(servers, stack_recovery.interrupted(servers, runs))
         except httpx.HTTPError as error:
             lines = [f"prefect cannot be told of interrupted runs ({error}); the next start will"]
-        finally:
-            worker.ask_to_stop()
-            worker.wait()
         for line in lines:
             self._terminal.say(line)

@@ -3,7 +3,6 @@
 Plain HTTP: Prefect's own client takes seconds to import.
 """
 
-from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -115,8 +114,7 @@ class Servers:
             return False
 
     def _client(self, timeout_s: float) -> httpx.Client:
-        headers = {}
-        if self.auth is not None:
-            headers["Authorization"] = f"Basic {b64encode(self.auth.encode()).decode()}"
+        user, _, password = (self.auth or "").partition(":")
+        auth = httpx.BasicAuth(user, password) if user else None
         # The servers are this machine's: no proxy of the environment is to be asked.
-        return httpx.Client(headers=headers, timeout=timeout_s, trust_env=False)
+        return httpx.Client(auth=auth, timeout=timeout_s, trust_env=False)

@@ -1,25 +1,19 @@
-"""One process of a stack under its keeper: started, watched, started again, stopped."""
+"""One process of a stack: started, watched, started again; its output goes to a log."""
 
-import signal
 import subprocess
 import time
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
 import httpx
 
-from flows.stack_keeper import keeper_command
-from flows.stack_logs import start_log
-from flows.stack_processes import mark
 from flows.stack_services import Service
-from storage.stack_state import ProcessMark
 
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 60.0
 # Whatever lived as long was no failed start.
 _STEADY_S = 60.0
-# Above the service's own grace: its keeper kills what is left by then.
-_KEEPER_GRACE_S = 5.0
 
 
 class Condition(Enum):
@@ -33,32 +27,56 @@ class Condition(Enum):
 
 
 class Child:
-    """A service that was started; its output goes to its log."""
+    """A service that was started.
 
-    def __init__(self, service: Service, log: Path) -> None:
-        """Start the service under a keeper, with a new log."""
-        self.service = service
-        self.log = log
+    Attributes:
+        service: what was started last; made anew for every start.
+        log: where its output goes; the log of the stack before is kept beside it as ``.1``.
+        failures: starts in a row that failed.
+    """
+
+    def __init__(self, make: Callable[[], Service], logs: Path) -> None:
+        """Start the service with a new log in the folder of logs."""
+        self._make = make
+        self.service = make()
+        self.log = log = logs / f"{self.service.name}.log"
         self.failures = 0
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_name(f"{log.name}.1"))
+        self._start()
+        self._tail = log.open(errors="replace")
+        self._rest = ""
+
+    def restart(self) -> None:
+        """Start the service again, after it has ended; the log goes on."""
+        self.service = self._make()
+        self._start()
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
         self._healthy = False
-        start_log(log)
-        self._start(service)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.service.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(self.service.environment),
+                # Ctrl-C in the terminal reaches only the supervisor, which stops in order.
+                start_new_session=True,
+            )
+
+    def _is_healthy(self) -> bool:
+        try:
+            return self.service.healthy is not None and self.service.healthy()
+        except httpx.HTTPError:  # the server that is asked about it is not there
+            return False
 
     @property
     def name(self) -> str:
         """The service's name."""
         return self.service.name
-
-    @property
-    def mark(self) -> ProcessMark | None:
-        """The mark of the keeper, None when it has ended."""
-        return mark(self.name, self._keeper.pid)
-
-    @property
-    def status(self) -> int | None:
-        """How the process ended, over 128 if by a signal; None while it runs."""
-        code = self._keeper.poll()
-        return code if code is None or code >= 0 else 128 - code
 
     @property
     def age_s(self) -> float:
@@ -67,7 +85,7 @@ class Child:
 
     def condition(self) -> Condition:
         """Look how the child is."""
-        status = self.status
+        status = self._process.poll()
         if status is not None:
             done = status == 0 and self.service.healthy is None
             return Condition.done if done else Condition.ended
@@ -76,46 +94,28 @@ class Child:
             return Condition.healthy
         return Condition.late if self.age_s > self.service.startup_s else Condition.starting
 
+    def failure(self) -> str:
+        """Say how it failed, with the end of its log."""
+        status = self._process.poll()
+        what = f"ended ({status})"
+        if status is None:
+            what = f"is not healthy after {self.service.startup_s:.0f} s"
+        elif status < 0:
+            what = f"was killed (signal {-status})"
+        return f"{self.name} {what}. The end of {self.log}:\n{last_lines(self.log)}"
+
     def next_delay_s(self) -> float:
         """Count a failure and return the seconds to wait before the next start."""
         self.failures = 1 if self.age_s > _STEADY_S else self.failures + 1
         return float(min(_FIRST_DELAY_S * 2 ** (self.failures - 1), _LONGEST_DELAY_S))
 
-    def restart(self, service: Service) -> None:
-        """Start again, after it has ended; the log goes on."""
-        assert self.status is not None, f"{self.name} still runs"
-        self._start(service)
+    def new_lines(self) -> list[str]:
+        """Return the lines that its log got since the last call, each once, when it is whole."""
+        *lines, self._rest = (self._rest + self._tail.read()).split("\n")
+        return [line for line in lines if line.strip()]
 
-    def ask_to_stop(self) -> None:
-        """Tell the keeper to stop everything below it; a second time, at once."""
-        if self.status is None:
-            self._keeper.send_signal(signal.SIGTERM)
 
-    def wait(self) -> None:
-        """Wait until nothing of the child is left."""
-        try:
-            self._keeper.wait(self.service.grace_s + _KEEPER_GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._keeper.kill()
-            self._keeper.wait()
-
-    def _start(self, service: Service) -> None:
-        self.service = service
-        with self.log.open("ab") as log:
-            self._keeper = subprocess.Popen(
-                keeper_command(service.grace_s, service.command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=dict(service.environment),
-                # Ctrl-C in the terminal reaches only the supervisor, which stops in order.
-                start_new_session=True,
-            )
-        self._started = time.monotonic()
-        self._healthy = False
-
-    def _is_healthy(self) -> bool:
-        try:
-            return self.service.healthy is not None and self.service.healthy()
-        except httpx.HTTPError:  # the server that is asked about it is not there
-            return False
+def last_lines(path: Path, count: int = 15) -> str:
+    """Return the last lines of a log that say something."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return "\n".join(lines[-count:]) or "(its log is empty)"

@@ -5,8 +5,11 @@ import ipaddress
 import os
 import socket
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from real_tasks.errors import UserInputError
 
@@ -19,8 +22,6 @@ MLFLOW_PORT = 5000
 # MLflow takes no shorter one.
 _SHORTEST_PASSWORD = 12
 _HIGHEST_PORT = 65_535
-# An address for documentation, of no machine (RFC 5737).
-_ELSEWHERE = "192.0.2.1"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class StackOptions:
         """Return the names, without ports, by which browsers may ask the servers."""
         own = {"localhost", "127.0.0.1", "[::1]", self._reachable, *map(_in_url, self.names)}
         if not is_loopback(self.host):
-            own |= {socket.gethostname(), socket.getfqdn(), *_addresses()}
+            own |= {socket.gethostname(), socket.getfqdn()}
+            found = (one for addresses in psutil.net_if_addrs().values() for one in addresses)
+            own |= {one.address for one in found if one.family == socket.AF_INET}
         return sorted(own)
 
     @property
@@ -98,8 +101,10 @@ def stack_options(
         raise UserInputError(
             f"Prefect and MLflow cannot both listen on {ports[0]}; give another --mlflow-port"
         )
-    prefect = free_port(host, ports[0], "--port")
-    mlflow = free_port(host, ports[1], "--mlflow-port", besides=prefect)
+    with ExitStack() as listeners:
+        options = zip(ports, ("--port", "--mlflow-port"), strict=True)
+        bound = [listeners.enter_context(_listener(host, *one)) for one in options]
+        prefect, mlflow = (int(listener.getsockname()[1]) for listener in bound)
     return StackOptions(host, prefect, mlflow, workers, auth, tuple(names))
 
 
@@ -136,67 +141,30 @@ def read_auth(path: Path | None) -> str | None:
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches servers on the address."""
-    if host == "localhost":
-        return True
-    try:
+    with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host == "localhost"
 
 
-def free_port(host: str, port: int, option: str, besides: int | None = None) -> int:
-    """Return the port if nothing listens there, for 0 any that is free.
-
-    Args:
-        host: address to listen on.
-        port: port, 0 for any.
-        option: name of the option, for the error.
-        besides: a port that is promised to somebody else.
-
-    Raises:
-        UserInputError: the port is taken or there is no such port, or the address is not one of
-            this machine's.
-    """
+def _listener(host: str, port: int, option: str) -> socket.socket:
+    """Listen on the port as servers do, for 0 on any that is free."""
     if not 0 <= port <= _HIGHEST_PORT:
         raise UserInputError(f"{option} {port}: expected 0 (any that is free) to {_HIGHEST_PORT}")
-    while True:
-        found = _bound(host, port, option)
-        if found != besides:
-            return found
-
-
-def _bound(host: str, port: int, option: str) -> int:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise UserInputError(
             f"--host {host} is no address ({error.strerror}); expected one of this machine's, as "
             "127.0.0.1"
         ) from error
-    with socket.socket(family, kind, protocol) as listener:
-        # As servers do, so that a port whose last connections still linger counts as free.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-        except OSError as error:
-            raise UserInputError(
-                f"cannot listen on port {port} of {host} ({error.strerror}); another program may "
-                f"use it: choose another with {option} N, or {option} 0 for any that is free"
-            ) from error
-        return int(listener.getsockname()[1])
-
-
-def _addresses() -> list[str]:
-    """Return this machine's address in its network, none where it has no network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Sends nothing: it only makes the system choose the address to send from.
-            probe.connect((_ELSEWHERE, 9))
-        except OSError:
-            return []
-        return [str(probe.getsockname()[0])]
+    family, _, _, _, address = found[0]
+    try:
+        return socket.create_server(address, family=family)
+    except OSError as error:
+        raise UserInputError(
+            f"cannot listen on port {port} of {host} ({error.strerror}); another program may "
+            f"use it: choose another with {option} N, or {option} 0 for any that is free"
+        ) from error
 
 
 def _in_url(host: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from flows.stack_api import Record, Servers
-from flows.stack_processes import belongs_to_a_stack
+from flows.stack_processes import is_owned
 from flows.stack_services import WORKER
 
 MOST_ATTEMPTS = 3
@@ -88,4 +88,4 @@ def _is_lost(run: Record, worker_lives: bool) -> bool:
     pid = str(run["infrastructure_pid"] or "").rpartition(":")[2]
     if not pid.isdigit():
         return not worker_lives
-    return not belongs_to_a_stack(int(pid))
+    return not is_owned(int(pid))

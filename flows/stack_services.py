@@ -6,14 +6,14 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from configparser import ConfigParser
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from flows.stack_api import Servers
 from flows.stack_options import AUTH_VARIABLE, POOL, StackOptions
-from flows.stack_processes import STACK_VARIABLE, part_of
+from flows.stack_processes import PART_VARIABLE
 from storage.paths import HOME_VARIABLE, Home, sqlite_url
 from storage.stack_state import stack_folder
 
@@ -42,15 +42,13 @@ class Service:
         environment: its whole environment.
         healthy: whether it does its work; None for one that does its work by ending.
         startup_s: seconds until it must be healthy, or have ended.
-        grace_s: seconds that it has to end when it is told to.
     """
 
     name: str
     command: list[str]
     environment: Mapping[str, str]
     healthy: Callable[[], bool] | None = None
-    startup_s: float = 180.0
-    grace_s: float = 8.0
+    startup_s: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,11 @@ class Services:
 
     home: Home
     options: StackOptions
-    stack_id: str
-    servers: Servers = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Derive the servers' addresses."""
-        options = self.options
-        servers = Servers(options.prefect_url, options.mlflow_url, options.auth)
-        object.__setattr__(self, "servers", servers)
+    @property
+    def servers(self) -> Servers:
+        """Both servers, by their addresses."""
+        return Servers(self.options.prefect_url, self.options.mlflow_url, self.options.auth)
 
     def prefect(self) -> Service:
         """Return Prefect's server."""
@@ -114,7 +109,7 @@ class Services:
 
     def setup(self) -> Service:
         """Return what registers the deployments, in a work pool that is made for them."""
-        command = ["-m", "flows.stack_setup", "deployments", POOL]
+        command = ["-m", "flows.stack_setup", "deployments"]
         return self._service("deployments", command, self._client_settings())
 
     def worker(self) -> Service:
@@ -127,7 +122,7 @@ class Services:
         command += ["--name", WORKER, "--limit", str(self.options.workers)]
         command += ["--install-policy", "never", "--no-create-pool-if-not-found"]
         settings = {**self._client_settings(), "PREFECT_LOGGING_LEVEL": "INFO"}
-        return self._service("worker", command, settings, partial(self._polls, since), grace_s=15.0)
+        return self._service("worker", command, settings, partial(self._polls, since))
 
     def _polls(self, since: datetime) -> bool:
         heard = (
@@ -151,17 +146,16 @@ class Services:
         arguments: list[str],
         settings: Mapping[str, str],
         healthy: Callable[[], bool] | None = None,
-        grace_s: float = 8.0,
     ) -> Service:
         own = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
         base = {
             HOME_VARIABLE: str(self.home.root),
-            STACK_VARIABLE: part_of(self.stack_id, name),
+            PART_VARIABLE: name,
             "PYTHONUNBUFFERED": "1",
             "PREFECT_HOME": str(self.home.prefect),
         }
         command = [sys.executable, *arguments]
-        return Service(name, command, {**own, **base, **settings}, healthy, grace_s=grace_s)
+        return Service(name, command, {**own, **base, **settings}, healthy)
 
     def _mlflow_users(self, user: str) -> Path:
         """Write who may use MLflow; its users are made anew, so that the password may change."""

@@ -1,16 +1,15 @@
 """What `real status` shows: the stack, what runs and is due, the store, the last runs."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import httpx
+import humanize
 
-from flows.run_processes import orphans
 from flows.stack_api import Record, Servers
-from flows.stack_processes import lives
+from flows.stack_processes import orphans
 from real_tasks.results import Row, headline_metrics, metric_label, result_table
 from storage.catalog import Catalog
 from storage.paths import Home
@@ -18,7 +17,6 @@ from storage.stack_state import StackState, is_held, read_state
 
 NEXT_RUNS = 5
 LAST_RUNS = 5
-_UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,10 @@ class StackStatus:
 def stack_status(home: Home) -> StackStatus:
     """Ask the stack of a home how it is; what does not answer is said, and no error."""
     state = read_state(home)
-    left = _left("a killed run", len(orphans(home)))
+    count = len(orphans(home))
+    left = (f"killed ones left {count} processes; `real down` stops them",) if count else ()
     if state is None or not is_held(home):
-        marks = state.processes if state is not None else ()
-        return StackStatus(problems=left + _left("a killed stack", sum(map(lives, marks))))
+        return StackStatus(problems=left)
     servers = Servers.of(state)
     services = {
         "prefect": _health(servers.prefect_is_healthy()),
@@ -82,44 +80,17 @@ def last_runs(home: Home, count: int = LAST_RUNS) -> list[dict[str, str]]:
     return [_line(run, [r for r in rows if r["run_id"] == run["run_id"]]) for run in runs]
 
 
-def in_units(size_bytes: int) -> str:
-    """Return a size as people read it: ``1.2 MB``, in powers of 1,000."""
-    power = min(int(math.log(size_bytes, 1000)), len(_UNITS) - 1) if size_bytes else 0
-    decimals = 1 if power else 0
-    return f"{size_bytes / 1000**power:.{decimals}f} {_UNITS[power]}"
-
-
-def until(time: str, now: datetime) -> str:
-    """Return how far away a time is: ``in 5 min``, ``3 h late``."""
-    seconds = (datetime.fromisoformat(time) - now).total_seconds()
-    size = abs(seconds)
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if size >= 2 * length:
-            amount = f"{size / length:.0f} {unit}"
-            break
-    else:
-        amount = f"{size:.0f} s"
-    return f"in {amount}" if seconds >= 0 else f"{amount} late"
-
-
 def run_lines(status: StackStatus) -> list[tuple[str, str, str]]:
     """Return flow runs that run and are due: name, deployment, state or time."""
-    now = datetime.now(UTC)
     lines = []
-    for run in status.running:
-        lines.append((run["name"], _deployment(status, run), str(run["state_name"]).lower()))
-    for run in status.scheduled:
-        due = until(run["expected_start_time"], now)
-        lines.append((run["name"], _deployment(status, run), f"{run['state_name'].lower()}, {due}"))
+    for run in (*status.running, *status.scheduled):
+        state = str(run["state_name"]).lower()
+        if run in status.scheduled:
+            due = datetime.fromisoformat(run["expected_start_time"])
+            state += f", {humanize.naturaltime(due)}"
+        deployment = status.deployments.get(str(run["deployment_id"]), "from a terminal")
+        lines.append((run["name"], deployment, state))
     return lines
-
-
-def _deployment(status: StackStatus, run: Record) -> str:
-    return status.deployments.get(str(run["deployment_id"]), "from a terminal")
-
-
-def _left(who: str, count: int) -> tuple[str, ...]:
-    return (f"{who} left {count} processes; `real down` stops them",) if count else ()
 
 
 def _health(healthy: bool) -> str:

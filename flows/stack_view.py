@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import humanize
 from rich import box
 from rich.status import Status
 from rich.table import Table
@@ -12,7 +13,7 @@ from rich.text import Text
 from flows.console import SECONDS_BETWEEN, err, out, show_paths
 from flows.stack_api import Servers
 from flows.stack_options import is_loopback
-from flows.stack_status import StackStatus, in_units, run_lines
+from flows.stack_status import StackStatus, run_lines
 from storage.paths import Home
 from storage.stack_state import StackState
 from storage.tracking import EXPERIMENT
@@ -100,11 +101,12 @@ def show_status(home: Home, status: StackStatus) -> None:
 def show_store(usage: Sequence[Usage]) -> None:
     """Print what the store takes, the largest parts one by one."""
     rest = usage[_LARGEST:]
-    lines = [(item.part, str(item.items), in_units(item.size_bytes)) for item in usage[:_LARGEST]]
+    shown = list(usage[:_LARGEST])
     if rest:
         items, size = sum(i.items for i in rest), sum(i.size_bytes for i in rest)
-        lines.append((f"{len(rest)} smaller ones", str(items), in_units(size)))
-    total = in_units(sum(item.size_bytes for item in usage))
+        shown.append(Usage(f"{len(rest)} smaller ones", items, size))
+    lines = [(i.part, str(i.items), humanize.naturalsize(i.size_bytes)) for i in shown]
+    total = humanize.naturalsize(sum(item.size_bytes for item in usage))
     _show_table(f"Store, {total}", ("part", "items", "size"), lines)
 
 

@@ -7,7 +7,6 @@ dead one.
 
 import fcntl
 import os
-import secrets
 import tempfile
 import time
 from collections.abc import Iterator
@@ -51,20 +50,17 @@ class StackState(BaseModel):
     """What a stack is and where its servers are.
 
     Attributes:
-        stack_id: what all its processes have in their environment.
-        supervisor: the process that started it and stops it.
+        supervisor: the process that started it and stops it; all that it started has its mark.
         started_at: when, UTC.
         prefect_url: address of Prefect's pages; its API is below ``/api``.
         mlflow_url: address of MLflow's pages.
         pool: name of the work pool.
         auth: ``user:password`` of both servers, None where they ask for none.
         ready: whether all was healthy once.
-        processes: what it started and still supervises.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    stack_id: str
     supervisor: ProcessMark
     started_at: datetime
     prefect_url: str
@@ -72,17 +68,11 @@ class StackState(BaseModel):
     pool: str
     auth: str | None = None
     ready: bool = False
-    processes: tuple[ProcessMark, ...] = ()
 
     @property
     def api_url(self) -> str:
         """The address of Prefect's API."""
         return f"{self.prefect_url}/api"
-
-
-def new_stack_id() -> str:
-    """Return a name that no other stack has."""
-    return secrets.token_hex(8)
 
 
 def stack_folder(home: Home) -> Path:

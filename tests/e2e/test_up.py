@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.stack_processes import processes_of
+from flows.stack_processes import OWNER_VARIABLE, PART_VARIABLE, lives, owned_by
 from real_tasks.config import ExperimentConfig, PlugIn
 from real_tasks.rescore_config import RescoreConfig
 from storage.paths import Home
@@ -23,7 +23,6 @@ from tests.flows.test_rescore import DATA, lines
 
 pytestmark = [
     pytest.mark.timeout(600),
-    pytest.mark.skipif(sys.platform != "linux", reason="orphans are looked for in /proc"),
 ]
 
 REAL = [sys.executable, "-m", "flows.cli"]
@@ -85,6 +84,14 @@ class Up:
         assert state is not None
         return state
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Numbers of the services' own processes: of each part's, the oldest."""
+        parts: dict[str, int] = {}
+        for process in sorted(owned_by(self.state.supervisor), key=lambda p: p.create_time()):
+            parts.setdefault(process.environ()[PART_VARIABLE], process.pid)
+        return parts
+
     def post(self, path: str, body: dict[str, Any]) -> Any:
         answer = httpx.post(f"{self.state.api_url}/{path}", json=body, timeout=20)
         return answer.raise_for_status().json()
@@ -120,7 +127,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_all_is_healthy_and_the_deployments_are_there(up: Up) -> None:
     state = up.state
     assert state.ready and state.prefect_url in up.output and state.mlflow_url in up.output
-    assert {process.name for process in state.processes} == {"prefect", "mlflow", "worker"}
+    assert set(up.pids) == {"prefect", "mlflow", "worker"}
     (pool,) = up.post("work_pools/filter", {})
     assert (pool["name"], pool["type"], pool["status"]) == ("real", "process", "READY")
     names = {deployment["name"] for deployment in up.post("deployments/filter", {})}
@@ -208,19 +215,24 @@ def test_a_default_run_from_its_form_is_scored_again_from_the_form_and_with_grow
 
 
 def test_a_killed_worker_is_started_again(up: Up) -> None:
-    before = {process.name: process.pid for process in up.state.processes}
+    before = up.pids
     os.kill(before["worker"], signal.SIGKILL)
     assert until(lambda: "worker was killed (signal 9)" in up.output, 30), up.output
-    again = lambda: {p.name: p.pid for p in up.state.processes}["worker"] != before["worker"]  # noqa: E731
+    again = lambda: up.pids.get("worker", before["worker"]) != before["worker"]  # noqa: E731
     assert until(again, 30), up.output
-    assert {p.name: p.pid for p in up.state.processes}["prefect"] == before["prefect"]
+    assert up.pids["prefect"] == before["prefect"]
 
 
-def test_nothing_is_left_of_a_stack_that_was_killed(up: Up) -> None:
-    stack_id = up.state.stack_id
-    assert len(processes_of(stack_id)) >= 6, "three keepers and what they keep"
+def test_nothing_is_left_of_a_stack_that_was_killed_while_it_ran_something(up: Up) -> None:
+    (deployment,) = [d for d in up.post("deployments/filter", {}) if d["name"] == "experiment"]
+    form = {"config": {"seeds": [7], "model": {"params": {"steps": 20_000}}}}
+    up.post(f"deployments/{deployment['id']}/create_flow_run", {"parameters": form})
+    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
+    assert until(lambda: len(up.post("flow_runs/filter", running)) == 1, 120), up.output
+    supervisor = up.state.supervisor
     up.process.kill()
-    assert until(lambda: processes_of(stack_id) == [], 30)
+    up.process.wait()
+    assert until(lambda: not owned_by(supervisor), 30)
     assert "No stack runs" in real(up.home, "status").stdout
 
 
@@ -229,17 +241,19 @@ def test_a_killed_stack_is_cleaned_up_by_the_next_which_ctrl_c_stops(up: Up) -> 
     up.process.wait()
     left = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(300)"],
-        env={**os.environ, "REAL_STACK": up.state.stack_id},
+        env={**os.environ, OWNER_VARIABLE: up.state.supervisor.model_dump_json()},
     )
     next_one = start(up.home)
     try:
         assert left.wait(60) == -signal.SIGTERM
-        assert until(lambda: "prefect: healthy" in next_one.output, 120), next_one.output
-        assert "stopped 1 processes that it left" in next_one.output
-        stack_id = next_one.state.stack_id
+        next_one.wait_until_ready()
+        assert "stopped 1 processes that killed ones had left" in next_one.output
+        assert "was interrupted and goes on from the cache" in next_one.output
+        supervisor = next_one.state.supervisor
         next_one.process.send_signal(signal.SIGINT)
         assert next_one.process.wait(60) == 0, next_one.output
-        assert processes_of(stack_id) == [] and read_state(Home(up.home)) is None
+        assert not owned_by(supervisor) and read_state(Home(up.home)) is None
+        assert until(lambda: not lives(supervisor), 10)
     finally:
         left.kill()
         next_one.process.kill()

@@ -83,7 +83,6 @@ def test_with_a_stack_it_links_to_the_mlflow_run_and_the_report_in_it(home: Path
     with only_stack(place):
         mark = ProcessMark(name="supervisor", pid=1, birth="0")
         state = StackState(
-            stack_id="s",
             supervisor=mark,
             started_at=datetime.now(UTC),
             prefect_url="http://127.0.0.1:1",

@@ -70,8 +70,14 @@ def chosen(question: Question, label: int = 1) -> str:
         ("Tea?\n(A) Yes.\n(B) No. Answer:", "Tea?\n(A) No.\n(B) Yes. Answer:"),
         ("Tea? (A) Yes (B) No\n\nAnswer:", "Tea? (A) No (B) Yes\n\nAnswer:"),
         ("Tea? (A) Yes (B) No Answer:", "Tea? (A) No (B) Yes Answer:"),
-        ("Tea?\n (A) The first option\n (B) My answer", "Tea?\n (A) My answer\n (B) The first option"),
-        ("Tea?\n(A) I choose option B\n(B) No answer", "Tea?\n(A) No answer\n(B) I choose option B"),
+        (
+            "Tea?\n (A) The first option\n (B) My answer",
+            "Tea?\n (A) My answer\n (B) The first option",
+        ),
+        (
+            "Tea?\n(A) I choose option B\n(B) No answer",
+            "Tea?\n(A) No answer\n(B) I choose option B",
+        ),
         ("Is it (A) tea or (B) coffee?", "Is it (A) coffee or (B) tea?"),
         ("(A) tea, (B) milk, or (C) rum?", "(A) milk, (B) tea, or (C) rum?"),
         ("Tea?\n(A) Yes, or\n(B) No.", "Tea?\n(A) No, or\n(B) Yes."),

@@ -9,7 +9,6 @@ import pytest
 from flows.stack_options import (
     AUTH_VARIABLE,
     StackOptions,
-    free_port,
     is_loopback,
     read_auth,
     stack_options,
@@ -76,19 +75,18 @@ def test_a_taken_port_is_refused_with_the_option_that_changes_it(taken: int) -> 
         stack_options("127.0.0.1", (0, taken), 1, None, [])
 
 
-def test_port_zero_is_any_free_port_but_not_one_that_is_promised(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    offered = iter([7001, 7001, 7002])
-    monkeypatch.setattr("flows.stack_options._bound", lambda *_: next(offered))
-    assert free_port("127.0.0.1", 0, "--port") == 7001
-    assert free_port("127.0.0.1", 0, "--mlflow-port", besides=7001) == 7002
+def test_port_zero_is_any_free_port_and_another_for_each_server() -> None:
+    options = stack_options("127.0.0.1", (0, 0), 1, None, [])
+    assert options.prefect_port != options.mlflow_port
+    for port in (options.prefect_port, options.mlflow_port):
+        with socket.create_server(("127.0.0.1", port)):
+            pass
 
 
 @pytest.mark.parametrize("port", [-1, 65_536])
 def test_a_number_that_is_no_port_is_refused(port: int) -> None:
     with pytest.raises(UserInputError, match="expected 0"):
-        free_port("127.0.0.1", port, "--port")
+        stack_options("127.0.0.1", (port, 0), 1, None, [])
 
 
 def test_both_servers_on_one_port_are_refused() -> None:
@@ -96,9 +94,10 @@ def test_both_servers_on_one_port_are_refused() -> None:
         stack_options("127.0.0.1", (4321, 4321), 1, None, [])
 
 
-def test_an_address_that_is_not_this_machines_is_refused() -> None:
+def test_an_address_that_is_not_this_machines_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(AUTH_VARIABLE, PASSWORD)
     with pytest.raises(UserInputError, match=r"cannot listen.*203\.0\.113\.9|203\.0\.113\.9"):
-        free_port("203.0.113.9", 0, "--port")
+        stack_options("203.0.113.9", (0, 0), 1, None, [])
 
 
 def test_an_address_with_colons_stands_in_brackets_in_urls() -> None:

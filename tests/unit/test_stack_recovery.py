@@ -61,7 +61,7 @@ def test_a_run_whose_process_is_gone_goes_on() -> None:
 
 
 def test_a_run_whose_process_lives_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack_recovery, "belongs_to_a_stack", lambda pid: pid == os.getpid())
+    monkeypatch.setattr(stack_recovery, "is_owned", lambda pid: pid == os.getpid())
     servers = MadeUpServers.with_runs(run("lives", infrastructure_pid=str(os.getpid())))
     assert resume_lost(servers, POOL, worker_lives=True) == []
     assert servers.states == {}

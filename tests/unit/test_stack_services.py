@@ -1,17 +1,21 @@
 """How a stack's processes are started, and how their logs and pages are read."""
 
 import os
-from datetime import UTC, datetime
+import re
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from stack_states import some_state
 
 from flows.environment import joined_stack, use_home
-from flows.stack_logs import LogTails, last_lines, start_log
+from flows.stack_child import Child, Condition, last_lines
 from flows.stack_options import StackOptions
-from flows.stack_services import Services
-from flows.stack_status import in_units, last_runs, stack_status, until
+from flows.stack_services import Service, Services
+from flows.stack_status import StackStatus, last_runs, run_lines, stack_status
 from storage.paths import Home
 from storage.stack_state import StackState, only_stack, write_state
 
@@ -23,14 +27,14 @@ def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
     monkeypatch.setenv("REAL_AUTH", "somebody:else")
     monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere/api")
     monkeypatch.setenv("PREFECT_API_KEY", "of another server")
-    return Services(Home(tmp_path), OPTIONS, "cafe")
+    return Services(Home(tmp_path), OPTIONS)
 
 
 def test_no_process_of_a_stack_is_led_to_another_server(services: Services) -> None:
     for service in (services.prefect(), services.mlflow(), services.setup(), services.worker()):
         assert "elsewhere" not in " ".join(service.environment.values())
         assert not {"PREFECT_API_KEY", "REAL_AUTH"} & set(service.environment)
-        assert service.environment["REAL_STACK"] == f"cafe.{service.name}"
+        assert service.environment["REAL_PART"] == service.name
     assert services.worker().environment["PREFECT_API_URL"] == "http://127.0.0.1:4321/api"
 
 
@@ -85,28 +89,50 @@ def test_a_server_that_the_environment_names_goes_before_the_stacks(
         assert joined_stack() is None
 
 
-def test_a_log_line_is_given_once_with_its_name_when_it_is_whole(tmp_path: Path) -> None:
-    log, tails = tmp_path / "a.log", LogTails()
-    log.write_text("before\n")
-    tails.follow("a", log)
-    with log.open("a") as file:
-        file.write("one\n\ntw")
-        file.flush()
-        assert list(tails.new_lines()) == [("a", "one")]
-        file.write("o\n")
-        file.flush()
-        assert list(tails.new_lines()) == [("a", "two")]
-    assert list(tails.new_lines()) == []
-    tails.close()
+def saying(*texts: str, healthy: bool = False) -> Callable[[], Service]:
+    """Make a service that says something else at every start."""
+    waiting = iter(texts)
+
+    def make() -> Service:
+        command = [sys.executable, "-c", f"print({next(waiting)!r}, end='')"]
+        return Service("a", command, os.environ, (lambda: False) if healthy else None)
+
+    return make
+
+
+def ended(child: Child) -> Condition:
+    deadline = time.monotonic() + 20
+    while (condition := child.condition()) is Condition.starting:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return condition
+
+
+def test_a_log_line_is_given_once_when_it_is_whole_and_a_restart_goes_on_with_the_log(
+    tmp_path: Path,
+) -> None:
+    child = Child(saying("one\n\ntw", "o\n"), tmp_path / "logs")
+    assert ended(child) is Condition.done and child.new_lines() == ["one"]
+    child.restart()
+    assert ended(child) is Condition.done and child.new_lines() == ["two"]
+    assert child.new_lines() == []
 
 
 def test_a_new_log_keeps_the_one_before(tmp_path: Path) -> None:
-    log = tmp_path / "logs" / "a.log"
-    start_log(log)
+    log = tmp_path / "a.log"
     log.write_text("first\n")
-    start_log(log)
+    ended(Child(saying(""), tmp_path))
     assert log.read_text() == "" and log.with_name("a.log.1").read_text() == "first\n"
     assert last_lines(log) == "(its log is empty)"
+
+
+def test_a_server_that_ends_by_itself_has_failed_and_says_how_with_the_end_of_its_log(
+    tmp_path: Path,
+) -> None:
+    child = Child(saying("no room", healthy=True), tmp_path)
+    assert ended(child) is Condition.ended
+    assert re.match(r"a ended \(0\)\. The end of .*a\.log:\nno room", child.failure())
+    assert [child.next_delay_s() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_last_lines_are_those_that_say_something(tmp_path: Path) -> None:
@@ -114,18 +140,22 @@ def test_last_lines_are_those_that_say_something(tmp_path: Path) -> None:
     assert last_lines(tmp_path / "log", 2) == "2\n3"
 
 
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 KB"), (10**9, "1.0 GB")]
-)
-def test_sizes_are_read_in_units(size: int, text: str) -> None:
-    assert in_units(size) == text
-
-
-def test_times_are_read_from_now() -> None:
-    now = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
-    assert until("2026-11-21T10:00:50+00:00", now) == "in 50 s"
-    assert until("2026-11-21T10:05:00Z", now) == "in 5 min"
-    assert until("2026-11-21T07:00:00Z", now) == "3 h late"
+def test_runs_are_listed_with_their_deployment_and_when_they_are_due() -> None:
+    now = datetime.now(UTC)
+    runs = [
+        {"name": name, "deployment_id": of, "state_name": state, "expected_start_time": str(due)}
+        for name, of, state, due in (
+            ("a", None, "Running", now),
+            ("b", "d1", "Scheduled", now + timedelta(minutes=5, seconds=9)),
+            ("c", "d1", "Late", now - timedelta(hours=3, seconds=9)),
+        )
+    ]
+    status = StackStatus(running=runs[:1], scheduled=runs[1:], deployments={"d1": "clean"})
+    assert run_lines(status) == [
+        ("a", "from a terminal", "running"),
+        ("b", "clean", "scheduled, 5 minutes from now"),
+        ("c", "clean", "late, 3 hours ago"),
+    ]
 
 
 def test_the_status_of_a_home_without_a_stack_and_without_runs_is_empty(tmp_path: Path) -> None:
