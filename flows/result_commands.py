@@ -19,12 +19,24 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86_400:  # nan is not, either
+        raise typer.BadParameter(
+            f"found {text}, expected seconds, more than 0 and at most 86400, a day"
+        )
+    return seconds
+
+
 @app.command()
 def sql(
     query: Annotated[
         list[str] | None,
         typer.Argument(
-            help="One statement (DuckDB), or @NAME parameter=value ...; without: a shell.",
+            help="One statement (DuckDB), or @NAME parameter=value ...; without: from a pipe.",
             metavar="[QUERY | @NAME [PARAMETER=VALUE]...]",
             show_default=False,
         ),
@@ -43,14 +55,17 @@ def sql(
         bool, typer.Option("--all", help="Show all rows of a table on a terminal.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(help="Seconds after which a query is stopped, up to 86400.")
+        float,
+        typer.Option(
+            parser=_seconds, metavar="SECONDS", help="When a query is stopped; up to a day, 86400."
+        ),
     ] = 30.0,
     home: HomeOption = None,
 ) -> None:
     """Query the results of all runs with SQL; nothing can be changed with it.
 
     Examples:
-    - `real sql`: a shell; statements from a pipe or a file are run one by one: `real sql < my.sql`
+    - `real sql < my.sql`: statements from a pipe or a file, one by one, up to the first error
     - `real sql --tables`: what there is to query
     - `real sql --examples`: queries that have a name; `real sql @top-heads model=demo k=5` runs one
     - `real sql "SELECT method, metric, avg(value) FROM evaluations WHERE split = 'test' GROUP BY
@@ -63,17 +78,17 @@ def sql(
 
     if not (tables or examples):
         start_early()
-    from flows.sql_command import Output, answer, list_queries, list_views, open_session
+    from flows.sql_command import Output, answer, answer_input, list_queries, list_views
 
-    output = Output(format.value if format else None, to, force, every)
+    output = Output(current, format.value if format else None, to, force, every)
     if tables:
-        list_views(current, output, query)
+        list_views(output, query)
     elif examples:
-        list_queries(current, output, query)
+        list_queries(output, query)
     elif query:
-        answer(current, output, query, timeout)
+        answer(output, query, timeout)
     else:
-        open_session(current, output, timeout)
+        answer_input(output, timeout)
 
 
 @app.command()

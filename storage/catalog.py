@@ -7,21 +7,33 @@ parts that a query needs.
 """
 
 import logging
-from collections.abc import Mapping
-
-import pyarrow as pa
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from storage.errors import QueryError
 from storage.paths import Home
-from storage.query_process import ask
+from storage.query_process import Parameters, Query, ask
+
+if TYPE_CHECKING:  # who asks for text starts sooner without it
+    import pyarrow as pa
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds that a query may take."""
 
-Parameters = Mapping[str, str | int | float | bool | None]
-
 LONGEST_STATEMENT = 10_000_000
 """Characters that a statement may have."""
+
+
+class Answer(NamedTuple):
+    """A query's result as text.
+
+    Attributes:
+        rows: how many rows the result has.
+        texts: pieces of the text.
+    """
+
+    rows: int
+    texts: list[str]
 
 
 class Catalog:
@@ -40,7 +52,7 @@ class Catalog:
 
     def query(
         self, sql: str, timeout: float = DEFAULT_TIMEOUT, parameters: Parameters | None = None
-    ) -> pa.Table:
+    ) -> "pa.Table":
         """Run one read-only SQL statement over the views that ``describe`` lists.
 
         Args:
@@ -57,44 +69,73 @@ class Catalog:
                 longer than ``timeout``, or needs more memory than the limit.
             StoreUnavailableError: the store behind the home cannot be reached.
         """
+        import pyarrow as pa
+
+        schema = pa.schema([])
+        batches: list[pa.RecordBatch] = []
+        for kind, content in self._ask(sql, timeout, parameters):
+            if kind == "schema":
+                schema, batches = pa.ipc.read_schema(pa.py_buffer(content)), []
+            else:
+                batches.append(pa.ipc.read_record_batch(pa.py_buffer(content), schema))
+        return pa.Table.from_batches(batches, schema=schema)
+
+    def text(
+        self,
+        sql: str,
+        layout: Mapping[str, Any],
+        timeout: float = DEFAULT_TIMEOUT,
+        parameters: Parameters | None = None,
+    ) -> Answer:
+        """Run one statement and return its rows as text: its making is within the limits too.
+
+        Args:
+            sql: as in ``query``.
+            layout: arguments of `storage.formats.text_of`, such as ``output``, the format.
+            timeout: as in ``query``.
+            parameters: as in ``query``.
+
+        Raises:
+            QueryError: as in ``query``.
+            StoreUnavailableError: as in ``query``.
+        """
+        rows, texts = 0, list[str]()
+        for kind, content in self._ask(sql, timeout, parameters, layout):
+            if kind == "rows":
+                rows = content
+            else:
+                texts.append(content)
+        return Answer(rows, texts)
+
+    def _ask(
+        self,
+        sql: str,
+        timeout: float,
+        parameters: Parameters | None,
+        layout: Mapping[str, Any] | None = None,
+    ) -> Iterator[tuple[str, Any]]:
         _check_text(sql)
         if self._home.store is not None:
             from storage.sharing import pull  # half a second, for homes with a store alone
 
             pull(self._home)
-        request = {
-            "root": str(self._home.root.absolute()),
-            "sql": sql,
-            "parameters": dict(parameters) if parameters else None,
-            "timeout": timeout,
-            "memory_mb": self._memory_mb,
-        }
-        schema, failed = pa.schema([]), None
-        batches: list[pa.RecordBatch] = []
-        for kind, content in ask(request):
-            if kind == "schema":
-                schema, batches = pa.ipc.read_schema(pa.py_buffer(content)), []
-            elif kind == "batch":
-                batches.append(pa.ipc.read_record_batch(pa.py_buffer(content), schema))
-            elif kind == "warning":
+        root = self._home.root.absolute()
+        failed = None
+        for kind, content in ask(Query(root, sql, parameters, timeout, self._memory_mb, layout)):
+            if kind == "warning":
                 logging.getLogger(content[0]).warning(content[1])
             elif kind == "error":
                 failed = content
+            else:
+                yield kind, content
         if failed is not None:
             raise failed
-        return pa.Table.from_batches(batches, schema=schema)
 
-    def describe(self, view: str | None = None) -> pa.Table:
-        """Return the columns of one view or all: ``view``, ``column``, ``type``, ``description``.
+    def describe(self) -> "pa.Table":
+        """Return the columns of all views: ``view``, ``column``, ``type``, ``description``."""
+        from storage.view_sources import describe
 
-        Raises:
-            QueryError: there is no such view.
-        """
-        from storage.view_sources import VIEWS, describe
-
-        if view is not None and view.lower() not in VIEWS:
-            raise QueryError(f"no view is called {view!r}; there are {', '.join(VIEWS)}")
-        return describe([view.lower()] if view else VIEWS)
+        return describe()
 
 
 def _check_text(sql: str) -> None:

@@ -11,7 +11,3 @@ class DamagedArtifactError(StorageError):
 
 class QueryError(StorageError):
     """A query is wrong, not allowed, or too expensive."""
-
-
-class QueryStoppedError(QueryError):
-    """A query was stopped by who asked it."""

@@ -3,34 +3,31 @@
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.errors import StorageError
-from storage.formats import text_of, unique_names
+from storage.formats import unique_names
 from storage.moments import is_endless
 from storage.parquet import publish
 from storage.paths import Home
 from storage.sql_types import SQL_TYPE
-
-FileFormat = Literal["parquet", "csv", "json", "table"]
 
 _HOLDS = ("tables", "artifacts")  # what tells a home of runs
 _LARGEST_DECIMAL = 10**38 - 1
 
 
 def export(
-    table: pa.Table, path: Path, output: FileFormat, home: Home, *, overwrite: bool = False
+    content: pa.Table | Iterable[str], path: Path, home: Home, *, overwrite: bool = False
 ) -> None:
     """Write a query's result to a file, which is there whole or not at all.
 
     Args:
-        table: the result.
+        content: the rows, for Parquet, or the text that they are.
         path: the file.
-        output: its format; the texts are those of `storage.formats`.
         home: the home that was queried: no place for other files.
         overwrite: whether a file that is there already is replaced.
 
@@ -40,12 +37,12 @@ def export(
     """
     check_target(path, home, overwrite=overwrite)
     try:
-        if output == "parquet":
-            named = table.rename_columns(unique_names(table.column_names))
+        if isinstance(content, pa.Table):
+            named = content.rename_columns(unique_names(content.column_names))
             _check_columns(named)
             publish(named, path, compression="zstd")
         else:
-            _publish_text(table, output, path)
+            _publish_text(content, path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror})") from error
     except pa.ArrowException as error:
@@ -138,12 +135,12 @@ def _parts(array: pa.Array) -> list[pa.Array]:
     return [array.flatten()]
 
 
-def _publish_text(table: pa.Table, output: Literal["csv", "json", "table"], path: Path) -> None:
+def _publish_text(texts: Iterable[str], path: Path) -> None:
     handle, name = tempfile.mkstemp(prefix=".real-sql-", dir=path.absolute().parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.writelines(text_of(table, output))
+            file.writelines(texts)
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:

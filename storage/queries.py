@@ -16,10 +16,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from storage.errors import StorageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Value = str | int | float | None
 
@@ -149,8 +151,10 @@ def parse_call(words: list[str]) -> tuple[NamedQuery, dict[str, Value]]:
     return query, query.bind(given)
 
 
-def describe_queries() -> pa.Table:
+def describe_queries() -> "pa.Table":
     """Return the library as a table: ``query``, ``description``, ``parameters``."""
+    import pyarrow as pa
+
     return pa.Table.from_pylist(
         [
             {

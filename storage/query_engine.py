@@ -9,27 +9,27 @@ import os
 import re
 import resource
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 
 from storage.errors import QueryError, StorageError
 from storage.paths import Home
-from storage.query_process import GRACE_SECONDS, out_of_time
+from storage.query_process import GRACE_SECONDS, Query, out_of_time
 from storage.runs import mark_dead_runs
 from storage.seals import damaged
 from storage.sql_types import carried
 from storage.view_sources import VIEWS, Loaded, load_views
 
-Parameters = Mapping[str, str | int | float | bool | None]
 Send = Callable[[tuple[str, Any]], None]
+Part = TypeVar("Part")
 
 _ALLOWED = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
 _READ_ONLY = (
@@ -54,26 +54,22 @@ class _SwappedError(Exception):
 def serve(handle: int) -> None:
     """Answer queries that come over the connection ``handle`` until its other side is closed.
 
-    A request is a mapping: ``root`` of the home, ``sql``, ``parameters``, ``timeout`` in seconds,
-    ``memory_mb``. Messages of an answer: ``schema`` (what came before no longer counts), ``batch``,
-    ``warning``, ``error``, and ``done`` at its end.
+    Messages of an answer: ``schema`` (what came before no longer counts) and ``batch``, or ``rows``
+    (their number) and ``text``; ``warning``, ``error``, and ``done`` at its end.
     """
     with Connection(handle) as connection:
         base, parent = _data_size(), os.getppid()
         logging.basicConfig(handlers=[_Warnings(connection.send)], level=logging.WARNING)
         while True:
             try:
-                request = connection.recv()
+                query = connection.recv()
             except (EOFError, OSError):
                 os._exit(0)  # nothing is left to be tidied up
-            _limit_memory(base, request["memory_mb"])
+            _limit_memory(base, query.memory_mb)
             # The system's own alarm ends the process whatever it does, also without its parent.
-            signal.setitimer(signal.ITIMER_REAL, request["timeout"] + GRACE_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, query.timeout + GRACE_SECONDS)
             try:
-                engine = Engine(Home(Path(request["root"])), request["memory_mb"], parent)
-                engine.answer(
-                    request["sql"], request["timeout"], request["parameters"], connection.send
-                )
+                Engine(query, connection.send, parent).answer()
             except StorageError as error:
                 connection.send(("error", error))
             except Exception as error:  # whatever a statement makes the binding raise
@@ -83,44 +79,43 @@ def serve(handle: int) -> None:
 
 
 class Engine:
-    """One home's views and the limits of a query."""
+    """A query over one home's views, and its limits."""
 
-    def __init__(self, home: Home, memory_mb: int, parent: int | None = None) -> None:
-        """Serve ``home``; without its ``parent`` process, a query ends this one."""
-        self._home = home
-        self._memory_mb = memory_mb
+    def __init__(self, query: Query, send: Send, parent: int | None = None) -> None:
+        """Answer ``query`` by ``send``; without its ``parent`` process, it ends this one."""
+        self._asked = query
+        self._home = Home(query.root)
+        self._send = send
         self._parent = parent
+        self._end = monotonic() + query.timeout
         self._left_out: set[Path] = set()
 
-    def answer(self, sql: str, timeout: float, parameters: Parameters | None, send: Send) -> None:
-        """Run one statement and send its result; see `storage.catalog.Catalog.query`."""
-        end = monotonic() + timeout
+    def answer(self) -> None:
+        """Run the statement and send its result; see `storage.catalog.Catalog.query`."""
         mark_dead_runs(self._home)
         while True:
             try:
-                return self._query(sql, (end, timeout), parameters, send)
+                return self._query()
             except _SwappedError:
                 continue
 
-    def _query(
-        self, sql: str, limit: tuple[float, float], parameters: Parameters | None, send: Send
-    ) -> None:
+    def _query(self) -> None:
         with duckdb.connect(":memory:", config=self._settings()) as connection:
-            _check_statement(connection, sql)
-            loaded = self._load(connection, sql)
+            _check_statement(connection, self._asked.sql)
+            loaded = self._load(connection)
             # From here on no statement reaches a file, and none can take that back.
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
             # Copies of tables could be changed, and a change would look as if it was done.
             connection.execute("BEGIN TRANSACTION READ ONLY")
             try:
-                with self._watched(connection, limit[0]):
-                    self._fetch(connection, sql, parameters, send)
+                with self._watched(connection):
+                    self._fetch(connection)
             except (duckdb.OutOfMemoryException, MemoryError) as error:
                 raise self._out_of_memory() from error
             except (duckdb.Error, pa.ArrowException, OSError) as error:
-                if monotonic() > limit[0]:
-                    raise QueryError(out_of_time(limit[1])) from error
+                if monotonic() > self._end:
+                    raise QueryError(out_of_time(self._asked.timeout)) from error
                 unread = isinstance(
                     error, duckdb.InvalidInputException | pa.ArrowException | OSError
                 )
@@ -130,17 +125,18 @@ class Engine:
 
     def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
         return {
-            "memory_limit": f"{self._memory_mb}MB",
+            "memory_limit": f"{self._asked.memory_mb}MB",
             "temp_directory": "",
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
 
-    def _load(self, connection: duckdb.DuckDBPyConnection, sql: str) -> Loaded:
+    def _load(self, connection: duckdb.DuckDBPyConnection) -> Loaded:
         """Load the tables that the statement names, or all where it names none (SHOW TABLES)."""
         connection.execute("SET TimeZone = 'UTC'")
-        named = [view for view in VIEWS if re.search(view, sql, re.IGNORECASE)] or list(VIEWS)
+        sql = self._asked.sql.lower()
+        named = [view for view in VIEWS if view in sql] or list(VIEWS)
         try:
             return load_views(connection, self._home, named, self._left_out)
         except (duckdb.OutOfMemoryException, MemoryError) as error:
@@ -154,31 +150,41 @@ class Engine:
         self._left_out.update(found)
         return bool(found)
 
-    def _fetch(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        sql: str,
-        parameters: Parameters | None,
-        send: Send,
-    ) -> None:
-        relation = connection.sql(sql, params=parameters)
+    def _fetch(self, connection: duckdb.DuckDBPyConnection) -> None:
+        relation = connection.sql(self._asked.sql, params=self._asked.parameters)
         if relation is None:
             raise QueryError(f"the statement has no result; {_READ_ONLY}")
         relation, kinds = carried(relation)
-        reader, size = relation.to_arrow_reader(_BATCH_ROWS), 0
+        reader = relation.to_arrow_reader(_BATCH_ROWS)
         fields = zip(reader.schema, kinds, strict=True)
         schema = pa.schema([field.with_metadata(kind) for field, kind in fields])
-        send(("schema", schema.serialize().to_pybytes()))
-        for batch in reader:
-            size += batch.nbytes
-            if size > self._memory_mb * _MB:
+        batches = self._limited(reader, lambda batch: int(batch.nbytes))
+        if self._asked.layout is None:
+            self._send(("schema", schema.serialize().to_pybytes()))
+            for batch in batches:
+                self._send(("batch", batch.serialize().to_pybytes()))
+        else:
+            from storage.formats import text_of  # who asks for batches starts sooner without it
+
+            # All rows are read before the first text is made: no error comes after half a table.
+            table = pa.Table.from_batches(list(batches), reader.schema)
+            self._send(("rows", table.num_rows))
+            for text in self._limited(text_of(table, **self._asked.layout), len):
+                self._send(("text", text))
+
+    def _limited(self, parts: Iterable[Part], size: Callable[[Part], int]) -> Iterator[Part]:
+        total = 0
+        for part in parts:
+            total += size(part)
+            if total > self._asked.memory_mb * _MB:
                 raise QueryError(
-                    f"the result is larger than {self._memory_mb} MB; add LIMIT, or choose columns"
+                    f"the result is larger than {self._asked.memory_mb} MB; add LIMIT, or choose "
+                    "columns"
                 )
-            send(("batch", batch.serialize().to_pybytes()))
+            yield part
 
     @contextmanager
-    def _watched(self, connection: duckdb.DuckDBPyConnection, end: float) -> Iterator[None]:
+    def _watched(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         """Interrupt what runs on the connection when its time is over."""
         done = Event()
 
@@ -187,7 +193,7 @@ class Engine:
             while not done.wait(_POLL_SECONDS):
                 if self._parent is not None and os.getppid() != self._parent:
                     os._exit(1)
-                if monotonic() > end:
+                if monotonic() > self._end:
                     connection.interrupt()
 
         watcher = Thread(target=watch, daemon=True)
@@ -200,8 +206,8 @@ class Engine:
 
     def _out_of_memory(self) -> QueryError:
         return QueryError(
-            f"the query needs more than {self._memory_mb} MB of memory; narrow it with WHERE, or "
-            "choose columns"
+            f"the query needs more than {self._asked.memory_mb} MB of memory; narrow it with "
+            "WHERE, or choose columns"
         )
 
 

@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Pipe
+from pathlib import Path
 from typing import Any
 
 from storage.errors import QueryError
@@ -18,7 +20,30 @@ from storage.errors import QueryError
 GRACE_SECONDS = 1.0
 """What a query has beyond its time to end by itself, before its process is killed."""
 
+Parameters = Mapping[str, str | int | float | bool | None]
+
 _PROGRAM = "import sys; from storage.query_engine import serve; serve(int(sys.argv[1]))"
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for, and its limits.
+
+    Attributes:
+        root: of the home, absolute.
+        sql: the statement.
+        parameters: values of the statement's parameters.
+        timeout: seconds that it may take, the making of text included.
+        memory_mb: megabytes that the engine may use, and that a result may have.
+        layout: arguments of `storage.formats.text_of`; None asks for Arrow's batches.
+    """
+
+    root: Path
+    sql: str
+    parameters: Parameters | None
+    timeout: float
+    memory_mb: int
+    layout: Mapping[str, Any] | None = None
 
 
 class QueryProcess:
@@ -40,18 +65,18 @@ class QueryProcess:
                 start_new_session=True,
             )
 
-    def ask(self, request: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    def ask(self, query: Query) -> Iterator[tuple[str, Any]]:
         """Send a query; yield the kind and the content of each message until it is ``done``.
 
         Raises:
             QueryError: it ended the process: its time or its memory was over.
         """
         try:
-            self._connection.send(request)
+            self._connection.send(query)
             while (message := self._connection.recv())[0] != "done":
                 yield message
         except (EOFError, OSError):
-            raise QueryError(_reason(self._process.wait(), request)) from None
+            raise QueryError(_reason(self._process.wait(), query)) from None
 
     def kill(self) -> None:
         """End it now, whatever it does."""
@@ -71,7 +96,7 @@ def start_early() -> None:
         _idle.append(QueryProcess())
 
 
-def ask(request: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def ask(query: Query) -> Iterator[tuple[str, Any]]:
     """Yield the messages that answer a query; see `storage.query_engine`.
 
     Left early, by Ctrl-C or an error, the query's process is killed.
@@ -81,20 +106,20 @@ def ask(request: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """
     process = _idle.pop() if _idle else QueryProcess()
     try:
-        yield from process.ask(request)
+        yield from process.ask(query)
     except BaseException:
         process.kill()
         raise
     _idle.append(process)
 
 
-def _reason(status: int, request: dict[str, Any]) -> str:
+def _reason(status: int, query: Query) -> str:
     if status == -signal.SIGALRM:
-        return out_of_time(request["timeout"])
+        return out_of_time(query.timeout)
     if status < 0:
         return (
             f"the query ended its process ({signal.Signals(-status).name}): it needs more than "
-            f"{request['memory_mb']} MB of memory, or is nested too deeply; nothing was changed"
+            f"{query.memory_mb} MB of memory, or is nested too deeply; nothing was changed"
         )
     return f"the process that answers queries ended with status {status}; is DuckDB installed?"
 

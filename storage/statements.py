@@ -1,27 +1,10 @@
 """Texts that people type, cut into SQL statements."""
 
 import re
-from functools import lru_cache
 
 from storage.catalog import LONGEST_STATEMENT
 from storage.errors import QueryError
 
-_FREQUENT = (
-    *(
-        "avg",
-        "count",
-        "max",
-        "min",
-        "sum",
-        "stddev_samp",
-        "median",
-        "quantile_cont",
-        "corr",
-        "list",
-    ),
-    *("round", "coalesce", "date_trunc", "row_number", "rank", "arg_max", "arg_min", "round"),
-    *("by", "join", "over", "between", "exclude", "pivot"),
-)
 # What begins a literal or a comment, ends a statement, or is to be taken whole: the E of a name is
 # none before a literal, and its $ begins none.
 _TOKEN = re.compile(r"""--[^\r\n]*|/\*|[eE]'|['"]|\$(?:[^\W\d]\w*)?\$|;|\s+|[\w$]+|.""", re.DOTALL)
@@ -100,30 +83,3 @@ class Splitter:
         if self._depth <= 0:
             self._closing = None
         return end.end()
-
-
-def is_complete(text: str) -> bool:
-    """Say whether a text ends with a semicolon that is not part of a literal or a comment."""
-    splitter = Splitter()
-    return bool(splitter.feed(text) or ";" in text) and not splitter.waiting
-
-
-def split_statements(text: str) -> list[str]:
-    """Return the statements of a text, one or several.
-
-    Raises:
-        QueryError: a statement is too long.
-    """
-    splitter = Splitter()
-    return [*splitter.feed(text), *splitter.rest()]
-
-
-@lru_cache
-def sql_keywords() -> tuple[str, ...]:
-    """Return the words that SQL reserves, and some that results are often asked for with."""
-    import duckdb
-
-    words = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
-    with duckdb.connect(":memory:") as connection:
-        reserved = [row[0] for row in connection.sql(words).fetchall()]
-    return (*reserved, *_FREQUENT)

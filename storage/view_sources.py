@@ -102,10 +102,10 @@ def load_views(
     return loaded
 
 
-def describe(views: Iterable[str]) -> pa.Table:
-    """Return the columns of views: ``view``, ``column``, ``type``, ``description``."""
+def describe() -> pa.Table:
+    """Return the columns of all views: ``view``, ``column``, ``type``, ``description``."""
     rows = []
-    for name in views:
+    for name in VIEWS:
         rows += [_description(name, column) for column in VIEWS[name].schema]
         if name == ACTIVATIONS.name:
             rows += [_description(name, column) for column in (LAYER, KIND, ARTIFACT)]

@@ -5,13 +5,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from storage.paths import Home
 from storage.query_engine import Engine
+from storage.query_process import Query
 
 
 def answer_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,8 +29,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         timer.join()
 
 
-def _ask(request: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _ask(query: Query) -> Iterator[tuple[str, Any]]:
     messages: list[tuple[str, Any]] = []
-    engine = Engine(Home(Path(request["root"])), request["memory_mb"])
-    engine.answer(request["sql"], request["timeout"], request["parameters"], messages.append)
+    Engine(query, messages.append).answer()
     yield from messages

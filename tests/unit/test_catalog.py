@@ -549,13 +549,6 @@ def test_a_scan_of_a_large_table_is_stopped_after_its_time(large: Home) -> None:
 # Messages
 
 
-def test_one_view_can_be_described(home: Home) -> None:
-    found = Catalog(home).describe("Stage_Timings").to_pylist()
-    assert [row["column"] for row in found] == TABLES["stage_timings"].schema.names
-    with pytest.raises(QueryError, match="no view is called 'stages'; there are runs, samples"):
-        Catalog(home).describe("stages")
-
-
 def test_an_unknown_table_is_answered_with_the_views(filled: Home) -> None:
     with pytest.raises(QueryError) as caught:
         rows(filled, "SELECT * FROM rnus")

@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,31 +9,36 @@ import pytest
 
 from storage.catalog import Catalog
 from storage.errors import StorageError
-from storage.exports import FileFormat, check_target, export
-from storage.formats import format_table
+from storage.exports import check_target, export
+from storage.formats import format_table, text_of
 from storage.paths import Home
 
+FileFormat = Literal["parquet", "csv", "json", "table"]
 TABLE = pa.table({"a": [1, 2], "b": ["x", None], "c": [[0.5], []]})
 
 
 HOME = Home(Path("/nowhere"))
 
 
+def content(output: FileFormat) -> Any:
+    return TABLE if output == "parquet" else text_of(TABLE, output)
+
+
 def test_parquet_keeps_types_and_values(tmp_path: Path) -> None:
-    export(TABLE, tmp_path / "t.parquet", "parquet", HOME)
+    export(TABLE, tmp_path / "t.parquet", HOME)
     assert pq.read_table(tmp_path / "t.parquet").equals(TABLE)
 
 
 @pytest.mark.parametrize("output", ["csv", "json", "table"])
 def test_texts_are_those_that_are_printed(tmp_path: Path, output: FileFormat) -> None:
-    export(TABLE, tmp_path / "t", output, HOME)
+    export(content(output), tmp_path / "t", HOME)
     assert output != "parquet"
     assert (tmp_path / "t").read_text() == format_table(TABLE, output)
 
 
 def test_columns_of_one_name_are_numbered(tmp_path: Path) -> None:
     twice = pa.table([[1], [2]], names=["n", "n"])
-    export(twice, tmp_path / "t.parquet", "parquet", HOME)
+    export(twice, tmp_path / "t.parquet", HOME)
     assert pq.read_table(tmp_path / "t.parquet").to_pylist() == [{"n": 1, "n_2": 2}]
 
 
@@ -41,9 +47,9 @@ def test_a_file_that_is_there_is_replaced_only_if_asked(tmp_path: Path, output: 
     path = tmp_path / "mine"
     path.write_text("precious")
     with pytest.raises(StorageError, match="is there already; .*--force"):
-        export(TABLE, path, output, HOME)
+        export(content(output), path, HOME)
     assert path.read_text() == "precious"
-    export(TABLE, path, output, HOME, overwrite=True)
+    export(content(output), path, HOME, overwrite=True)
     assert path.read_bytes() != b"precious"
     assert [found.name for found in tmp_path.iterdir()] == ["mine"]
 
@@ -53,9 +59,10 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    for output in ("json", "parquet"):
+    outputs: list[FileFormat] = ["json", "parquet"]
+    for output in outputs:
         with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\)"):
-            export(TABLE, tmp_path / "t", output, HOME)  # type: ignore[arg-type]
+            export(content(output), tmp_path / "t", HOME)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -67,7 +74,7 @@ def test_a_target_that_cannot_be_is_refused_before_the_query_runs(tmp_path: Path
 
 
 def test_json_in_a_file_is_json(tmp_path: Path) -> None:
-    export(TABLE, tmp_path / "t.json", "json", HOME)
+    export(content("json"), tmp_path / "t.json", HOME)
     assert json.loads((tmp_path / "t.json").read_text())[0] == {"a": 1, "b": "x", "c": [0.5]}
 
 
@@ -87,14 +94,14 @@ def test_nothing_is_written_into_a_home_however_it_is_named(tmp_path: Path, home
     ways = ["home", "home/tables/runs", "link/tables", "other/../home/tables", "home/./tables/runs"]
     for way in ways:
         with pytest.raises(StorageError, match="belongs to runs"):
-            export(TABLE, tmp_path / way / "x.parquet", "parquet", home)
+            export(TABLE, tmp_path / way / "x.parquet", home)
     other = Home(tmp_path / "other")
     other.tables.mkdir()
     other.artifacts.mkdir()
     with pytest.raises(StorageError, match="belongs to runs"):
-        export(TABLE, other.tables / "x.csv", "csv", home)
+        export(content("csv"), other.tables / "x.csv", home)
     with pytest.raises(StorageError, match="belongs to runs"):
-        export(TABLE, other.root / "x.csv", "csv", Home(home.root, str(other.root)))
+        export(content("csv"), other.root / "x.csv", Home(home.root, str(other.root)))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -102,7 +109,7 @@ def test_a_file_that_is_linked_into_a_home_stays_as_it_is_there(tmp_path: Path, 
     inside = home.tables / "runs" / "r.parquet"
     inside.write_text("precious")
     (tmp_path / "r.csv").hardlink_to(inside)
-    export(TABLE, tmp_path / "r.csv", "csv", home, overwrite=True)
+    export(content("csv"), tmp_path / "r.csv", home, overwrite=True)
     assert inside.read_text() == "precious"
 
 
@@ -112,7 +119,7 @@ def test_links_devices_and_pipes_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for name in ("pipe", "link", "loop"):
         with pytest.raises(StorageError, match="--to does not replace"):
-            export(TABLE, tmp_path / name, "csv", HOME, overwrite=True)
+            export(content("csv"), tmp_path / name, HOME, overwrite=True)
     for device in ("/dev/null", "/dev/stdout"):
         with pytest.raises(StorageError, match="--to does not replace"):
             check_target(Path(device), HOME, overwrite=True)
@@ -145,9 +152,9 @@ def test_what_parquet_cannot_hold_is_refused_by_column_and_type(
 ) -> None:
     table = Catalog(HOME).query(f"SELECT {sql} AS x")
     with pytest.raises(StorageError, match=found):
-        export(table, tmp_path / "x.parquet", "parquet", HOME)
+        export(table, tmp_path / "x.parquet", HOME)
     assert not list(tmp_path.iterdir())
-    export(table, tmp_path / "x.csv", "csv", HOME)
+    export(text_of(table, "csv"), tmp_path / "x.csv", HOME)
 
 
 @pytest.mark.parametrize(
@@ -155,5 +162,5 @@ def test_what_parquet_cannot_hold_is_refused_by_column_and_type(
 )
 def test_what_parquet_can_hold_is_written_exactly(tmp_path: Path, sql: str) -> None:
     table = Catalog(HOME).query(f"SELECT {sql} AS x")
-    export(table, tmp_path / "x.parquet", "parquet", HOME)
+    export(table, tmp_path / "x.parquet", HOME)
     assert pq.read_table(tmp_path / "x.parquet").equals(table)
