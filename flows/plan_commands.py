@@ -18,17 +18,9 @@ _MOST = 1e21
 def plan(
     config: ConfigArgument = None,
     assignments: SetOption = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="Give times on: cpu (this machine's, measured), h100, a100, l40s, ..."),
+    memory: Annotated[
+        float | None, typer.Option(help="GB that a device has: warn of what needs more.")
     ] = None,
-    flops: Annotated[
-        float | None,
-        typer.Option(help="FLOPs a second that it reaches in the model's type, as 3e14."),
-    ] = None,
-    devices: Annotated[
-        int, typer.Option(min=1, max=10**6, help="How many of them, a task on each.")
-    ] = 1,
     questions: Annotated[
         int | None,
         typer.Option(max=10**12, help="Number of questions, where the data are not here."),
@@ -46,18 +38,17 @@ def plan(
     format: Annotated[Format, typer.Option(help="How rows are printed.")] = Format.table,
     home: HomeOption = None,
 ) -> None:
-    """Say what an experiment will take: bytes, memory, tasks, FLOPs, and time on a device.
+    """Say what an experiment will take: bytes, memory, tasks, FLOPs.
 
     Loads neither weights nor activations, and counts what is done already as if it were not.
 
     Examples:
-    - `real plan --device cpu`: the demo on this machine
-    - `real plan model.yaml behaviour.yaml paper.yaml --device h100 --devices 4`
+    - `real plan`: the demo
+    - `real plan model.yaml behaviour.yaml paper.yaml --memory 80`
     - `real plan model.yaml --questions 800 --answers-per-question 7 --tokens 12`: without the data
     """
     use_home(home)
     from real_tasks.configuration import load_config
-    from real_tasks.device_speeds import device_speed
     from real_tasks.plan_inputs import size_of_behaviour, stated_size
 
     stated = {
@@ -65,7 +56,7 @@ def plan(
         "--tokens": tokens,
         "--prompt-tokens": prompt_tokens,
     }
-    for name, value in {**stated, "--flops": flops}.items():
+    for name, value in {**stated, "--memory": memory}.items():
         if value is not None and not 0 < value <= _MOST:
             raise UserInputError(
                 f"{name} is {value}; numbers have to be positive, and at most {_MOST:g}"
@@ -75,8 +66,6 @@ def plan(
             raise UserInputError(
                 f"{name} says how long data are that are not here; give --questions as well"
             )
-    if flops is not None and device is None:
-        raise UserInputError("--flops needs a --device with about the same memory speed, as a100")
     if format not in (Format.table, Format.json):
         raise UserInputError("a plan is two tables: choose --format table or json")
     settings = load_config(config, assignments or [])
@@ -84,29 +73,28 @@ def plan(
         size = size_of_behaviour(settings)
     else:
         size = stated_size(questions, answers_per_question or 2.0, tokens or 30.0, prompt_tokens)
-    speed = device_speed(device, flops, settings.model.dtype) if device else None
-    _print_plan(settings, size, speed, devices, format)
+    _print_plan(settings, size, memory, format)
 
 
-def _print_plan(settings: Any, size: Any, speed: Any, devices: int, format: Format) -> None:
+def _print_plan(settings: Any, size: Any, memory: float | None, format: Format) -> None:
     from real_tasks.planning import plan_experiment
     from real_tasks.plans import fit_sentences, plan_rows, stage_rows
 
     made = plan_experiment(settings, size)
     needs = plan_rows(made)
-    stages = stage_rows(made, speed, settings.model.dtype, devices)
-    warnings = fit_sentences(made, speed) if speed else []
+    stages = stage_rows(made)
+    warnings = fit_sentences(made, memory * 1e9) if memory else []
     if format is Format.json:
         typer.echo(json.dumps({"needs": needs, "stages": stages, "warnings": warnings}, indent=1))
         return
-    _show(needs, stages, f"{devices} x {speed.name}" if speed else None)
+    _show(needs, stages)
     if made.model is not None and not made.model.counted:
         out.print("The model's size follows from its shape: its config.json is not here.")
     for warning in warnings:
         show_warning(warning)
 
 
-def _show(needs: list[dict[str, Any]], stages: list[dict[str, Any]], on: str | None) -> None:
+def _show(needs: list[dict[str, Any]], stages: list[dict[str, Any]]) -> None:
     show_grid(
         ("what", "needed"), [(row["what"], _told(row["value"], row["unit"])) for row in needs]
     )
@@ -115,10 +103,6 @@ def _show(needs: list[dict[str, Any]], stages: list[dict[str, Any]], on: str | N
         [row["stage"], f"{row['tasks']:,}", f"{row['model_tokens']:,.0f}", _told(row["flops"], "")]
         for row in stages
     ]
-    if on is not None:
-        headers.append(f"time on {on}")
-        for line, row in zip(lines, stages, strict=True):
-            line.append(_time(row["seconds"]))
     show_grid(headers, lines)
 
 
@@ -130,11 +114,3 @@ def _told(value: float | None, unit: str) -> str:
     if unit == "parameters":
         return f"{value / 1e9:,.2f} B" if value >= 1e8 else f"{value / 1e6:,.2f} M"
     return f"{value:,.0f} {unit}" if unit else f"{value:.1e}"
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "not known"
-    if seconds < 120:
-        return f"{seconds:,.1f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from real_tasks.adapters import base_of
 from real_tasks.checkpoints import DTYPES, read_config
 from real_tasks.config import ModelConfig
-from real_tasks.device_speeds import Work
 from real_tasks.errors import UserInputError
 from real_tasks.hub import local_checkpoint
 from real_tasks.localizers.real.chunks import CHUNK_BYTES
@@ -34,11 +33,6 @@ PARAMETERS_PER_LAYER = 12
 
 Kaplan et al. 2020 (arXiv 2001.08361), table 1: 12 d^2; embeddings come on top.
 """
-CALLS_PER_LAYER = 55
-AUTOENCODER_CALLS, PRIOR_CALLS, PRIOR_CALLS_PER_UNIT = 75, 40, 28
-"""Operations of a decoder layer, and of a training step; counted, see the tests."""
-SWEEPS_OF_A_STEP = 10
-"""Times that a training step reads or writes a weight, its gradient or a moment of Adam."""
 
 
 @dataclass(frozen=True)
@@ -153,38 +147,6 @@ def forward_flops(parameters: int, tokens: float) -> float:
     al. 2020, arXiv 2001.08361, section 2.1).
     """
     return 2.0 * parameters * tokens
-
-
-def forward_work(model: ModelSize, tokens: float, passes: float) -> Work:
-    """Return the work of ``passes`` forward passes over ``tokens`` in all.
-
-    Each reads all weights once; keys and values of earlier tokens are left out.
-    """
-    return Work(
-        model_flops=forward_flops(model.parameters, tokens),
-        swept_bytes=passes * model.weight_bytes,
-        calls=passes * model.n_layers * CALLS_PER_LAYER,
-    )
-
-
-def real_work(params: Params, d: int, n_modules: int, n_train: float) -> Work:
-    """Return the work of training a shard of modules with `real`; see `real_flops`."""
-    fits, share = fits_of(params)
-    hidden, codes = params.prior_hidden, params.codebook_size
-    seen = share * n_train / params.batch_size
-    steps = params.epochs * max(1.0, seen)
-    # A prior each for the answers of either label, side by side.
-    prior_steps = params.prior_epochs * max(1.0, _prior_share(params) * seen / 2)
-    prior = 3 * hidden * (hidden + params.prior_embedding) + codes * (
-        hidden + params.prior_embedding
-    )
-    weights = steps * 3 * d * d + prior_steps * 2 * prior
-    calls = PRIOR_CALLS + PRIOR_CALLS_PER_UNIT * params.units
-    return Work(
-        training_flops=n_modules * real_flops(params, d, n_train),
-        swept_bytes=n_modules * fits * weights * SWEEPS_OF_A_STEP * FLOAT_BYTES,
-        calls=steps * AUTOENCODER_CALLS + prior_steps * calls,
-    )
 
 
 def real_flops(params: Params, d: int, n_train: float) -> float:

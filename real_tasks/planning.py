@@ -1,4 +1,4 @@
-"""What an experiment will take, before anything is loaded: bytes, tasks, FLOPs, time on a device.
+"""What an experiment will take, before anything is loaded: bytes, memory, tasks, FLOPs.
 
 Upper bounds: an intervention over the cap on KL is not measured on questions, generated answers end
 before their limit, and what was done before comes from the cache. Runs of lm-evaluation-harness,
@@ -16,12 +16,11 @@ from real_tasks.costs import (
     ModelSize,
     activation_bytes,
     architecture_of,
-    forward_work,
+    forward_flops,
     model_size,
     real_bytes,
-    real_work,
+    real_flops,
 )
-from real_tasks.device_speeds import NOTHING, Work
 from real_tasks.families import configured_shape
 from real_tasks.localizers.real.params import Params
 from real_tasks.memory_costs import evaluation_bytes, extraction_bytes, shard_bytes
@@ -32,9 +31,7 @@ from real_tasks.types import ModelShape, ModuleKind
 from real_tasks.work import Scoring, Trial, work_of
 from real_tasks.workload import (
     DataSize,
-    Reading,
-    evaluation_reading,
-    passes_of,
+    evaluation_tokens,
     train_share,
     validation_share,
 )
@@ -106,13 +103,11 @@ def _n_shards(config: ExperimentConfig, size: DataSize) -> int:
 
 
 def _language_model(
-    stage: str, tasks: int, read: Reading, model: ModelSize | None, besides: Work = NOTHING
+    stage: str, tasks: int, tokens: float, model: ModelSize | None, localizer_flops: float = 0.0
 ) -> StagePlan:
-    """A stage whose language model reads, and which does ``besides``."""
-    if read.tokens and model is None:
-        return StagePlan(stage, tasks, read.tokens, None)
-    work = forward_work(model, read.tokens, read.passes) if model else NOTHING
-    return StagePlan(stage, tasks, read.tokens, work + besides)
+    """A stage whose language model reads tokens, beside what its localizers do."""
+    flops = forward_flops(model.parameters, tokens) if model else None
+    return StagePlan(stage, tasks, tokens, flops if tokens else 0.0, localizer_flops)
 
 
 def _activations(
@@ -122,10 +117,8 @@ def _activations(
     model: ModelSize | None,
 ) -> StagePlan:
     """A task a shard of samples and kind of module, each a reading of its own."""
-    shards = _n_shards(config, size)
-    passes = shards * passes_of(size.read_tokens / shards, config.extraction.batch_tokens)
-    read = Reading(size.read_tokens, passes) * len(kinds)
-    return _language_model("activations", shards * len(kinds), read, model)
+    tasks = _n_shards(config, size) * len(kinds)
+    return _language_model("activations", tasks, size.read_tokens * len(kinds), model)
 
 
 def _scores(
@@ -140,26 +133,26 @@ def _scores(
     One that uses effects reads the validation answers once unsteered in every task and once for
     every module. Of the others only `real` is counted.
     """
-    tasks, read, trained = 0, Reading(), NOTHING
+    tasks, tokens, trained = 0, 0.0, 0.0
     layers = shape.n_layers
     for scoring in scorings:
         ranking = scoring.ranking
         tasks += layers
         n_modules = shape.modules_per_layer(ranking.kind)
         if scoring.steers:
-            read += _effects_of_a_layer(n_modules, config, size) * layers
+            tokens += _effects_of_a_layer(n_modules, config, size) * layers
         if ranking.localizer.name == "real":
             params = Params.model_validate(ranking.localizer.params)
             n_train = train_share(config) * size.n_answers
-            trained += real_work(params, shape.width(ranking.kind), n_modules, n_train) * layers
-    return _language_model("scores", tasks, read, model, trained)
+            of_module = real_flops(params, shape.width(ranking.kind), n_train)
+            trained += of_module * n_modules * layers
+    return _language_model("scores", tasks, tokens, model, trained)
 
 
-def _effects_of_a_layer(n_modules: int, config: ExperimentConfig, size: DataSize) -> Reading:
+def _effects_of_a_layer(n_modules: int, config: ExperimentConfig, size: DataSize) -> float:
     answers = validation_share(config) * size.n_answers
     tokens = answers * size.prompt_tokens * size.prompt_share
-    passes = passes_of(tokens, config.evaluation.batch_tokens)
-    return Reading(tokens + size.prefix_tokens, passes) * (n_modules + 1)
+    return (tokens + size.prefix_tokens) * (n_modules + 1)
 
 
 def _shard_bytes(
@@ -178,8 +171,9 @@ def _shard_bytes(
 def _evaluation(
     config: ExperimentConfig, trials: Sequence[Trial], size: DataSize, model: ModelSize | None
 ) -> StagePlan:
-    read = Reading()
     vocabulary = model.vocabulary if model else 0
-    for method, runs in Counter(trial.method for trial in trials).items():
-        read += evaluation_reading(method, config, size, vocabulary) * runs
-    return _language_model("evaluation", len(trials), read, model)
+    tokens = sum(
+        evaluation_tokens(method, config, size, vocabulary) * runs
+        for method, runs in Counter(trial.method for trial in trials).items()
+    )
+    return _language_model("evaluation", len(trials), tokens, model)

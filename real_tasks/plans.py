@@ -1,11 +1,9 @@
 """A plan as a value, and as rows for people and machines."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from real_tasks.costs import ModelSize
-from real_tasks.device_speeds import NOTHING, DeviceSpeed, Work
 from real_tasks.types import ModuleKind
 
 Row = dict[str, Any]
@@ -13,27 +11,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage: its tasks, the tokens through the language model, and what a device has to do.
+    """A stage: its tasks, the tokens through the language model, and the FLOPs of all its tasks.
 
-    `work` is None where the language model's size is not known.
+    `model_flops`, of the language model, are None where its size is not known.
     """
 
     stage: str
     tasks: int
-    forward_tokens: float = 0.0
-    work: Work | None = NOTHING
+    model_tokens: float = 0.0
+    model_flops: float | None = 0.0
+    localizer_flops: float = 0.0
 
     @property
     def flops(self) -> float | None:
         """FLOPs of all its tasks; None where they are not known."""
-        return None if self.work is None else self.work.flops
-
-    def seconds(self, device: DeviceSpeed, dtype: str, at_once: int = 1) -> float | None:
-        """Return about how long it takes with so many tasks at a time, each on its own device."""
-        if self.work is None:
-            return None
-        rounds = -(-self.tasks // at_once)
-        return device.seconds(self.work * (rounds / self.tasks), dtype)
+        return None if self.model_flops is None else self.model_flops + self.localizer_flops
 
 
 @dataclass(frozen=True)
@@ -70,22 +62,6 @@ class Plan:
         known = [stage.flops for stage in self.stages if stage.flops is not None]
         return sum(known) if len(known) == len(self.stages) else None
 
-    def at_once(self, device: DeviceSpeed, n_devices: int) -> int:
-        """Return how many tasks run at a time: one for each copy of the model that has room.
-
-        A model that is spread over devices uses one after the other.
-        """
-        needed = max(self.extraction_bytes or 0, self.evaluation_bytes or 0)
-        spread = self.model is not None and self.model.weight_bytes > device.memory
-        return max(1, n_devices // math.ceil(needed / device.memory)) if spread else n_devices
-
-    def seconds(self, device: DeviceSpeed, dtype: str, n_devices: int = 1) -> float | None:
-        """Return about how long all stages take; None where the model's size is not known."""
-        n_tasks = self.at_once(device, n_devices)
-        each = [stage.seconds(device, dtype, n_tasks) for stage in self.stages]
-        known = [seconds for seconds in each if seconds is not None]
-        return sum(known) if len(known) == len(each) else None
-
 
 def plan_rows(plan: Plan) -> list[Row]:
     """Return what is needed as rows of what, value and unit; a value not known is None."""
@@ -105,32 +81,19 @@ def plan_rows(plan: Plan) -> list[Row]:
     return [{"what": what, "value": value, "unit": unit} for what, value, unit in found]
 
 
-def stage_rows(plan: Plan, device: DeviceSpeed | None, dtype: str, n_devices: int = 1) -> list[Row]:
-    """Return a row a stage and one of them all: tasks, tokens, FLOPs, and seconds on a device."""
-    rows: list[Row] = [
-        {
-            "stage": stage.stage,
-            "tasks": stage.tasks,
-            "model_tokens": stage.forward_tokens,
-            "flops": stage.flops,
-            "seconds": stage.seconds(device, dtype, plan.at_once(device, n_devices))
-            if device
-            else None,
-        }
-        for stage in plan.stages
+def stage_rows(plan: Plan) -> list[Row]:
+    """Return a row a stage and one of them all: tasks, tokens through the model, FLOPs."""
+    stages = plan.stages
+    tasks, tokens = sum(one.tasks for one in stages), sum(one.model_tokens for one in stages)
+    everything = ("all", tasks, tokens, plan.flops)
+    rows = [*((s.stage, s.tasks, s.model_tokens, s.flops) for s in stages), everything]
+    return [
+        dict(zip(("stage", "tasks", "model_tokens", "flops"), row, strict=True)) for row in rows
     ]
-    everything: Row = {
-        "stage": "all",
-        "tasks": sum(stage.tasks for stage in plan.stages),
-        "model_tokens": sum(stage.forward_tokens for stage in plan.stages),
-        "flops": plan.flops,
-        "seconds": plan.seconds(device, dtype, n_devices) if device else None,
-    }
-    return [*rows, everything]
 
 
-def fit_sentences(plan: Plan, device: DeviceSpeed) -> list[str]:
-    """Say, of every step that needs more memory than the device has, how to mend it."""
+def fit_sentences(plan: Plan, memory: float) -> list[str]:
+    """Say, of every step that needs more than a device's bytes of memory, how to mend it."""
     needs = {
         "extraction": (plan.extraction_bytes, "lower extraction.batch_tokens"),
         "scoring a layer": (plan.localizer_bytes, "score fewer answers"),
@@ -139,10 +102,10 @@ def fit_sentences(plan: Plan, device: DeviceSpeed) -> list[str]:
     spread = "spread the model over several devices with execution.device_map=auto"
     sentences = []
     for what, (needed, mend) in needs.items():
-        if needed is not None and needed > device.memory:
-            too_large = plan.model is not None and plan.model.weight_bytes > device.memory
+        if needed is not None and needed > memory:
+            too_large = plan.model is not None and plan.model.weight_bytes > memory
             sentences.append(
-                f"{what} needs about {needed / 1e9:.0f} GB, but {device.name} has "
-                f"{device.memory / 1e9:.0f} GB: {spread if too_large else mend}"
+                f"{what} needs about {needed / 1e9:.0f} GB, but a device has "
+                f"{memory / 1e9:.0f} GB: {spread if too_large else mend}"
             )
     return sentences

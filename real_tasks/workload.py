@@ -55,20 +55,6 @@ class DataSize:
         return self.n_answers * self.mean_tokens * self.read_share
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What goes through the language model: tokens, and in how many forward passes."""
-
-    tokens: float = 0.0
-    passes: float = 0.0
-
-    def __add__(self, other: "Reading") -> "Reading":
-        return Reading(self.tokens + other.tokens, self.passes + other.passes)
-
-    def __mul__(self, times: float) -> "Reading":
-        return Reading(self.tokens * times, self.passes * times)
-
-
 def tokens_of_english(text: str) -> float:
     """Estimate the tokens of a text without a tokenizer."""
     return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
@@ -109,21 +95,21 @@ def data_size(
     )
 
 
-def evaluation_reading(
+def evaluation_tokens(
     method: Method, config: ExperimentConfig, size: DataSize, vocabulary: int = 0
-) -> Reading:
-    """Return what tuning and testing a method once reads.
+) -> float:
+    """Return the tokens that tuning and testing a method once reads.
 
     Every K and alpha is measured on validation questions and neutral text; the best and the one of
     matched KL on test questions, each with the other half of the neutral texts. What the unsteered
     model says of neutral text is kept, or read again each time where a large ``vocabulary`` makes
     it too large.
     """
-    neutral, kept = _neutral_reading(config.evaluation, size, vocabulary)
+    neutral, kept = _neutral_tokens(config.evaluation, size, vocabulary)
     effects = neutral if kept else neutral * 2
     validation = effects + _measured(validation_share(config), config, size)
     test = effects + _measured(1 / config.data.n_folds, config, size)
-    original = neutral * 2 if kept else Reading()
+    original = neutral * 2 if kept else 0.0
     if method.direction is None:
         return original + validation + test
     points = (len(set(method.top_k)) if method.localizer else 1) * len(
@@ -142,11 +128,6 @@ def train_share(config: ExperimentConfig) -> float:
     return (1 - 1 / config.data.n_folds) * (1 - config.data.validation_share)
 
 
-def passes_of(tokens: float, batch_tokens: int) -> int:
-    """Return in how many batches tokens are read."""
-    return max(1, math.ceil(tokens / batch_tokens))
-
-
 def generated_tokens(config: EvaluationConfig, size: DataSize, n_questions: float) -> float:
     """Return the tokens that a measure which generates keeps: after the prefix, with its own."""
     return n_questions * (size.prompt_tokens - size.prefix_tokens + config.max_new_tokens)
@@ -156,9 +137,9 @@ def _after(beginning: str, text: str, count_tokens: Callable[[str], float]) -> f
     return max(0.0, count_tokens(text) - (count_tokens(beginning) if beginning else 0.0))
 
 
-def _neutral_reading(
+def _neutral_tokens(
     config: EvaluationConfig, size: DataSize, vocabulary: int
-) -> tuple[Reading, bool]:
+) -> tuple[float, bool]:
     """Return what one measurement of side effects reads, and whether the original's is kept."""
     n_texts = (
         config.neutral_texts
@@ -167,23 +148,20 @@ def _neutral_reading(
     )
     tokens = n_texts / 2 * size.neutral_tokens
     kept = FLOAT_BYTES * tokens * vocabulary <= CACHE_BYTES
-    return Reading(tokens, passes_of(tokens, config.batch_tokens)), kept
+    return tokens, kept
 
 
-def _measured(share: float, config: ExperimentConfig, size: DataSize) -> Reading:
+def _measured(share: float, config: ExperimentConfig, size: DataSize) -> float:
     """Return what all measures read of a share of the questions.
 
     A measure that generates reads a prompt and writes `max_new_tokens` for every question; another
     reads every answer after its prompt.
     """
-    evaluation, total = config.evaluation, Reading()
-    prefix = Reading(size.prefix_tokens, 1 if size.prefix_tokens else 0)
+    total = 0.0
     for name in size.measures:
+        total += size.prefix_tokens
         if MEASURES[name].generates:
-            tokens = generated_tokens(evaluation, size, share * size.n_questions)
-            passes = passes_of(tokens, evaluation.batch_tokens) * evaluation.max_new_tokens
+            total += generated_tokens(config.evaluation, size, share * size.n_questions)
         else:
-            tokens = share * size.n_answers * size.prompt_tokens * size.prompt_share
-            passes = passes_of(tokens, evaluation.batch_tokens)
-        total += prefix + Reading(tokens, passes)
+            total += share * size.n_answers * size.prompt_tokens * size.prompt_share
     return total

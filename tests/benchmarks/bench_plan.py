@@ -1,20 +1,16 @@
-"""What `real plan` predicts against what the demo's stages take: bytes, FLOPs, time.
+"""What `real plan` predicts against what the demo's stages take: bytes, tasks, FLOPs.
 
 Run it as ``python -m tests.benchmarks.bench_plan``. The stages run one after another on one thread,
-once for the time and once with every matrix product counted, on the embedded model after a few
-steps of training. Time is the processor's, which other load lengthens less than the clock's, and is
-predicted with this machine's own speed, measured in the same run.
+with every matrix product counted, on the embedded model after a few steps of training.
 """
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -41,11 +37,9 @@ SHOWN = ("activations", "scores", "evaluation")
 
 
 class Measured:
-    """Seconds, FLOPs and bytes by stage, as the stages ran."""
+    """FLOPs and tasks by stage, as the stages ran."""
 
-    def __init__(self, counting: bool) -> None:
-        self.counting = counting
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+    def __init__(self) -> None:
         self.flops: defaultdict[str, float] = defaultdict(float)
         self.tasks: defaultdict[str, int] = defaultdict(int)
 
@@ -61,11 +55,9 @@ class Measured:
         # Localizers that steer have a stage of their own, which the plan counts among the scores.
         kind = "scores" if stage.kind == "effects" else stage.kind
         for _, inputs in shards:
-            start = time.process_time()
-            with _counter() if self.counting else nullcontext() as counter:
+            with _counter() as counter:
                 refs.append(stage.without_prefect(**inputs))
-            self.seconds[kind] += time.process_time() - start
-            self.flops[kind] += counter.get_total_flops() if counter is not None else 0
+            self.flops[kind] += counter.get_total_flops()
             self.tasks[kind] += 1
         return refs
 
@@ -83,34 +75,24 @@ def main() -> None:
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        timed, config = run_stages(Path(folder) / "timed", None, assignments, counting=False)
-        written = stored_bytes(Path(folder) / "timed")
-        counted, _ = run_stages(Path(folder) / "counted", Path(folder) / "timed", assignments, True)
-        plan, speed = predict(config, Path(folder) / "timed")
-    sys.stdout.write(
-        f"one thread: {speed.flops['float32'] / 1e9:.0f} GFLOP/s in products, "
-        f"{speed.seconds_per_call * 1e6:.1f} us to issue an operation\n\n"
-        f"{'':<24}{'predicted':>14}{'measured':>14}{'ratio':>8}\n"
-    )
-    for line in lines(plan, speed, timed, counted, written):
+        counted, config = run_stages(Path(folder), assignments)
+        written = stored_bytes(Path(folder))
+        plan = predict(config, Path(folder))
+    sys.stdout.write(f"{'':<24}{'predicted':>14}{'measured':>14}{'ratio':>8}\n")
+    for line in lines(plan, counted, written):
         sys.stdout.write(line + "\n")
 
 
-def run_stages(
-    home: Path, checkpoint_of: Path | None, assignments: Sequence[str], counting: bool
-) -> tuple[Measured, Any]:
+def run_stages(home: Path, assignments: Sequence[str]) -> tuple[Measured, Any]:
     """Run every stage up to the evaluation in a home of its own."""
     use_home(home)
     prepare_home(use_home(home))
-    if checkpoint_of is not None:
-        made = Path("artifacts") / "checkpoint"
-        shutil.copytree(checkpoint_of / made, home / made, dirs_exist_ok=True)
     os.environ["REAL_HOME"] = str(home)
     from flows import pipeline
     from real_tasks.configuration import load_config
     from real_tasks.prepared import prepare
 
-    prepared, measured = prepare(load_config(None, [*SMALL, *assignments])), Measured(counting)
+    prepared, measured = prepare(load_config(None, [*SMALL, *assignments])), Measured()
     run = mock.Mock(run_id="bench", stages=[])
     with (
         mock.patch.object(pipeline, "fan_out", measured.fan_out),
@@ -120,16 +102,15 @@ def run_stages(
     return measured, prepared.config
 
 
-def predict(config: Any, home: Path) -> tuple[Any, Any]:
-    """Plan with the made checkpoint's own size and tokenizer, and this machine's speed."""
-    from real_tasks.device_speeds import measured_processor
+def predict(config: Any, home: Path) -> Any:
+    """Plan with the made checkpoint's own size and tokenizer."""
     from real_tasks.plan_inputs import size_of_behaviour
     from real_tasks.planning import plan_experiment
 
     (folder,) = (home / "artifacts" / "checkpoint").glob("*/config.json")
     model = config.model.model_copy(update={"path": str(folder.parent), "params": {}})
     known = config.model_copy(update={"model": model})
-    return plan_experiment(known, size_of_behaviour(known)), measured_processor()
+    return plan_experiment(known, size_of_behaviour(known))
 
 
 def stored_bytes(home: Path) -> int:
@@ -145,15 +126,13 @@ def stored_bytes(home: Path) -> int:
     )
 
 
-def lines(plan: Any, speed: Any, timed: Measured, counted: Measured, written: int) -> Iterator[str]:
+def lines(plan: Any, counted: Measured, written: int) -> Iterator[str]:
     """Yield what was predicted, what was measured, and their ratio."""
     yield _line("activations, bytes", plan.activation_bytes, written)
     for stage in plan.stages:
         if stage.stage in SHOWN:
-            yield _line(f"{stage.stage}, tasks", stage.tasks, timed.tasks[stage.stage])
+            yield _line(f"{stage.stage}, tasks", stage.tasks, counted.tasks[stage.stage])
             yield _line(f"{stage.stage}, FLOPs", stage.flops, counted.flops[stage.stage])
-            seconds = stage.seconds(speed, "float32")
-            yield _line(f"{stage.stage}, seconds", seconds, timed.seconds[stage.stage])
 
 
 def _line(what: str, predicted: float, measured: float) -> str:

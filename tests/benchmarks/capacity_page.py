@@ -1,6 +1,5 @@
 """The tables of deployments/CAPACITY.md; ``python -m tests.benchmarks.capacity_page`` prints."""
 
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +8,6 @@ from pathlib import Path
 from real_tasks.config import KnownShape, ModelConfig
 from real_tasks.configuration import load_config
 from real_tasks.costs import size_of_shape
-from real_tasks.device_speeds import DEVICES
 from real_tasks.planning import plan
 from real_tasks.plans import Plan
 from real_tasks.types import ModelShape
@@ -57,17 +55,17 @@ def tables() -> Iterator[str]:
     """Yield the lines of both tables."""
     yield (
         "| model | heads | weights | activations on disk | memory: extraction, evaluation | "
-        "localizer | FLOPs: model, localizer | one A100 80 GB | one H100 |"
+        "localizer | FLOPs: model, localizer |"
     )
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
     for model in MODELS:
         yield _model_row(model, planned(model, "paper", TRUTHFULQA))
     yield ""
     yield (
         "| questions (7.6 answers each) | model | activations on disk | shards | localizer memory "
-        "| FLOPs, `paper` | H100, `paper` | FLOPs, `sweep` | H100, `sweep` |"
+        "| FLOPs, `paper` | FLOPs, `sweep` |"
     )
-    yield "|---:|---|---:|---:|---:|---:|---:|---:|---:|"
+    yield "|---:|---|---:|---:|---:|---:|---:|"
     for model in ("Llama 2 7B", "Llama 2 70B"):
         for n in QUESTIONS:
             yield _questions_row(n, model)
@@ -75,14 +73,13 @@ def tables() -> Iterator[str]:
 
 def _model_row(model: str, found: Plan) -> str:
     assert found.model is not None and found.extraction_bytes and found.evaluation_bytes
-    a100, h100 = (_time(found, name) for name in ("a100", "h100"))
-    work = [stage.work for stage in found.stages if stage.work is not None]
+    of_model = sum(stage.model_flops or 0.0 for stage in found.stages)
+    of_localizer = sum(stage.localizer_flops for stage in found.stages)
     return (
         f"| {model} | {found.modules['head']:,} | {_gb(found.model.weight_bytes)} | "
         f"{_gb(found.activation_bytes)} | {_gb(found.extraction_bytes)}, "
         f"{_gb(found.evaluation_bytes)} | {_gb(found.localizer_bytes)} | "
-        f"{sum(w.model_flops for w in work):.1e}, {sum(w.training_flops for w in work):.1e} | "
-        f"{a100} | {h100} |"
+        f"{of_model:.1e}, {of_localizer:.1e} |"
     )
 
 
@@ -92,22 +89,12 @@ def _questions_row(n: int, model: str) -> str:
     paper, sweep = (planned(model, protocol, size) for protocol in ("paper", "sweep"))
     return (
         f"| {n:,} | {model} | {_gb(paper.activation_bytes)} | {paper.sample_shards} | "
-        f"{_gb(paper.localizer_bytes)} | {paper.flops:.1e} | {_time(paper, 'h100')} | "
-        f"{sweep.flops:.1e} | {_time(sweep, 'h100')} |"
+        f"{_gb(paper.localizer_bytes)} | {paper.flops:.1e} | {sweep.flops:.1e} |"
     )
 
 
 def _gb(n: float) -> str:
     return f"{n / 1e9:.1f} GB" if n < 1e10 else f"{n / 1e9:.0f} GB"
-
-
-def _time(found: Plan, device: str) -> str:
-    seconds = found.seconds(DEVICES[device], "float16")
-    assert seconds is not None
-    needed = max(found.extraction_bytes or 0, found.evaluation_bytes or 0)
-    n_devices = math.ceil(needed / DEVICES[device].memory)
-    told = f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-    return told if n_devices == 1 else f"{told} on {n_devices}"
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path) -> None
 def test_a_model_and_data_that_are_not_there_are_planned_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = as_json(capsys, LLAMA, PAPER, *STATED, "--device", "h100", "--devices", "4")
+    found = as_json(capsys, LLAMA, PAPER, *STATED, "--memory", "80")
     needs = {row["what"]: row["value"] for row in found["needs"]}
     assert needs["head modules"] == 1024
     assert needs["stored activations"] == 5600 * 1024 * 128 * 2
@@ -46,7 +46,6 @@ def test_a_model_and_data_that_are_not_there_are_planned_for(
     assert needs["model"] == 6_738_415_616
     stages = {row["stage"]: row for row in found["stages"]}
     assert stages["activations"]["flops"] == 2.0 * needs["model"] * 5600 * 15
-    assert 0 < stages["all"]["seconds"] < 3600
     assert (
         sum(row["tasks"] for name, row in stages.items() if name != "all")
         == (stages["all"]["tasks"])
@@ -55,26 +54,25 @@ def test_a_model_and_data_that_are_not_there_are_planned_for(
 
 
 def test_the_demo_is_planned_from_its_own_data(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = called(capsys, "--device", "a100")
+    status, out, _ = called(capsys)
     assert status == 0
-    assert "1,329 answers" in out and "time on 1 x a100" in out and "evaluation" in out
+    assert "1,329 answers" in out and "FLOPs" in out and "evaluation" in out
 
 
 def test_a_device_that_is_too_small_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
-    small = as_json(capsys, LLAMA, PAPER, *STATED, "--device", "t4")
-    assert any("t4 has 16 GB" in warning for warning in small["warnings"])
+    small = as_json(capsys, LLAMA, PAPER, *STATED, "--memory", "16")
+    assert any("a device has 16 GB" in warning for warning in small["warnings"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--flops", "1e14"], "--flops needs a --device"),
-        (["--device", "abacus"], "unknown device 'abacus'"),
+        (["--memory", "0"], "--memory is 0"),
         (["--format", "csv"], "choose --format table or json"),
         (["--questions", "-3"], "have to be positive"),
         (["--questions", "3", "--tokens", "nan"], "--tokens is nan"),
         (["--questions", "3", "--prompt-tokens", "inf"], "--prompt-tokens is inf"),
-        (["--device", "h100", "--flops", "inf"], "--flops is inf"),
+        (["--memory", "inf"], "--memory is inf"),
         (["--tokens", "12"], "give --questions as well"),
     ],
 )

@@ -15,18 +15,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from real_tasks.config import ExperimentConfig, KnownShape, ModelConfig
 from real_tasks.configuration import load_config
 from real_tasks.costs import (
-    AUTOENCODER_CALLS,
-    CALLS_PER_LAYER,
-    PRIOR_CALLS,
-    PRIOR_CALLS_PER_UNIT,
     activation_bytes,
     forward_flops,
-    forward_work,
     model_size,
     real_flops,
-    real_work,
 )
-from real_tasks.device_speeds import DEVICES
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.tuning import evaluate_method
 from real_tasks.extraction import activations_at_last_token
@@ -40,7 +33,7 @@ from real_tasks.plan_inputs import size_of_behaviour, stated_size
 from real_tasks.planning import plan, plan_experiment, planned_shape
 from real_tasks.plans import fit_sentences, plan_rows
 from real_tasks.types import ModelShape, ModuleKind
-from real_tasks.workload import DataSize, data_size, evaluation_reading
+from real_tasks.workload import DataSize, data_size, evaluation_tokens
 from storage.activations import write_shard
 
 SIZE = DataSize(
@@ -229,7 +222,7 @@ def test_effects_read_the_validation_answers_once_for_every_module_and_task() ->
     config = load_config(None, [*changes, "methods=[causal]"])
     (scores,) = [one for one in plan(config, SHAPE, SIZE).stages if one.stage == "scores"]
     validation = 600 * 0.5 * 0.34
-    assert scores.forward_tokens == pytest.approx(2 * (32 + 4) * validation * 30.0)
+    assert scores.model_tokens == pytest.approx(2 * (32 + 4) * validation * 30.0)
     assert scores.flops is None
 
 
@@ -284,20 +277,20 @@ def test_tokens_of_an_evaluation_are_those_that_tuning_and_testing_read(name: st
     ks = {"unsteered": (), "real": config.evaluation.top_k, "all": (32,)}[name]
     candidates: Any = {k: _Spec(k) for k in ks}
     evaluate_method(evaluator, candidates, config.evaluation)
-    planned = evaluation_reading(method, config, SIZE).tokens
+    planned = evaluation_tokens(method, config, SIZE)
     assert planned == pytest.approx(evaluator.tokens, rel=0.05)
 
 
 def test_generated_answers_count_their_prompts_and_their_own_tokens() -> None:
     config = load_config(None, ["evaluation.max_new_tokens=50", "evaluation.neutral_texts=2"])
     unsteered = known_methods(config)["unsteered"]
-    reading = evaluation_reading(unsteered, config, SIZE).tokens
+    reading = evaluation_tokens(unsteered, config, SIZE)
     both = replace(SIZE, measures=("multiple_choice", "generation"))
     share = 0.5 * 0.34 + 0.5
-    more = evaluation_reading(unsteered, config, both).tokens - reading
+    more = evaluation_tokens(unsteered, config, both) - reading
     assert more == pytest.approx(share * 100 * (30.0 + 50))
     alone = replace(SIZE, measures=("generation",))
-    generating = evaluation_reading(unsteered, config, alone).tokens
+    generating = evaluation_tokens(unsteered, config, alone)
     assert generating - 4 * 256 == pytest.approx(more)
     chosen = load_config(None, ["evaluation.measures=[generation]"])
     assert plan(chosen, SHAPE, SIZE) == plan(load_config(None, []), SHAPE, alone)
@@ -311,7 +304,7 @@ def test_more_of_anything_costs_more() -> None:
     for stage, change in bigger.items():
         after = plan(load_config(None, [change]), SHAPE, SIZE, model)
         for one, other in zip(before.stages, after.stages, strict=True):
-            costs = [(s.forward_tokens, s.flops or 0.0) for s in (one, other)]
+            costs = [(s.model_tokens, s.flops or 0.0) for s in (one, other)]
             assert (costs[1] > costs[0]) == (one.stage == stage), one.stage
 
 
@@ -334,7 +327,7 @@ def test_a_plan_of_a_checkpoint_has_flops_and_one_without_has_none(tmp_path: Pat
     known = plan_experiment(config, SIZE)
     assert known.model is not None
     extraction = next(one for one in known.stages if one.stage == "activations")
-    assert extraction.forward_tokens == 600 * 20.0
+    assert extraction.model_tokens == 600 * 20.0
     assert extraction.flops == 2.0 * known.model.parameters * 600 * 20.0
     unknown = plan(config, planned_shape(config), SIZE)
     assert {one.stage for one in unknown.stages if one.flops is None} == {
@@ -352,75 +345,6 @@ def test_a_plan_that_does_not_fit_the_shape_is_refused() -> None:
         plan(load_config(None, ["evaluation.top_k=[33]"]), SHAPE, SIZE)
     with pytest.raises(UserInputError, match="units=5 does not divide"):
         plan(load_config(None, ["localizer.params.units=5"]), SHAPE, SIZE)
-
-
-class Calls(TorchDispatchMode):
-    """Counts operations, without those that only look at memory otherwise."""
-
-    VIEWS = (
-        {"view", "_unsafe_view", "t", "transpose", "permute", "expand", "squeeze", "unsqueeze"}
-        | {"slice", "select", "split", "split_with_sizes", "unbind", "as_strided", "diagonal"}
-        | {"alias", "detach"}
-    )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        self.count += func.overloadpacket.__name__ not in self.VIEWS
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("units", [2, 8])
-def test_operations_of_a_training_step_are_those_that_are_issued(units: int) -> None:
-    data = planted_input(3, relevant=[0], n_questions=48, d=32)
-    data = replace(data, train=torch.ones_like(data.train))
-    counts = []
-    for epochs in (2, 8):
-        params = Params(epochs=epochs, prior_epochs=epochs, units=units)
-        of_fits = cross_fit_plan(data, params.cross_folds, 0)
-        program = ShardProgram(data.values, data.modules, of_fits, params, 0)
-        with torch.no_grad():
-            with Calls() as autoencoder:
-                autoencoders = program._train_autoencoders(data.labels)
-            codes, _, _ = program._encode(autoencoders)
-            with Calls() as prior:
-                program._train_priors(codes)
-        counts.append((autoencoder.count, prior.count))
-    # 192 answers, two thirds of them a fit's own: four batches of 32; of either label, two.
-    steps = (6 * 4, 6 * 2)
-    found = [(b - a) / n for a, b, n in zip(*counts, steps, strict=True)]
-    planned = (AUTOENCODER_CALLS, PRIOR_CALLS + PRIOR_CALLS_PER_UNIT * units)
-    assert planned == pytest.approx(found, rel=0.15)
-    work = real_work(params, 32, 3, len(data.labels))
-    assert work.calls == pytest.approx(8 * 4 * planned[0] + 8 * 2 * planned[1])
-
-
-def test_operations_of_a_forward_pass_are_those_that_are_issued() -> None:
-    counts = []
-    for n_layers in (2, 6):
-        with torch.inference_mode(), Calls() as counter:
-            tiny_llama(n_layers=n_layers)(torch.randint(0, 10, (3, 7)))
-        counts.append(counter.count)
-    # Setting a layer up issues some operations, too.
-    made = []
-    for n_layers in (2, 6):
-        with Calls() as counter:
-            tiny_llama(n_layers=n_layers)
-        made.append(counter.count)
-    issued = (counts[1] - counts[0] - (made[1] - made[0])) / 4
-    assert pytest.approx(issued, rel=0.2) == CALLS_PER_LAYER
-
-
-def test_a_forward_pass_sweeps_all_weights_once() -> None:
-    size = model_size(ModelConfig(dtype="bfloat16"), SHAPE)
-    work = forward_work(size, tokens=1000, passes=3)
-    assert work.swept_bytes == 3 * 2 * size.parameters
-    assert work.calls == 3 * 4 * CALLS_PER_LAYER
-    assert work.model_flops == forward_flops(size.parameters, 1000)
 
 
 def test_what_answers_of_a_question_share_is_read_once() -> None:
@@ -450,18 +374,18 @@ def test_a_long_beginning_of_all_prompts_is_read_once_for_each_measurement() -> 
     assert words[1].prefix_tokens >= 50
     config = load_config(None, ["methods=[unsteered]"])
     method = known_methods(config)["unsteered"]
-    plain, primed = (evaluation_reading(method, config, size) for size in words)
+    plain, primed = (evaluation_tokens(method, config, size) for size in words)
     # Validation and test questions, once each.
-    assert primed.tokens - plain.tokens == pytest.approx(2 * words[1].prefix_tokens, rel=0.3)
+    assert primed - plain == pytest.approx(2 * words[1].prefix_tokens, rel=0.3)
 
 
 def test_a_large_vocabulary_has_the_unsteered_model_read_neutral_text_again() -> None:
     config = load_config(None, ["evaluation.neutral_texts=64", "methods=[unsteered, real]"])
     method = known_methods(config)["real"]
-    small, large = (evaluation_reading(method, config, SIZE, n).tokens for n in (1000, 128_000))
+    small, large = (evaluation_tokens(method, config, SIZE, n) for n in (1000, 128_000))
     assert large > small
     short = replace(SIZE, n_neutral=4, neutral_tokens=10.0)
-    assert evaluation_reading(method, config, short, 128_000).tokens < small
+    assert evaluation_tokens(method, config, short, 128_000) < small
 
 
 def test_planned_memory_of_extraction_is_what_a_batch_really_allocates() -> None:
@@ -548,28 +472,15 @@ def test_a_checkpoint_s_own_tokenizer_counts_where_it_is_there(tmp_path: Path) -
     assert counted.mean_tokens != ruled.mean_tokens
 
 
-def test_more_devices_share_tasks_and_a_model_that_needs_several_counts_them_once() -> None:
-    config = load_config(None, ["methods=[unsteered, real]"])
-    model = model_size(config.model, SHAPE)
-    found = plan(config, SHAPE, SIZE, model)
-    device = DEVICES["a100"]
-    one, four = (found.seconds(device, "float32", n) for n in (1, 4))
-    assert one is not None and four is not None
-    assert one / 4 <= four <= one / 2
-    huge = replace(found, model=replace(model, weight_bytes=10**11), extraction_bytes=10**11)
-    assert huge.seconds(device, "float32", 2) == pytest.approx(one)
-    assert huge.seconds(device, "float32", 4) == pytest.approx(found.seconds(device, "float32", 2))
-
-
 def test_a_device_that_is_too_small_is_named_with_the_mend() -> None:
     config = load_config(None, ["methods=[unsteered, real]"])
     model = model_size(config.model, SHAPE)
     found = plan(config, SHAPE, SIZE, model)
-    assert fit_sentences(found, DEVICES["t4"]) == []
-    (sentence,) = fit_sentences(replace(found, evaluation_bytes=10**11), DEVICES["t4"])
+    assert fit_sentences(found, 16e9) == []
+    (sentence,) = fit_sentences(replace(found, evaluation_bytes=10**11), 16e9)
     assert "100 GB" in sentence and "evaluation.batch_tokens" in sentence
     spread = replace(found, extraction_bytes=10**11, model=replace(model, weight_bytes=10**11))
-    assert "device_map" in fit_sentences(spread, DEVICES["t4"])[0]
+    assert "device_map" in fit_sentences(spread, 16e9)[0]
 
 
 def test_fewer_questions_and_text_of_the_hub_are_planned_for_without_fetching() -> None:
