@@ -20,7 +20,7 @@ from real_tasks.errors import WorkFailedError
 from storage.paths import Home
 from storage.stack_state import ProcessMark, StackState, only_stack, remove_state, write_state
 
-Ready = tuple[StackState, list[str]]
+Ready = Callable[[StackState, list[str]], None]
 
 SERVERS = ("prefect", "mlflow")
 MOST_RESTARTS = 3
@@ -36,9 +36,7 @@ class _StopAskedError(Exception):
     """Somebody wants the stack to stop."""
 
 
-def run_stack(
-    home: Home, options: StackOptions, terminal: Terminal, ready: Callable[[Ready], None]
-) -> None:
+def run_stack(home: Home, options: StackOptions, terminal: Terminal, ready: Ready) -> None:
     """Start the stack of a home, watch it until it is told to stop, and stop it.
 
     Args:
@@ -76,11 +74,10 @@ class Stack:
         )
         self._services = Services(home, options)
         self._children: dict[str, Child] = {}
-        self._due: dict[str, float] = {}
         self._recover_at: float | None = None
         self._asked_to_stop = 0
 
-    def run(self, ready: Callable[[Ready], None]) -> None:
+    def run(self, ready: Ready) -> None:
         """Start everything, call ``ready``, watch until a signal asks to stop, stop everything."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._ask_to_stop)
@@ -89,7 +86,7 @@ class Stack:
             self._start()
             self._state = self._state.model_copy(update={"ready": True})
             write_state(self._home, self._state)
-            ready((self._state, list(self._services.servers.deployment_names().values())))
+            ready(self._state, list(self._services.servers.deployment_names().values()))
             self._watch()
         except _StopAskedError:
             pass
@@ -147,31 +144,25 @@ class Stack:
                 self._recover(worker_lives=True)
 
     def _look_after(self, child: Child) -> None:
-        if child.name in self._due:
-            if time.monotonic() > self._due[child.name]:
-                del self._due[child.name]
-                self._restart(child)
-            return
-        if child.condition() in (Condition.ended, Condition.late):
-            self._plan_restart(child)
+        if child.restarts_at is None:
+            if child.condition() in (Condition.ended, Condition.late):
+                self._plan_restart(child)
+        elif time.monotonic() > child.restarts_at:
+            if child.name == "worker":
+                self._recover(worker_lives=False)
+            child.restart()
 
     def _plan_restart(self, child: Child) -> None:
         failure = child.failure()
-        delay = child.next_delay_s()
+        delay = child.plan_restart()
         self._end(child.name)
         if child.name in SERVERS and child.failures > MOST_RESTARTS:
             raise WorkFailedError(
                 f"{failure}\nIt was restarted {MOST_RESTARTS} times in vain; the stack ends"
             )
         self._terminal.say(f"{failure}\n{child.name}: starting again in {delay:.0f} s")
-        self._due[child.name] = time.monotonic() + delay
         if child.name == "prefect":
             self._recover_at = time.monotonic() + _RECOVERY_S
-
-    def _restart(self, child: Child) -> None:
-        if child.name == "worker":
-            self._recover(worker_lives=False)
-        child.restart()
 
     def _recover(self, worker_lives: bool, crashed_since: datetime | None = None) -> None:
         servers = self._services.servers

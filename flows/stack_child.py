@@ -33,6 +33,7 @@ class Child:
         service: what was started last; made anew for every start.
         log: where its output goes; the log of the stack before is kept beside it as ``.1``.
         failures: starts in a row that failed.
+        restarts_at: when it is to be started again, of the monotonic clock; None while it runs.
     """
 
     def __init__(self, make: Callable[[], Service], logs: Path) -> None:
@@ -41,6 +42,7 @@ class Child:
         self.service = make()
         self.log = log = logs / f"{self.service.name}.log"
         self.failures = 0
+        self.restarts_at: float | None = None
         log.parent.mkdir(parents=True, exist_ok=True)
         if log.exists():
             log.replace(log.with_name(f"{log.name}.1"))
@@ -51,6 +53,7 @@ class Child:
     def restart(self) -> None:
         """Start the service again, after it has ended; the log goes on."""
         self.service = self._make()
+        self.restarts_at = None
         self._start()
 
     def _start(self) -> None:
@@ -104,10 +107,12 @@ class Child:
             what = f"was killed (signal {-status})"
         return f"{self.name} {what}. The end of {self.log}:\n{last_lines(self.log)}"
 
-    def next_delay_s(self) -> float:
-        """Count a failure and return the seconds to wait before the next start."""
+    def plan_restart(self) -> float:
+        """Count a failure, and return the seconds until it is to be started again."""
         self.failures = 1 if self.age_s > _STEADY_S else self.failures + 1
-        return float(min(_FIRST_DELAY_S * 2 ** (self.failures - 1), _LONGEST_DELAY_S))
+        delay = float(min(_FIRST_DELAY_S * 2 ** (self.failures - 1), _LONGEST_DELAY_S))
+        self.restarts_at = time.monotonic() + delay
+        return delay
 
     def new_lines(self) -> list[str]:
         """Return the lines that its log got since the last call, each once, when it is whole."""

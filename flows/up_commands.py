@@ -1,5 +1,6 @@
 """Commands that operate one machine: start and stop servers and worker, look how all is."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -57,8 +58,7 @@ def up(
     check_no_stack(current)
     options = stack_options(host, (port, mlflow_port), workers, auth_file, name or [])
     prepare_home(current)
-    terminal = Terminal()
-    run_stack(current, options, terminal, lambda found: show_ready(current, host, *found))
+    run_stack(current, options, Terminal(), partial(show_ready, current, host))
 
 
 @app.command()
@@ -89,5 +89,4 @@ def down(home: HomeOption = None) -> None:
     from flows.stack_ending import stop_stack
     from flows.stack_view import Terminal
 
-    terminal = Terminal()
-    stop_stack(current, terminal)
+    stop_stack(current, Terminal())

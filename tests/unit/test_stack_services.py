@@ -132,7 +132,7 @@ def test_a_server_that_ends_by_itself_has_failed_and_says_how_with_the_end_of_it
     child = Child(saying("no room", healthy=True), tmp_path)
     assert ended(child) is Condition.ended
     assert re.match(r"a ended \(0\)\. The end of .*a\.log:\nno room", child.failure())
-    assert [child.next_delay_s() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert [child.plan_restart() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_last_lines_are_those_that_say_something(tmp_path: Path) -> None:
