@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.errors import StorageError
-from storage.folder_swap import swap_folders
+from storage.folder_swap import swap_folders, sync_folder
 from storage.parquet import (
     MERGED,
     MERGED_PARTS,
@@ -37,7 +37,6 @@ from storage.parquet import (
     nullable,
     read_part,
     read_rows,
-    sync_folder,
     with_schema,
 )
 from storage.paths import Home

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.errors import StorageError
+from storage.folder_swap import whole_file
 from storage.formats import unique_names
 from storage.moments import is_endless
 from storage.parquet import publish
@@ -42,7 +42,8 @@ def export(
             _check_columns(named)
             publish(named, path, compression="zstd")
         else:
-            _publish_text(content, path)
+            with whole_file(path) as file:
+                file.writelines(text.encode() for text in content)
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror})") from error
     except pa.ArrowException as error:
@@ -133,16 +134,3 @@ def _parts(array: pa.Array) -> list[pa.Array]:
     if pa.types.is_map(array.type):
         return [array.keys, array.items]
     return [array.flatten()]
-
-
-def _publish_text(texts: Iterable[str], path: Path) -> None:
-    handle, name = tempfile.mkstemp(prefix=".real-sql-", dir=path.absolute().parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.writelines(texts)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from storage.errors import DamagedArtifactError
+from storage.folder_swap import whole_file
 from storage.object_backends import open_objects
 from storage.paths import Home
 from storage.remote import identity_of
@@ -108,12 +109,8 @@ class Journal:
 
 def replace(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def _object(sha256: str) -> str:

@@ -8,8 +8,6 @@ whose folder was swapped while it read begins again.
 
 import fcntl
 import logging
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from storage.errors import StorageError
+from storage.folder_swap import whole_file
 from storage.paths import Home
 from storage.rows import Row, SchemaError, to_table
 from storage.schemas import TABLES
@@ -74,31 +73,9 @@ def publish(table: pa.Table, path: Path, *, durable: bool = True, **options: Any
         options: those of ``pyarrow.parquet.write_table``.
     """
     sealed = table.replace_schema_metadata(sealable(table.schema).metadata)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            pq.write_table(sealed, file, write_page_checksum=True, **options)
-            seal(file)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk: only then a rename in it survives a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with whole_file(path, durable=durable) as file:
+        pq.write_table(sealed, file, write_page_checksum=True, **options)
+        seal(file)
 
 
 @contextmanager

@@ -6,8 +6,6 @@ dead one.
 """
 
 import fcntl
-import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.errors import StorageError
+from storage.folder_swap import whole_file
 from storage.paths import Home
 
 FOLDER = "stack"
@@ -143,10 +142,8 @@ def read_state(home: Home) -> StackState | None:
 def write_state(home: Home, state: StackState) -> None:
     """Write the state, whole or not at all; only its owner can read it."""
     folder = stack_folder(home)
-    handle, name = tempfile.mkstemp(prefix=f".{_STATE}-", dir=folder)
-    with os.fdopen(handle, "w") as file:
-        file.write(state.model_dump_json(indent=1))
-    Path(name).replace(folder / _STATE)
+    with whole_file(folder / _STATE, mode=0o600) as file:
+        file.write(state.model_dump_json(indent=1).encode())
 
 
 def remove_state(home: Home) -> None:

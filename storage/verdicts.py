@@ -1,13 +1,12 @@
 """What judges said, kept on disk by a hash of all that decides it: a run that stopped goes on."""
 
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 from storage.errors import StorageError
+from storage.folder_swap import whole_file
 from storage.paths import Home
 
 SUFFIX = ".json"
@@ -62,7 +61,8 @@ class VerdictMemory(MutableMapping[str, str]):
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, value.encode())
+            with whole_file(path) as file:
+                file.write(value.encode())
         except OSError as error:
             raise _refused(path, "written", error) from error
 
@@ -93,19 +93,6 @@ class VerdictMemory(MutableMapping[str, str]):
         if not isinstance(key, str) or not _KEY.fullmatch(key):
             return None
         return self._root / key[:N_FOLDER_CHARACTERS] / f"{key}{SUFFIX}"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _refused(path: Path, what: str, error: OSError) -> StorageError:
