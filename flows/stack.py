@@ -198,7 +198,7 @@ class Stack:
         try:
             runs = servers.unfinished_runs(POOL)
             self._end("worker", _WORKER_GRACE_S)
-            lines = stack_recovery.resume(servers, stack_recovery.interrupted(servers, runs))
+            lines = stack_recovery.resume_stopped(servers, runs)
         except httpx.HTTPError as error:
             lines = [f"prefect cannot be told of interrupted runs ({error}); the next start will"]
         for line in lines:

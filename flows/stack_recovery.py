@@ -15,7 +15,7 @@ from flows.stack_services import WORKER
 MOST_ATTEMPTS = 3
 """A run that was interrupted as often is left: it may be what kills its worker."""
 
-_INTERRUPTED = ("RUNNING", "PENDING", "CRASHED")
+_INTERRUPTED = ("RUNNING", "PENDING", "CRASHED", "CANCELLING")
 
 
 def resume_lost(
@@ -44,15 +44,10 @@ def resume_lost(
     return [_give_up(servers, run) or _resume(servers, run) for run in lost]
 
 
-def resume(servers: Servers, runs: Iterable[Record]) -> list[str]:
-    """Schedule runs again that were stopped on purpose; say what was done, a line each."""
-    return [_resume(servers, run) for run in runs]
-
-
-def interrupted(servers: Servers, runs: Iterable[Record]) -> list[Record]:
-    """Return those of the runs that did not come to an end of their own."""
+def resume_stopped(servers: Servers, runs: Iterable[Record]) -> list[str]:
+    """Schedule again those of the runs that did not end by themselves; say what was done."""
     found = (servers.run(str(run["id"])) for run in runs)
-    return [run for run in found if run["state_type"] in (*_INTERRUPTED, "CANCELLING")]
+    return [_resume(servers, run) for run in found if run["state_type"] in _INTERRUPTED]
 
 
 def _give_up(servers: Servers, run: Record) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 
 from flows import stack_recovery
 from flows.stack_api import Servers
-from flows.stack_recovery import MOST_ATTEMPTS, interrupted, resume, resume_lost
+from flows.stack_recovery import MOST_ATTEMPTS, resume_lost, resume_stopped
 from flows.stack_services import WORKER
 
 POOL = "real"
@@ -111,5 +111,5 @@ def test_of_the_runs_at_the_stop_those_that_ended_by_themselves_do_not_go_on() -
         run("cut", state_type="CRASHED"),
         run("cut too", run_count=9),
     )
-    resume(servers, interrupted(servers, servers.unfinished))
+    resume_stopped(servers, servers.unfinished)
     assert servers.states == {"cut": "AwaitingRetry", "cut too": "AwaitingRetry"}
