@@ -23,11 +23,6 @@ _SHOWN_ITEMS = 3
 _AT_ONCE = 10_000
 
 
-def format_table(table: pa.Table, output: Format, width: int | None = None) -> str:
-    """Return a query's result as one text; see ``text_of``."""
-    return "".join(text_of(table, output, width))
-
-
 def text_of(
     table: pa.Table, output: Format, width: int | None = None, most: int | None = None
 ) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 from storage.catalog import Catalog
 from storage.errors import StorageError
 from storage.exports import check_target, export
-from storage.formats import format_table, text_of
+from storage.formats import text_of
 from storage.paths import Home
 
 FileFormat = Literal["parquet", "csv", "json", "table"]
@@ -33,7 +33,7 @@ def test_parquet_keeps_types_and_values(tmp_path: Path) -> None:
 def test_texts_are_those_that_are_printed(tmp_path: Path, output: FileFormat) -> None:
     export(content(output), tmp_path / "t", HOME)
     assert output != "parquet"
-    assert (tmp_path / "t").read_text() == format_table(TABLE, output)
+    assert (tmp_path / "t").read_text() == "".join(text_of(TABLE, output))
 
 
 def test_columns_of_one_name_are_numbered(tmp_path: Path) -> None:

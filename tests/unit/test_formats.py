@@ -11,7 +11,7 @@ import pytest
 
 from storage.catalog import Catalog
 from storage.errors import StorageError
-from storage.formats import format_table, text_of
+from storage.formats import text_of
 from storage.paths import Home
 
 TABLE = pa.table(
@@ -24,6 +24,10 @@ TABLE = pa.table(
         "flag": [True, False, None],
     }
 )
+
+
+def format_table(table: pa.Table, *layout: Any, width: int | None = None) -> str:
+    return "".join(text_of(table, *layout, width=width))
 
 
 def test_json_is_a_list_of_exact_records() -> None:
@@ -129,7 +133,7 @@ def test_a_result_without_rows_still_shows_its_columns() -> None:
 
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(StorageError, match="'xml'; expected table, csv or json"):
-        format_table(TABLE, "xml")  # type: ignore[arg-type]
+        format_table(TABLE, "xml")
 
 
 # Values that Python has none for
@@ -206,20 +210,20 @@ def test_a_table_shows_as_many_rows_as_asked_for_and_says_how_many_there_are() -
 
 def test_a_table_of_more_rows_than_are_held_at_a_time_has_them_all() -> None:
     values = [*range(25_000)]
-    shown = format_table(pa.table({"n": values}), "table", 80)
+    shown = format_table(pa.table({"n": values}), "table", width=80)
     assert [int(line.strip("│ ")) for line in shown.splitlines() if line[0] == "│"] == values
     assert len(json.loads(format_table(pa.table({"n": values}), "json"))) == 25_000
 
 
 def test_control_characters_of_values_and_names_are_escaped_in_a_table() -> None:
     table = pa.table({"na\x1bme": ["a\x1b[31mb\x07\x9b", "two\nlines", "\u202eabc"]})
-    shown = format_table(table, "table", 80)
+    shown = format_table(table, "table", width=80)
     assert not set(shown) & set("\x1b\x07\x9b\u202e")
     assert "a\\x1b[31mb\\x07\\x9b" in shown
     assert "│ two " in shown
 
 
 def test_wide_characters_are_counted_as_wide() -> None:
-    shown = format_table(pa.table({"t": ["日本語", "abcdef"]}), "table", 80)
+    shown = format_table(pa.table({"t": ["日本語", "abcdef"]}), "table", width=80)
     assert "│ 日本語 │" in shown
     assert "│ abcdef │" in shown
