@@ -1,4 +1,4 @@
-"""Kill, crowd, starve: what is tried, and how often something was lost.
+"""Kill, crowd, starve, attack: what is tried, and how often something was lost.
 
 Run as ``python -m tests.drill`` (Linux; the full disk needs root, for a small file system of its
 own, and is played by a limit on the size of files otherwise). Ends with 1 where something was lost.
@@ -30,6 +30,7 @@ from tests.drill.homes import (
 )
 from tests.drill.kills import killed_run, killed_stack
 from tests.drill.shortages import FILE_KB, ROOM_KB, full_disk, lost_store, small_files
+from tests.drill.sql import hostile_sql
 
 Trial = Callable[[Home], None]
 
@@ -47,7 +48,9 @@ def main() -> None:
         say(f"an undisturbed run takes {undisturbed.seconds:.0f} s; seed {arguments.seed}")
         lost = [
             tried(name, trials, Path(folder), arguments.at_once)
-            for name, trials in scenarios(arguments, undisturbed).items()
+            for name, trials in (
+                scenarios(arguments, undisturbed) | hostile(arguments, reference.root)
+            ).items()
         ]
     say(f"{datetime.now(UTC):%Y-%m-%d}, {(time.monotonic() - begun) / 60:.0f} min")
     raise SystemExit(1 if any(lost) else 0)
@@ -81,6 +84,12 @@ def scenarios(counts: argparse.Namespace, undisturbed: Undisturbed) -> dict[str,
     }
 
 
+def hostile(counts: argparse.Namespace, reference: Path) -> dict[str, list[Trial]]:
+    """Return the one trial of hostile SQL, on a copy of the reference."""
+    trial = partial(hostile_sql, reference=reference, seed=counts.seed, calls=counts.sql)
+    return {"SQL is hostile": [trial] if counts.sql else []}
+
+
 def parsed() -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,6 +99,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--crowd", type=int, default=8, help="runs at once")
     parser.add_argument("--disks", type=int, default=2 * len(ROOM_KB), help="full disks")
     parser.add_argument("--stores", type=int, default=5, help="stores that go away")
+    parser.add_argument("--sql", type=int, default=250, help="calls of SQL's functions")
     parser.add_argument("--at-once", type=int, default=1, help="trials, each on its own home")
     return parser.parse_args()
 
