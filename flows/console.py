@@ -16,6 +16,7 @@ from rich.text import Text
 from real_tasks.results import Row, headline_metrics, metric_label
 from real_tasks.tasks.progress import listening
 from storage.drawing import escaped
+from storage.repeating import repeating
 
 out = Console()
 err = Console(stderr=True)
@@ -66,20 +67,9 @@ def _bars() -> Iterator[None]:
 
 @contextmanager
 def _lines() -> Iterator[None]:
-    lines, ended = ProgressLines(), threading.Event()
-
-    def tell() -> None:
-        while not ended.wait(1.0):
-            lines.tell()
-
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
-    try:
-        with listening(lines.show):
-            yield
-    finally:
-        ended.set()
-        teller.join()
+    lines = ProgressLines()
+    with repeating(lines.tell, 1.0), listening(lines.show):
+        yield
 
 
 class ProgressLines:

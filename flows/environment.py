@@ -17,6 +17,8 @@ _API_AUTH = "PREFECT_API_AUTH_STRING"
 _LONGEST = 3500
 """Bytes of the home's path: the system allows 4,096, and what lies in it has names too."""
 
+_joined: StackState | None = None
+
 
 def use_home(home: Path | None) -> Home:
     """Make ``home`` the home of this process and its children, and set what depends on it.
@@ -52,6 +54,8 @@ def use_home(home: Path | None) -> Home:
         os.environ[_API_URL] = stack.api_url
         if stack.auth is not None:
             os.environ[_API_AUTH] = stack.auth
+    global _joined
+    _joined = stack if stack is not None and os.environ[_API_URL] == stack.api_url else None
     return current
 
 
@@ -78,7 +82,8 @@ def _check(root: Path) -> None:
 
 
 def joined_stack() -> StackState | None:
-    """Return the running stack whose server records this process's flows; None for another."""
-    stack = live_stack(Home.current())
-    joined = stack is not None and os.environ.get(_API_URL) == stack.api_url
-    return stack if joined else None
+    """Return the stack whose server records this process's flows, as it ran when `use_home` looked.
+
+    None where another server does.
+    """
+    return _joined

@@ -18,7 +18,7 @@ from flows.environment import joined_stack
 from flows.experiment import Summary, experiment
 from flows.prefect_server import check_prefect_server
 from flows.rescore import RescoreSummary, rescore
-from flows.room_watch import room_watched
+from flows.run_watch import check_needs, needs_watched
 from flows.stack_api import Servers
 from flows.stack_processes import owning
 from flows.transfer import transfer
@@ -67,7 +67,7 @@ def _run(flow: Any, config: Any) -> Summary:
     _join()
     check_prefect_server()
     home = Home.current()
-    with room_watched(home), owning(home):
+    with needs_watched(home), owning(home):
         _start_server()
         with _two_step_interrupt():
             summary: Summary = flow(config)
@@ -92,6 +92,7 @@ def _join() -> None:
         return
     deadline = time.monotonic() + _PATIENCE_S
     while not Servers.of(stack).prefect_is_healthy():
+        check_needs(Home.current(), stack)
         if time.monotonic() > deadline:
             raise WorkFailedError(
                 f"a stack runs on this home, but its Prefect server {stack.prefect_url} does not "

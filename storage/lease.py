@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event, Thread
+from functools import partial
+from itertools import count
 from typing import TypeVar
 
 from storage.objects import Objects, StoreUnavailableError
+from storage.repeating import repeating
 
 Found = TypeVar("Found")
 
@@ -99,14 +101,10 @@ class _Lease:
     @contextmanager
     def kept_alive(self) -> Iterator[None]:
         """Give signs of life while the context lasts, and the lease back at its end."""
-        stop = Event()
-        beating = Thread(target=self._beat, args=(stop,), daemon=True)
-        beating.start()
         try:
-            yield
+            with repeating(partial(self._beat, count(1)), self._timing.beat):
+                yield
         finally:
-            stop.set()
-            beating.join()
             self._give_back()
 
     def _held(self) -> tuple[int, bytes] | None:
@@ -117,14 +115,11 @@ class _Lease:
         content = self._objects.read(self._object(numbers[-1]))
         return None if content is None else (numbers[-1], content)
 
-    def _beat(self, stop: Event) -> None:
-        count = 0
-        while not stop.wait(self._timing.beat):
-            count += 1
-            try:
-                self._objects.write(self._object(self._number), self._sign(count))
-            except StoreUnavailableError as error:
-                log.warning("no sign of life could be given, others may begin the same: %s", error)
+    def _beat(self, counts: Iterator[int]) -> None:
+        try:
+            self._objects.write(self._object(self._number), self._sign(next(counts)))
+        except StoreUnavailableError as error:
+            log.warning("no sign of life could be given, others may begin the same: %s", error)
 
     def _give_back(self) -> None:
         try:

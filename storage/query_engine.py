@@ -10,10 +10,9 @@ import re
 import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Event, Thread
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -23,6 +22,7 @@ import pyarrow as pa
 from storage.errors import QueryError, StorageError
 from storage.paths import Home
 from storage.query_process import GRACE_SECONDS, Query, out_of_time
+from storage.repeating import repeating
 from storage.runs import mark_dead_runs
 from storage.seals import damaged
 from storage.sql_types import carried
@@ -69,7 +69,8 @@ def serve(handle: int) -> None:
             # The system's own alarm ends the process whatever it does, also without its parent.
             signal.setitimer(signal.ITIMER_REAL, query.timeout + GRACE_SECONDS)
             try:
-                Engine(query, connection.send, parent).answer()
+                with repeating(partial(_end_without, parent), _POLL_SECONDS):
+                    Engine(query, connection.send).answer()
             except StorageError as error:
                 connection.send(("error", error))
             except Exception as error:  # whatever a statement makes the binding raise
@@ -81,12 +82,11 @@ def serve(handle: int) -> None:
 class Engine:
     """A query over one home's views, and its limits."""
 
-    def __init__(self, query: Query, send: Send, parent: int | None = None) -> None:
-        """Answer ``query`` by ``send``; without its ``parent`` process, it ends this one."""
+    def __init__(self, query: Query, send: Send) -> None:
+        """Answer ``query`` by ``send``."""
         self._asked = query
         self._home = Home(query.root)
         self._send = send
-        self._parent = parent
         self._end = monotonic() + query.timeout
         self._left_out: set[Path] = set()
 
@@ -109,7 +109,7 @@ class Engine:
             # Copies of tables could be changed, and a change would look as if it was done.
             connection.execute("BEGIN TRANSACTION READ ONLY")
             try:
-                with self._watched(connection):
+                with repeating(partial(self._interrupt, connection), _POLL_SECONDS):
                     self._fetch(connection)
             except (duckdb.OutOfMemoryException, MemoryError) as error:
                 raise self._out_of_memory() from error
@@ -183,26 +183,13 @@ class Engine:
                 )
             yield part
 
-    @contextmanager
-    def _watched(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Interrupt what runs on the connection when its time is over."""
-        done = Event()
+    def _interrupt(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Interrupt what runs on the connection when its time is over.
 
-        def watch() -> None:
-            # More than once: an interrupt between two phases of a query is forgotten.
-            while not done.wait(_POLL_SECONDS):
-                if self._parent is not None and os.getppid() != self._parent:
-                    os._exit(1)
-                if monotonic() > self._end:
-                    connection.interrupt()
-
-        watcher = Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            done.set()
-            watcher.join()
+        To be called again and again: an interrupt between two phases of a query is forgotten.
+        """
+        if monotonic() > self._end:
+            connection.interrupt()
 
     def _out_of_memory(self) -> QueryError:
         return QueryError(
@@ -220,6 +207,12 @@ class _Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._send(("warning", (record.name, record.getMessage())))
+
+
+def _end_without(parent: int) -> None:
+    """End this process once its parent has: nobody waits for an answer."""
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _data_size() -> int | None:

@@ -29,8 +29,16 @@ from tests.drill.homes import (
     kill_all,
 )
 from tests.drill.kills import killed_run, killed_stack
-from tests.drill.shortages import FILE_KB, ROOM_KB, full_disk, lost_store, small_files
+from tests.drill.shortages import (
+    FILE_KB,
+    ROOM_KB,
+    full_disk,
+    lost_bucket,
+    lost_folder,
+    small_files,
+)
 from tests.drill.sql import hostile_sql
+from tests.s3_server import S3Server, s3_server
 
 Trial = Callable[[Home], None]
 
@@ -39,7 +47,8 @@ def main() -> None:
     """Make the reference, try everything, print the table."""
     arguments = parsed()
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="drill-") as folder:
+    with tempfile.TemporaryDirectory(prefix="drill-") as folder, s3_server() as server:
+        os.environ.update(server.environment)
         reference = Home(Path(folder) / "reference")
         found = contents(reference, completed_run(reference))
         undisturbed = Undisturbed(found, time.monotonic() - begun)
@@ -49,14 +58,16 @@ def main() -> None:
         lost = [
             tried(name, trials, Path(folder), arguments.at_once)
             for name, trials in (
-                scenarios(arguments, undisturbed) | hostile(arguments, reference.root)
+                scenarios(arguments, undisturbed, server) | hostile(arguments, reference.root)
             ).items()
         ]
     say(f"{datetime.now(UTC):%Y-%m-%d}, {(time.monotonic() - begun) / 60:.0f} min")
     raise SystemExit(1 if any(lost) else 0)
 
 
-def scenarios(counts: argparse.Namespace, undisturbed: Undisturbed) -> dict[str, list[Trial]]:
+def scenarios(
+    counts: argparse.Namespace, undisturbed: Undisturbed, server: S3Server
+) -> dict[str, list[Trial]]:
     """Return what is to be tried, each with a home of its own."""
     draw = Random(counts.seed)
 
@@ -80,7 +91,10 @@ def scenarios(counts: argparse.Namespace, undisturbed: Undisturbed) -> dict[str,
             if count
         ],
         "the disk is full": full[: counts.disks],
-        "the store goes away": at_moments(lost_store, counts.stores),
+        "the store, a folder, goes away": at_moments(lost_folder, counts.stores),
+        "the store, in S3, goes away": at_moments(
+            partial(lost_bucket, server=server), counts.stores
+        ),
     }
 
 
@@ -98,7 +112,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--stacks", type=int, default=10, help="kills of `real up` with a run")
     parser.add_argument("--crowd", type=int, default=8, help="runs at once")
     parser.add_argument("--disks", type=int, default=2 * len(ROOM_KB), help="full disks")
-    parser.add_argument("--stores", type=int, default=5, help="stores that go away")
+    parser.add_argument("--stores", type=int, default=5, help="stores of each kind that go away")
     parser.add_argument("--sql", type=int, default=250, help="calls of SQL's functions")
     parser.add_argument("--at-once", type=int, default=1, help="trials, each on its own home")
     return parser.parse_args()
@@ -109,24 +123,24 @@ def tried(name: str, trials: list[Trial], folder: Path, at_once: int) -> int:
 
     def one(number: int, trial: Trial) -> str | None:
         place = Path(tempfile.mkdtemp(dir=folder))
+        what = None
         try:
             trial(Home(place / "home"))
         except LostError as error:
-            return f"  {number}: {error}"
+            what = f"  {number}: {error}"
         except Exception as error:  # of what was asked for: lost as well
-            return f"  {number}: {error!r}"
+            what = f"  {number}: {error!r}"
         finally:
             kill_all(place)
             shutil.rmtree(place, ignore_errors=True)
-        return None
+        say(what or f"  {number}: nothing lost")
+        return what
 
     begun = time.monotonic()
     with ThreadPoolExecutor(at_once) as pool:
         lost = [what for what in pool.map(one, range(len(trials)), trials) if what]
     took = time.monotonic() - begun
     say(f"{name:<32} tried {len(trials):>3}  lost {len(lost):>3}  {took:>5.0f} s")
-    for what in lost:
-        say(what)
     return len(lost)
 
 

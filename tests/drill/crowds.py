@@ -6,18 +6,16 @@ from threading import Event, Thread
 from storage.catalog import Catalog
 from storage.paths import Home
 from tests.drill.homes import (
-    REAL,
-    ROOT,
-    RUN,
     Undisturbed,
     check_all,
     check_left,
     contents,
-    environment,
     require,
     runs,
     tail,
+    variables,
 )
+from tests.terminal import REAL, ROOT, RUN
 
 READERS = 2
 CHECK = """
@@ -37,7 +35,7 @@ def crowd(home: Home, undisturbed: Undisturbed, count: int) -> None:
         processes = [
             subprocess.Popen(
                 [*REAL, *RUN],
-                env=environment(home),
+                env=variables(home),
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

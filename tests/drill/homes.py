@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,26 +16,8 @@ from storage.artifacts import NOT_HERE
 from storage.catalog import Catalog
 from storage.paths import Home
 from storage.schemas import TABLES
+from tests.terminal import REAL, RUN, environment
 
-ROOT = Path(__file__).parents[2]
-REAL = [sys.executable, "-m", "flows.cli"]
-SMALL = (
-    "model.params.steps=1",
-    "data.limit=16",
-    "evaluation.neutral_texts=4",
-    "seeds=[0]",
-    "methods=[unsteered, real]",
-    "baselines=[]",
-    "evaluation.top_k=[2]",
-    "evaluation.alphas=[1.0]",
-    "evaluation.max_new_tokens=4",
-    "evaluation.bootstrap_samples=50",
-    "localizer.params.epochs=1",
-    "localizer.params.prior_epochs=1",
-    "localizer.params.cross_folds=2",
-    "localizer.params.bootstrap_samples=50",
-)
-RUN = ("run", *(part for setting in SMALL for part in ("--set", setting)))
 LIMIT_S = 600
 """Seconds after which a command counts as hanging."""
 LEAVE_S = 45
@@ -64,13 +45,10 @@ def require(holds: bool, what: str) -> None:
         raise LostError(what)
 
 
-def environment(home: Home, **further: str) -> dict[str, str]:
-    """Return a terminal's environment in which ``home`` is the current one."""
-    foreign = ("PREFECT_", "MLFLOW_", "REAL_")
-    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+def variables(home: Home) -> dict[str, str]:
+    """Return a terminal's environment for a home and its store."""
     store = {"REAL_STORE": home.store} if home.store else {}
-    ours = {"REAL_HOME": str(home.root), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return own | ours | store | {"OMP_NUM_THREADS": "1"} | further
+    return environment(home.root, **store)
 
 
 def start(home: Home, *arguments: str, under: tuple[str, ...] = ()) -> "subprocess.Popen[bytes]":
@@ -79,7 +57,7 @@ def start(home: Home, *arguments: str, under: tuple[str, ...] = ()) -> "subproce
     with said_in(home, arguments[0]).open("wb") as output:
         return subprocess.Popen(
             [*under, *REAL, *arguments],
-            env=environment(home),
+            env=variables(home),
             cwd=home.root.parent,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -101,6 +79,19 @@ def ended(home: Home, process: "subprocess.Popen[bytes]", command: str) -> tuple
     return status, said_in(home, command).read_text(errors="replace")
 
 
+def ended_in_words(home: Home, process: "subprocess.Popen[bytes]", within_s: float) -> str:
+    """Require that a run completes or ends with one error, in time; return what it said."""
+    begun = time.monotonic()
+    status, said = ended(home, process, "run")
+    took = time.monotonic() - begun
+    require(status >= 0, f"the run was ended by the signal {-status}: {tail(said)}")
+    require("Traceback" not in said, f"a traceback: {tail(said)}")
+    wanted = 1 if status else 0
+    require(said.count("─ error ") == wanted, f"it ended with {status}: {tail(said)}")
+    require(took < within_s, f"it ended with {status} only after {took:.0f} s: {tail(said)}")
+    return said
+
+
 def real(home: Home, *arguments: str) -> tuple[int, str]:
     """Run a command to its end; return its status and what it said."""
     return ended(home, start(home, *arguments), arguments[0])
@@ -113,17 +104,18 @@ def completed_run(home: Home) -> str:
     return str(runs(home)[-1]["run_id"])
 
 
-def check_goes_on(home: Home, undisturbed: Undisturbed) -> None:
+def check_goes_on(home: Home, undisturbed: Undisturbed) -> str:
     """Require that nothing of what was disturbed is left or half there, and that a run completes.
 
-    Its numbers must be those of the undisturbed run.
+    Its numbers must be those of the undisturbed run; its name is returned.
     """
     check_left(home)
     check_all(home, undisturbed)
-    found = contents(home, completed_run(home))
-    require(found == undisturbed.contents, "the numbers of a further run are others")
+    run = completed_run(home)
+    require(contents(home, run) == undisturbed.contents, "the numbers of a further run are others")
     check_all(home, undisturbed)
     check_left(home)
+    return run
 
 
 def runs(home: Home) -> list[dict[str, Any]]:

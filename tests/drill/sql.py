@@ -23,7 +23,7 @@ import duckdb
 
 from flows.cli import main as command
 from storage.paths import Home
-from tests.drill.homes import REAL, environment, require, tail
+from tests.drill.homes import require, tail, variables
 from tests.drill.statements import (
     ARGUMENTS,
     BYTES,
@@ -33,6 +33,7 @@ from tests.drill.statements import (
     TYPED,
     VALUES,
 )
+from tests.terminal import REAL
 
 LIMIT_S = 3.0
 """What a statement may take."""
@@ -94,7 +95,7 @@ def _piped(home: Home, content: bytes) -> str | None:
         [*REAL, "sql", "--timeout", f"{LIMIT_S:g}"],
         input=content,
         capture_output=True,
-        env=environment(home),
+        env=variables(home),
         cwd=home.root.parent,
         check=False,
     )

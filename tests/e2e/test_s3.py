@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,28 +17,11 @@ from storage.catalog import Catalog
 from storage.object_backends import open_objects
 from storage.objects import StoreUnavailableError
 from storage.paths import Home
+from tests.s3_server import s3_server
+from tests.terminal import ROOT, SMALL
 
 pytest.importorskip("s3fs", reason="needs the extra s3")
 pytest.importorskip("moto.server", reason="needs moto[server]")
-
-ROOT = Path(__file__).parents[2]
-BUCKET = "shared-store"
-
-# One request at a time: moto looks for an object and writes it in two steps.
-SERVER = """
-import sys
-from threading import Lock
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import run_simple
-
-application, one = DomainDispatcherApplication(create_backend_app), Lock()
-
-def in_turn(environ, start_response):
-    with one:
-        return list(application(environ, start_response))
-
-run_simple("127.0.0.1", int(sys.argv[1]), in_turn, threaded=True)
-"""
 
 MAKER = """
 import sys, time
@@ -68,46 +50,17 @@ print(store.make("kind", "key", write).digest)
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """Run a server with a bucket, and let this process and its children use it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    settings = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_MAX_ATTEMPTS": "1",
-    }
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in settings.items():
-                patch.setenv(name, value)
-            wait_for(lambda: answers(port))
-            import boto3
-
-            boto3.client("s3").create_bucket(Bucket=BUCKET)
-            yield settings["AWS_ENDPOINT_URL"]
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
+    """Run a server with a bucket, let this process and its children use it, and return its URL."""
+    with s3_server() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in (server.environment | {"AWS_MAX_ATTEMPTS": "1"}).items():
+            patch.setenv(name, value)
+        yield server.url
 
 
 @pytest.fixture
 def store(s3: str, request: pytest.FixtureRequest) -> str:
     """Return the URL of a store of the test's own."""
-    return f"s3://{BUCKET}/{request.node.name}"
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    return f"{s3}/{request.node.name}"
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
@@ -216,7 +169,7 @@ def test_a_wrong_bucket_or_no_credentials_are_named_before_anything_is_computed(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(StoreUnavailableError, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
-        prepare_home(Home(tmp_path, f"s3://{BUCKET}/other"))
+        prepare_home(Home(tmp_path, f"{s3}/other"))
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -252,24 +205,6 @@ def test_a_second_machine_makes_nothing_of_what_the_first_one_did(
     report = write_report(third, first.run_id)
     assert report.is_relative_to(tmp_path / "c")
     assert "<html" in report.read_text()
-
-
-SMALL = [
-    "model.params.steps=1",
-    "data.limit=16",
-    "evaluation.neutral_texts=4",
-    "seeds=[0]",
-    "methods=[unsteered, real]",
-    "baselines=[]",
-    "evaluation.top_k=[2]",
-    "evaluation.alphas=[1.0]",
-    "evaluation.max_new_tokens=4",
-    "evaluation.bootstrap_samples=50",
-    "localizer.params.epochs=1",
-    "localizer.params.prior_epochs=1",
-    "localizer.params.cross_folds=2",
-    "localizer.params.bootstrap_samples=50",
-]
 
 
 def scores(home: Home, run_id: str) -> list[dict[str, Any]]:

@@ -20,35 +20,13 @@ from real_tasks.rescore_config import RescoreConfig
 from storage.paths import Home
 from storage.stack_state import StackState, read_state
 from tests.flows.test_rescore import DATA, lines
+from tests.terminal import REAL, RUN, environment
 
 pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-REAL = [sys.executable, "-m", "flows.cli"]
-ROOT = Path(__file__).parents[2]
 READY = "Ctrl-C stops"
-SMALL = (
-    "model.params.steps=3",
-    "seeds=[0]",
-    "methods=[unsteered, real]",
-    "baselines=[]",
-    "evaluation.top_k=[2]",
-    "evaluation.alphas=[1.0]",
-    "evaluation.max_new_tokens=4",
-    "evaluation.bootstrap_samples=50",
-    "localizer.params.epochs=1",
-    "localizer.params.prior_epochs=1",
-    "localizer.params.cross_folds=2",
-    "localizer.params.bootstrap_samples=50",
-)
-
-
-def environment(home: Path) -> dict[str, str]:
-    """The environment of a terminal: nothing that other tests set for Prefect or MLflow."""
-    foreign = ("PREFECT_", "MLFLOW_", "REAL_")
-    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return own | {"REAL_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
 
 def real(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -156,8 +134,7 @@ def test_a_second_stack_on_the_home_is_refused_and_the_first_runs_on(up: Up) -> 
 
 
 def test_a_run_from_a_terminal_joins_and_the_status_shows_what_it_gave(up: Up) -> None:
-    settings = [part for setting in SMALL for part in ("--set", setting)]
-    done = real(up.home, "run", *settings)
+    done = real(up.home, *RUN)
     assert done.returncode == 0, done.stderr
     assert f"joining the running stack: {up.state.prefect_url}" in done.stderr
     (run,) = up.post("flow_runs/filter", {})

@@ -93,14 +93,14 @@ RUN = """
 import shutil, sys, time
 from collections import namedtuple
 from pathlib import Path
-from flows.room_watch import room_watched
+from flows.run_watch import needs_watched
 from storage.paths import Home
 
 room = [10**9]
 shutil.disk_usage = lambda path: namedtuple("Usage", "free")(room[0])
-with room_watched(Home(Path(sys.argv[1]))):
+with needs_watched(Home(Path(sys.argv[1]))):
     pass
-with room_watched(Home(Path(sys.argv[1]))):
+with needs_watched(Home(Path(sys.argv[1]))):
     room[0] = 1_000_000
     time.sleep(60)
 print("went on")
