@@ -18,7 +18,7 @@ from storage.paths import Home
 from storage.schemas import TABLES
 from tests.terminal import REAL, RUN, environment
 
-LIMIT_S = 600
+LIMIT_S = 1200
 """Seconds after which a command counts as hanging."""
 LEAVE_S = 45
 """Seconds in which the processes below a killed one must be gone."""

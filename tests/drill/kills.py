@@ -16,9 +16,6 @@ from tests.drill.homes import (
 )
 from tests.terminal import RUN
 
-END_S = 30
-"""Seconds in which a run must end, or complete, that had joined a killed stack."""
-
 
 def killed_run(home: Home, undisturbed: Undisturbed, moment: float) -> None:
     """Kill a run at a moment of its time; a further one must complete."""
@@ -43,7 +40,7 @@ def killed_stack(home: Home, undisturbed: Undisturbed, moment: float) -> None:
     finally:
         stack.kill()
         stack.wait()
-    ended_in_words(home, run, END_S)
+    ended_in_words(home, run, undisturbed.seconds)
     status, said = real(home, "down")
     require(status == 0, f"`real down` ended with {status}: {tail(said)}")
     check_goes_on(home, undisturbed)
