@@ -5,6 +5,7 @@ Such a tail belongs to no option. A single question does not always tell where i
 then the other questions of the file do, and where they do not, the question is a problem.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,12 +23,17 @@ _SENTENCES = re.compile(rf"[{_END}]\s+\S")
 _CUE = re.compile(
     r"(?:assistant|answer|choice|option|response|reply|selection"
     r"|(?:my|the|your|so my|so the) (?:\w+ ){0,2}(?:answer|choice|option|response|reply|selection)"
-    r"|i (?:would )?(?:choose|pick|select|answer))\b[^.?!。？！]*",
+    r"|i (?:would )?(?:choose|pick|select|answer))\b[^.?!。？！]*"
+    r"|(?:我的|我|正确|最佳)?(?:答案|回答|选择|选项|选)[^.?!。？！]*",
     re.IGNORECASE,
 )
+_ASKS = re.compile(r"[\w\"'] (?:Which|What|Who|How|Do|Would|Should|Please|Choose)\b[^.?!]*\?$")
+"""A question that begins after words that end no sentence."""
 _COLONS = (":", "：")
 _FEW = 20
 """One last option in so many may end with a colon without being taken for a tail."""
+_SEVERAL = 3
+"""Different last options that tell what they have in common from what a few say alike."""
 _LONGEST_TAIL = 20
 """Lines of a tail that are compared between questions."""
 
@@ -65,6 +71,7 @@ class FileHabits:
         colons: whether few last options that nothing follows end with a colon, as what an answer
             announces may; what ends every question does so in all of them.
         tails: lines that end two questions, and half of those whose last option is followed by any.
+        ending: a sentence with which the line of every last option ends, and none of another.
     """
 
     lines: bool = False
@@ -72,6 +79,7 @@ class FileHabits:
     colons: bool = False
     endings: frozenset[str] = frozenset()
     tails: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
+    ending: str = ""
 
 
 def find_options(text: str, labels: Sequence[str], shape: str = "") -> Options | None:
@@ -108,7 +116,7 @@ def habits_of(texts: Iterable[str]) -> FileHabits:
     """Return what all questions of a file tell together of how options end."""
     others: list[str] = []
     followed: list[list[str]] = []
-    ends: list[bool] = []
+    lasts: list[str] = []
     for text in dict.fromkeys(texts):
         try:
             options = find_options(text, ())
@@ -118,7 +126,8 @@ def habits_of(texts: Iterable[str]) -> FileHabits:
             others += _others(text, options)
             followed.append([collapsed(text[start:end]) for start, end in _lines(text, options)])
             start, end = options.spans[options.last]
-            ends.append(text[start:end].endswith(_COLONS))
+            lasts.append(text[start:end])
+    ends = [last.endswith(_COLONS) for last in lasts]
     followed = [lines for lines in followed if lines]
     tails = Counter(
         tuple(lines[-n:])
@@ -132,6 +141,7 @@ def habits_of(texts: Iterable[str]) -> FileHabits:
         colons=_FEW * sum(ends) <= len(ends),
         endings=frozenset(collapsed(one.rsplit("\n", 1)[1]) for one in broken),
         tails=frozenset(tail for tail, n in tails.items() if n > 1 and 2 * n >= len(followed)),
+        ending=_common_ending(lasts, others),
     )
 
 
@@ -156,6 +166,8 @@ def end_of_last(text: str, options: Options, habits: FileHabits) -> int:
                 "question with it"
             )
         return own[-1][1]
+    if habits.ending and text[start:end].endswith(habits.ending):
+        return start + len(text[start:end].removesuffix(habits.ending).rstrip())
     colons = habits.colons or bool(lines) or all(one.endswith(_COLONS) for one in others)
     return _end_on_line(text, (start, end), others, options.separated, colons)
 
@@ -177,9 +189,9 @@ def _last_run(
             if ord(mark[1]) != ord(run[-1][1]) + step:
                 break
             run.append(mark)
-        if len(run) < 2 or (run[0] if step > 0 else run[-1])[1] not in "Aa1":
-            continue
-        options = _options(text, run, on_lines)
+        first_label = run[0] if step > 0 else run[-1]
+        valid = len(run) > 1 and first_label[1] in "Aa1"
+        options = _options(text, run, on_lines) if valid else None
         if options is not None and set(wanted) <= set(options.spans):
             return options
     return None
@@ -235,7 +247,10 @@ def _end_on_line(
     start, end = span
     line = text[start:end]
     for place in _words(line):
-        if line.endswith((*_COLONS, "(")) and _CUE.fullmatch(line[place:]):
+        cue = line[place:]
+        # An option may hold such words too, with a colon of its own.
+        inside = any(colon in cue[:-1] for colon in _COLONS)
+        if line.endswith((*_COLONS, "(")) and not inside and _CUE.fullmatch(cue):
             end = start + len(line[:place].rstrip())
             break
     said = text[start:end]
@@ -244,15 +259,38 @@ def _end_on_line(
             f"the last option, {shortened(said)}, ends with a colon, so that nothing tells where "
             "it ends; put what follows it on a line of its own"
         )
+    if _ASKS.search(said) and not any(_ASKS.search(one) for one in others):
+        raise _unclear(said)
     if separated:
         if _SENTENCES.search(said) and not any(_SENTENCES.search(one) for one in others):
-            raise BadRow(
-                f"nothing tells how much of {shortened(said)} belongs to the last option; put "
-                "every option, and what follows the last, on a line of its own"
-            )
+            raise _unclear(said)
         if said[-1] in _END and not any(one[-1] in _END for one in others):
             end -= 1
     return end
+
+
+def _unclear(said: str) -> BadRow:
+    return BadRow(
+        f"nothing tells how much of {shortened(said)} belongs to the last option; put every "
+        "option, and what follows the last, on a line of its own"
+    )
+
+
+def _common_ending(lasts: Sequence[str], others: Iterable[str]) -> str:
+    """Return the longest sentence that ends all of several last options, and no other; or nothing.
+
+    Words that options merely share ("tomorrow") are none: it begins with a capital, or in a script
+    without them, and ends as questions and cues do.
+    """
+    if len(set(lasts)) < _SEVERAL:
+        return ""
+    ending = os.path.commonprefix([last[::-1] for last in lasts])[::-1]
+    for start in re.finditer(r"(?<=\s)\S", ending):
+        words = ending[start.start() :]
+        begins = words[0].isalpha() and not words[0].islower()
+        if begins and words.endswith((*_COLONS, "?", "？")):
+            return words if not any(one.endswith(words) for one in others) else ""
+    return ""
 
 
 def _words(line: str) -> Iterator[int]:

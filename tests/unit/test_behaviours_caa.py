@@ -45,6 +45,10 @@ def load(path: Path, **params: Any) -> BehaviourData:
     return ContrastiveActivationAddition(params_type.model_validate(given)).load()
 
 
+def load_file(path: Path, items: list[dict[str, str]]) -> BehaviourData:
+    return load(folder(path, items, []), files="generate")
+
+
 def chosen(question: Question, label: int = 1) -> str:
     """The text of the option that the answer with this label names."""
     (letter,) = (answer.text for answer in question.answers if answer.label == label)
@@ -88,6 +92,12 @@ def chosen(question: Question, label: int = 1) -> str:
         ("Tea?\nA) Yes\nB) No", "Tea?\nA) No\nB) Yes"),
         ("Tea?\n- [A] Yes\n- [B] No", "Tea?\n- [A] No\n- [B] Yes"),
         ("茶？\n（A）是\n（B）不\n\n答案：", "茶？\n（A）不\n（B）是\n\n答案："),
+        ("茶？\n（A）是\n（B）不 我的答案：", "茶？\n（A）不\n（B）是 我的答案："),
+        ("茶？\nA、是\nB、不\n\n答案是", "茶？\nA、不\nB、是\n\n答案是"),
+        (
+            "Tea?\n(A) The answer: yes\n(B) The answer: no Answer:",
+            "Tea?\n(A) The answer: no\n(B) The answer: yes Answer:",
+        ),
         (
             "Plan (A) or plan (B)?\n(A) one\nor two\n(B) three\nor four\nAnswer (A) or (B)",
             "Plan (A) or plan (B)?\n(A) three\nor four\n(B) one\nor two\nAnswer (A) or (B)",
@@ -181,6 +191,7 @@ def test_a_question_of_both_files_or_in_the_other_order_is_taken_once(tmp_path: 
         (item("Tea?\n(A) yes\n(B) no\n\nor never."), "nothing tells whether 'or never.'"),
         (item("Tea?\n(A) yes\n(B) no\nor never."), "nothing tells whether 'or never.'"),
         (item("Tea?\n(A) yes\n(B) no Bob:"), "ends with a colon"),
+        (item("Tea?\n(A) yes\n(B) no Which do you choose?"), "how much of 'no Which do you"),
         (item("Tea? (A) yes (B) no. Do tell."), "how much of 'no. Do tell.' belongs"),
         (item("Tea?\n(A) yes\n(B) no\nA. never\nB. ever", "A.", "(B)"), "written alike"),
     ],
@@ -208,6 +219,24 @@ def test_what_many_questions_of_a_file_end_with_belongs_to_no_option(tmp_path: P
     assert several.alternates[0].text == (
         f"Tea 3?\n(A) No\nnot now\n(B) Yes\nindeed{TAIL.rstrip()}"
     )
+
+
+@pytest.mark.parametrize("tail", [" Which do you choose?", " Say it now:", " 你选哪个？"])
+@pytest.mark.parametrize("lines", ["\n", " "])
+def test_a_sentence_that_ends_the_line_of_every_last_option_belongs_to_none(
+    tmp_path: Path, tail: str, lines: str
+) -> None:
+    pairs = [("Yes", "No"), ("It is nice.", "It is nicer."), ("Agree", "I disagree")]
+    items = [item(f"Tea?{lines}(A) {a}{lines}(B) {b}{tail}") for a, b in pairs]
+    for (a, b), question in zip(pairs, load_file(tmp_path, items).questions, strict=True):
+        assert question.alternates[0].text.startswith(f"Tea?{lines}(A) {b}{lines}(B) {a}{tail}")
+
+
+def test_words_that_all_options_of_a_place_share_belong_to_them(tmp_path: Path) -> None:
+    items = [item(f"How much?\n(A) {n} today\n(B) {2 * n} tomorrow") for n in range(4)]
+    for n, question in enumerate(load_file(tmp_path, items).questions):
+        (alternate,) = question.alternates
+        assert alternate.text == f"How much?\n(A) {2 * n} tomorrow\n(B) {n} today"
 
 
 def test_a_last_line_that_other_options_end_with_too_belongs_to_the_option(tmp_path: Path) -> None:
