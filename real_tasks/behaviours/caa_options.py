@@ -237,13 +237,7 @@ def _tail_lines(lines: Sequence[str], habits: FileHabits) -> int:
 def _end_on_line(
     text: str, span: Span, others: Sequence[str], separated: bool, colons: bool
 ) -> int:
-    """Return where the last option ends on the line on which it begins.
-
-    Args:
-        text, span, others, separated: the question, where that line's text stands, the texts of the
-            other options, and whether all stand in one sentence.
-        colons: whether the option itself may end with a colon.
-    """
+    """Return where the last option, which may end with a colon, ends on its first line."""
     start, end = span
     line = text[start:end]
     for place in _words(line):
