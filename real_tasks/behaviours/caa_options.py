@@ -237,7 +237,7 @@ def _tail_lines(lines: Sequence[str], habits: FileHabits) -> int:
 def _end_on_line(
     text: str, span: Span, others: Sequence[str], separated: bool, colons: bool
 ) -> int:
-    """Return where the last option, which may end with a colon, ends on its first line."""
+    """Return where the last option ends on its first line; ``colons``: whether with a colon."""
     start, end = span
     line = text[start:end]
     for place in _words(line):
