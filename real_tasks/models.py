@@ -281,11 +281,19 @@ def check_model(options: ModelConfig) -> ModelShape:
 
 
 def _check_tokens(tokenizer: PreTrainedTokenizerBase, n_embeddings: int) -> None:
-    """Refuse tokens that the model has no embedding for; what only pads is never looked up."""
+    """Refuse a tokenizer whose vocabulary, or what it puts before texts, has no embedding.
+
+    What only pads is never looked up. Tokens that were added beside a vocabulary (for pictures, in
+    Gemma 3) often have no embedding; texts that hold one are refused when they are encoded.
+    """
+    known = tokenizer.get_vocab()
+    extra = tokenizer.get_added_vocab().keys() - tokenizer.convert_ids_to_tokens(
+        cast(list[int], tokenizer("a")["input_ids"])
+    )
     beyond = {
         token: number
-        for token, number in tokenizer.get_vocab().items()
-        if number >= n_embeddings and number != tokenizer.pad_token_id
+        for token, number in known.items()
+        if number >= n_embeddings and number != tokenizer.pad_token_id and token not in extra
     }
     if beyond:
         token, number = min(beyond.items(), key=lambda pair: pair[1])

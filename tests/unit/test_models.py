@@ -199,6 +199,57 @@ def test_without_either_any_token_pads_and_results_are_the_same() -> None:
     assert answers[0] == answers[1]
 
 
+def test_a_pad_token_that_was_added_without_an_embedding_changes_no_number(
+    checkpoint: Path,
+) -> None:
+    expected = numbers_of(load_model(checkpoint, execution=CPU))
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(checkpoint)
+    check_model(ModelConfig(path=str(checkpoint)))
+    loaded = load_model(checkpoint, execution=CPU)
+    assert loaded.tokenizer.pad_token_id == loaded.n_tokens
+    for found, want in zip(numbers_of(loaded), expected, strict=True):
+        torch.testing.assert_close(found, want)
+
+
+def numbers_of(loaded: LoadedModel) -> tuple[torch.Tensor, torch.Tensor]:
+    """Activations and log-likelihoods of texts of several lengths, in batches of several."""
+    data = random_data(6)
+    scores = score_choices(loaded, encode_choices(loaded, data, range(6), 200), None)
+    flat = [score for one in scores for score in one]
+    return activations_at_last_token(loaded, random_texts(8), 100), torch.tensor(flat)
+
+
+def test_added_tokens_without_embeddings_are_refused_where_a_text_holds_them(
+    checkpoint: Path,
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<picture>", "<sound>"], special_tokens=True)
+    tokenizer.save_pretrained(checkpoint)
+    check_model(ModelConfig(path=str(checkpoint)))
+    loaded = load_model(checkpoint, execution=CPU)
+    assert encode(loaded, ["w1 w2"]) == encode(prepare(tiny_llama(), tiny_tokenizer()), ["w1 w2"])
+    with pytest.raises(UserInputError, match=r"no embedding for.*'<picture>' \(68\)"):
+        encode(loaded, ["w1 w2", "w1 <picture>"])
+
+
+def test_a_beginning_of_texts_without_an_embedding_is_refused_at_once(checkpoint: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", len(tokenizer) - 1)]
+    )
+    tokenizer.save_pretrained(checkpoint)
+    for read in (lambda: load_model(checkpoint), lambda: check_model(options(checkpoint))):
+        with pytest.raises(UserInputError, match=r"1 tokens beyond .* 68 embeddings .*'<s>'"):
+            read()
+
+
+def options(checkpoint: Path) -> ModelConfig:
+    return ModelConfig(path=str(checkpoint))
+
+
 def test_a_tokenizer_with_no_special_token_at_all_pads_with_its_first() -> None:
     bare = tiny_tokenizer()
     bare.pad_token = bare.eos_token = bare.bos_token = bare.unk_token = None
