@@ -1,9 +1,11 @@
 """Conversations as a tokenizer's chat template writes them, up to where the assistant speaks."""
 
 import inspect
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any, Literal, cast
 
 from jinja2 import TemplateError
@@ -35,6 +37,8 @@ _ENDS = {
 """What ends the blocks whose end is no closing tag."""
 _SWITCHES = ("enable_thinking", "thinking", "thinking_mode", "reasoning", "reasoning_effort")
 """Arguments by which templates are told not to open a block."""
+_TODAY = re.compile(r"\bstrftime_now\(\s*(['\"])(.*?)\1\s*\)")
+"""How templates ask for today's date."""
 
 
 class ChatText(str):
@@ -51,11 +55,13 @@ class ChatFormat:
         system_prompt: what the system says, if any.
         arguments: what else the template is given, by the names that it knows.
         thinking: what is done where the template opens a thinking block for the assistant.
+        day: what the template is told that today is; None: the clock's.
     """
 
     system_prompt: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     thinking: Literal["refuse", "closed"] = "refuse"
+    day: date | None = None
 
     def described(self) -> str:
         """Return in words how prompts are written."""
@@ -65,8 +71,9 @@ class ChatFormat:
             "refuse": "thinking is not opened for the assistant",
             "closed": "thinking that it opens is closed before the answer",
         }
+        day = f", dated {self.day}" if self.day else ""
         return (
-            f"the tokenizer's chat template{system}{f', given {given}' if given else ''}; "
+            f"the tokenizer's chat template{system}{f', given {given}' if given else ''}{day}; "
             + thinking[self.thinking]
         )
 
@@ -121,6 +128,20 @@ def conversation(
             "(model.thinking: closed)"
         )
     return ChatText(text + closing)
+
+
+def writes_date(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> bool:
+    """Say whether the template writes today's date, so that prompts change from day to day.
+
+    Raises:
+        UserInputError: see `conversation`.
+    """
+    days = (date(2001, 2, 3), date(2014, 5, 6))
+    texts = {
+        conversation(tokenizer, replace(chat, day=day), chat.messages("Is water wet?"))
+        for day in days
+    }
+    return len(texts) > 1
 
 
 def answered(
@@ -227,15 +248,25 @@ def _left_out(messages: Sequence[Message], text: str) -> Message | None:
     return next((m for m in said if m["content"].strip() not in text), None)
 
 
+def _on_day(tokenizer: PreTrainedTokenizerBase, day: date) -> str:
+    """Return the template with a day in the place of the clock's, which no argument changes."""
+    return _TODAY.sub(lambda m: json.dumps(day.strftime(m[2])), tokenizer.get_chat_template())
+
+
 def _rendered(
     tokenizer: PreTrainedTokenizerBase,
     chat: ChatFormat,
     messages: Sequence[Mapping[str, Any]],
     how: Mapping[str, bool],
 ) -> str:
+    own = {} if chat.day is None else {"chat_template": _on_day(tokenizer, chat.day)}
     try:
         text: str = cast(Any, tokenizer).apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, **how, **chat.arguments
+            [dict(message) for message in messages],
+            tokenize=False,
+            **how,
+            **own,
+            **chat.arguments,
         )
     except (TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise _unusable(error) from error

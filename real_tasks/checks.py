@@ -210,6 +210,7 @@ def _resolved_model(model: ModelConfig) -> ModelConfig:
         "model.system_prompt": shortened(model.system_prompt) if model.system_prompt else "",
         "model.template_arguments": str(model.template_arguments or ""),
         "model.thinking": "" if model.thinking == "refuse" else repr(model.thinking),
+        "model.template_date": str(model.template_date or ""),
     }
     for name, found in unsaid.items():
         if found and not model.chat_template:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,6 +130,11 @@ class ModelConfig(Frozen):
         "refuse",
         description="where the chat template opens a thinking block for the assistant: refuse the "
         "model, or have the block closed, so that it answers at once",
+    )
+    template_date: date | None = Field(
+        None,
+        description="day for a chat template that writes today's date; that on which the run is "
+        "started where it is not said",
     )
     shape: KnownShape | None = Field(
         None,

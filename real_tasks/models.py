@@ -336,7 +336,10 @@ def _check_shape(shape: ModelShape, options: ModelConfig) -> None:
 
 def chat_format(options: ModelConfig) -> ChatFormat:
     """Return how a chat template is used."""
-    return ChatFormat(options.system_prompt, options.template_arguments, options.thinking)
+    return ChatFormat(
+        *(options.system_prompt, options.template_arguments, options.thinking),
+        day=options.template_date,
+    )
 
 
 def _chat_format(tokenizer: PreTrainedTokenizerBase, options: ModelConfig) -> ChatFormat | None:

@@ -7,11 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import date
 
+from real_tasks.adapters import tokenizer_of
+from real_tasks.chat import writes_date
+from real_tasks.checkpoints import has_tokenizer, read_tokenizer
 from real_tasks.checks import check_experiment, resolved
-from real_tasks.config import ExperimentConfig
+from real_tasks.config import ExperimentConfig, ModelConfig
 from real_tasks.evaluation.measuring import complete_evaluation
+from real_tasks.hub import local_checkpoint
 from real_tasks.methods import with_methods
+from real_tasks.models import chat_format
 from real_tasks.types import BehaviourData, ModelShape
 from real_tasks.work import Work, work_of
 
@@ -41,7 +47,7 @@ def prepare(config: ExperimentConfig) -> Prepared:
     """
     config = resolved(config)
     data, shape = check_experiment(config)
-    config = completed(config, data)
+    config = completed(config.model_copy(update={"model": _dated(config.model)}), data)
     return Prepared(config, data, shape, work_of(config))
 
 
@@ -55,6 +61,19 @@ def completed(config: ExperimentConfig, data: BehaviourData) -> ExperimentConfig
     """
     evaluation = complete_evaluation(config.evaluation, data)
     return with_methods(config.model_copy(update={"evaluation": evaluation}))
+
+
+def _dated(model: ModelConfig) -> ModelConfig:
+    """Name the day for a template that writes it, as prompts, and what is cached, follow it."""
+    if not model.chat_template or model.template_date is not None:
+        return model
+    folder = tokenizer_of(local_checkpoint(model.path, model.revision, config_only=True))
+    # A tokenizer that is fetched later may have such a template.
+    if has_tokenizer(folder):
+        tokenizer = read_tokenizer(folder, model.trust_remote_code)
+        if not writes_date(tokenizer, chat_format(model)):
+            return model
+    return model.model_copy(update={"template_date": date.today()})
 
 
 # Not in the flow's module: a flow that goes to another machine takes that module's values along.

@@ -92,7 +92,8 @@ def prepare_transfer(config: TransferConfig) -> tuple[TransferConfig, tuple[Prep
     config = resolved_transfer(config)
     sources = [prepare(source_experiment(config, place)) for place in range(len(config.behaviours))]
     check_transfer(config, [source.data for source in sources])
-    return config, tuple(sources)
+    experiment = config.experiment.model_copy(update={"model": sources[0].config.model})
+    return config.model_copy(update={"experiment": experiment}), tuple(sources)
 
 
 def source_experiment(config: TransferConfig, place: int) -> ExperimentConfig:
