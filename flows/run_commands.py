@@ -46,14 +46,14 @@ def run(
     """
     current = use_home(home)
     from real_tasks.configuration import load_config
-    from real_tasks.prepared import prepare
+    from real_tasks.prepared import neutral_in_words, prepare
     from storage.artifacts import prepare_home
 
     skipping = ["behaviour.params.skip_bad=true"] if skip_bad else []
     settings = load_config(config, [*assigned(assignments, runner), *skipping])
     prepared = prepare(settings)
     if settings.evaluation.neutral:
-        show_paths({"neutral text": prepared.data.source["neutral"]})
+        show_paths({"neutral text": neutral_in_words(prepared)})
     prepare_home(current)
 
     from flows.launch import launch

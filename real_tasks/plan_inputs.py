@@ -33,7 +33,7 @@ def size_of_behaviour(config: ExperimentConfig) -> DataSize:
             f"{error}. To plan without the data, say how much there is: --questions 800 "
             "--answers-per-question 7 --tokens 12"
         ) from error
-    size = data_size(data, _counter(config.model))
+    size = data_size(data, token_counter(config.model) or tokens_of_english)
     if not fetched:
         return size
     return replace(size, n_neutral=None, neutral_tokens=DataSize.neutral_tokens)
@@ -63,9 +63,10 @@ def stated_size(
     return DataSize(questions, n_answers, tokens, max(prompt, tokens), prompt_share=tokens / prompt)
 
 
-def _counter(model: ModelConfig) -> Callable[[str], float]:
+def token_counter(model: ModelConfig) -> Callable[[str], float] | None:
+    """Return what counts a text's tokens; None where the checkpoint is no folder."""
     folder = Path(model.path).expanduser()
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        return tokens_of_english
+        return None
     tokenizer = read_tokenizer(folder, model.trust_remote_code)
     return lambda text: float(len(tokenizer(text)["input_ids"])) if text else 0.0

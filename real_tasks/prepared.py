@@ -18,6 +18,7 @@ from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.hub import local_checkpoint
 from real_tasks.methods import with_methods
 from real_tasks.models import chat_format
+from real_tasks.plan_inputs import token_counter
 from real_tasks.types import BehaviourData, ModelShape
 from real_tasks.work import Work, work_of
 
@@ -61,6 +62,16 @@ def completed(config: ExperimentConfig, data: BehaviourData) -> ExperimentConfig
     """
     evaluation = complete_evaluation(config.evaluation, data)
     return with_methods(config.model_copy(update={"evaluation": evaluation}))
+
+
+def neutral_in_words(prepared: Prepared) -> str:
+    """Return what was understood of the user's neutral text: how many texts, tokens or words."""
+    config, texts = prepared.config, prepared.data.neutral_texts
+    count = token_counter(config.model)
+    if count is None:
+        return prepared.data.source["neutral"]
+    n_tokens = round(sum(map(count, texts)))
+    return f"{config.evaluation.neutral}: {len(texts)} texts, {n_tokens} tokens"
 
 
 def _dated(model: ModelConfig) -> ModelConfig:

@@ -20,6 +20,7 @@ from real_tasks.config import Frozen
 from real_tasks.errors import UserInputError
 from real_tasks.interventions import Intervention, applied
 from real_tasks.models import LoadedModel
+from real_tasks.overflow import check_finite
 
 PARITY_FILE = "real_parity.json"
 CONTINUATION_TOKENS = 8
@@ -103,14 +104,19 @@ def make_parity(
         intervention: how it is steered.
         prompts: pairs of what kind of prompt it is and its text; the tokenizer's special tokens
             are put in front of it.
+
+    Raises:
+        UserInputError: the model overflows its type, steered or not.
     """
     cases = []
     encoded = encode(loaded, [text for _, text in prompts])
     for (about, text), prompt_ids in zip(prompts, encoded, strict=True):
         with applied(loaded, intervention):
-            continuation = _greedy(loaded.model, prompt_ids)
+            continuation = _greedy(loaded, prompt_ids)
             steered = continuation_log_probs(loaded.model, prompt_ids, continuation)
         unsteered = continuation_log_probs(loaded.model, prompt_ids, continuation)
+        for values, is_steered in ((unsteered, False), (steered, True)):
+            check_finite(loaded, torch.tensor(values), "log-probabilities", is_steered)
         case = ParityCase(
             about=about,
             prompt=text,
@@ -139,12 +145,18 @@ def continuation_log_probs(
 
 
 @torch.inference_mode()
-def _greedy(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
+def _greedy(loaded: LoadedModel, prompt: Sequence[int]) -> list[int]:
     """The likeliest tokens, one after another, past an end-of-sequence token too."""
-    inputs, cache, chosen = torch.tensor([list(prompt)], device=model.device), None, list[int]()
+    # Where frequencies follow the length, what was read of a shorter text is no use.
+    keeps = loaded.all_short(len(prompt) + CONTINUATION_TOKENS)
+    whole, cache, chosen = torch.tensor([list(prompt)], device=loaded.device), None, list[int]()
+    inputs = whole
     while len(chosen) < CONTINUATION_TOKENS:
-        out = cast(Any, model)(inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache, inputs = out.past_key_values, out.logits[:, -1].argmax(-1, keepdim=True)
-        chosen.append(int(inputs))
-        inputs = inputs.to(model.device)
+        out = cast(Any, loaded.model)(
+            inputs, past_key_values=cache, use_cache=keeps, logits_to_keep=1
+        )
+        likeliest = out.logits[:, -1].argmax(-1, keepdim=True).to(loaded.device)
+        chosen.append(int(likeliest))
+        whole = torch.cat([whole, likeliest], dim=1)
+        cache, inputs = (out.past_key_values, likeliest) if keeps else (None, whole)
     return chosen

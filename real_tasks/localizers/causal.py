@@ -6,7 +6,7 @@ from pydantic import Field
 
 from real_tasks.config import Frozen
 from real_tasks.directions import mean_difference, projection_sigma
-from real_tasks.errors import UserInputError
+from real_tasks.errors import OverflowedError, UserInputError
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.types import LocalizerInput, LocalizerResult, ModuleScore
@@ -50,8 +50,8 @@ class CausalLocalizer:
         """Score every module of the shard; see `Localizer.localize`.
 
         Raises:
-            UserInputError: no effects to measure with, NaN or infinity among the values, or
-                training questions with one label only.
+            UserInputError: no effects to measure with, NaN or infinity among the values,
+                training questions with one label only, or displacements that overflow.
         """
         if data.effect is None:
             raise UserInputError(
@@ -64,8 +64,14 @@ class CausalLocalizer:
         thetas = mean_difference(data.modules, values, labels, seed)
         sigmas = projection_sigma(values, thetas)
         pushes = self.params.alpha * sigmas[:, None] * thetas
-        scores = tuple(
-            ModuleScore(module, score=data.effect(module, push))
-            for module, push in zip(data.modules, pushes, strict=True)
-        )
+        try:
+            scores = tuple(
+                ModuleScore(module, score=data.effect(module, push))
+                for module, push in zip(data.modules, pushes, strict=True)
+            )
+        except OverflowedError as error:
+            raise UserInputError(
+                f"the localizer causal, with its alpha of {self.params.alpha:g}: {error}; that "
+                "alpha is among the params of the localizer"
+            ) from error
         return LocalizerResult("validation", scores, {"sigmas": sigmas.cpu()})

@@ -17,6 +17,7 @@ from real_tasks.evaluation.choices import encode_choices, score_choices
 from real_tasks.evaluation.generation import generate_answers
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.export.completions import completions
+from real_tasks.export.parity import make_parity
 from real_tasks.extraction import activations_at_last_token
 from real_tasks.families import sites
 from real_tasks.interventions import applied
@@ -230,3 +231,17 @@ def test_completions_are_those_of_each_prompt_alone() -> None:
     prompts = [of_length(n) for n in (5, SHORT - 3, 60)]
     found = completions(loaded, spec, prompts, 8)
     assert found == [completions(loaded, spec, [prompt], 8)[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize(("name", "rope"), [("phi3", "longrope"), ("llama", "dynamic")])
+def test_a_parity_file_s_texts_go_on_as_texts_of_their_own_length_do(name: str, rope: str) -> None:
+    loaded = loaded_with(name, rope)
+    prompts = [("behaviour", of_length(n)) for n in (5, SHORT - 3, 60)]
+    parity = make_parity(loaded, random_intervention(loaded, "all", scale=0.0), prompts)
+    for case in parity.cases:
+        text = list(case.prompt_ids)
+        for token in case.continuation_ids:
+            with torch.no_grad():
+                logits = fresh(name, rope)(torch.tensor([text])).logits[0, -1]
+            assert token == int(logits.argmax())
+            text.append(token)

@@ -5,11 +5,15 @@ import pytest
 import torch
 
 from real_tasks.errors import UserInputError
+from real_tasks.evaluation.effects import Effects
 from real_tasks.localizers import LOCALIZERS
+from real_tasks.models import prepare
 from real_tasks.types import LocalizerInput, ModuleId
 from tests.unit.planted import planted_input
+from tests.unit.tiny_models import random_data, tiny_llama, tiny_tokenizer
 
 CAUSAL = LOCALIZERS["causal"]
+LAYER = ModuleId("layer", 0, 0)
 
 
 def with_effect(data: LocalizerInput, gains: list[float]) -> tuple[LocalizerInput, list[tuple]]:
@@ -66,3 +70,12 @@ def test_a_harmful_push_scores_below_zero_and_has_no_auc() -> None:
 def test_without_a_model_it_says_what_it_needs() -> None:
     with pytest.raises(UserInputError, match=r"needs the model.*LocalizerInput\.effect"):
         CAUSAL(CAUSAL.Params()).localize(planted_input(1, relevant=[0]), seed=0)
+
+
+def test_a_push_that_overflows_is_told_with_the_alpha_to_lower() -> None:
+    loaded = prepare(tiny_llama().half(), tiny_tokenizer())
+    effect = Effects(loaded, random_data(4), [0, 1], 1000)
+    wide = torch.full((loaded.shape.d_model,), 3e5)
+    data = replace(planted_input(2, relevant=[1]), effect=lambda *_: effect(LAYER, wide))
+    with pytest.raises(UserInputError, match=r"causal, with its alpha of 3: .*computed with in float16"):
+        CAUSAL(CAUSAL.Params(alpha=3)).localize(data, seed=0)

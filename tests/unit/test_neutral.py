@@ -2,14 +2,19 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from real_tasks import neutral
+from real_tasks.config import ExperimentConfig, ModelConfig
 from real_tasks.errors import UserInputError
 from real_tasks.neutral import DEFAULT_NEUTRAL, load_neutral
+from real_tasks.prepared import Prepared, neutral_in_words
+from real_tasks.types import BehaviourData
+from tests.unit.tiny_models import tiny_tokenizer
 
 
 def test_our_own_paragraphs_are_about_forty_short_ones_all_different() -> None:
@@ -116,3 +121,16 @@ def test_a_column_of_a_hub_data_set_gives_texts_without_its_empty_rows(
 def test_an_incomplete_name_of_a_hub_column_is_refused(source: str) -> None:
     with pytest.raises(UserInputError, match="hub:org/name:config:split:column"):
         load_neutral(source, 3)
+
+
+def test_what_was_understood_is_said_in_texts_and_tokens_of_the_model(tmp_path: Path) -> None:
+    tiny_tokenizer().save_pretrained(tmp_path)
+    texts = ("w1 w2 w3 .", "w4 w5 ?")
+    config = ExperimentConfig.model_validate(
+        {"model": {"path": str(tmp_path)}, "evaluation": {"neutral": "own.txt"}}
+    )
+    data = BehaviourData("any", (), neutral_texts=texts, source={"neutral": "own.txt: in words"})
+    known = Prepared(config, data, cast(Any, None), cast(Any, None))
+    assert neutral_in_words(known) == "own.txt: 2 texts, 9 tokens"
+    elsewhere = config.model_copy(update={"model": ModelConfig(path="org/name")})
+    assert neutral_in_words(replace(known, config=elsewhere)) == "own.txt: in words"

@@ -9,6 +9,7 @@ from real_tasks.errors import OverflowedError, UserInputError
 from real_tasks.evaluation.choices import encode_choices, score_choices
 from real_tasks.evaluation.generation import generate_answers
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
+from real_tasks.export.parity import make_parity
 from real_tasks.extraction import activations_at_last_token
 from real_tasks.interventions import Intervention
 from real_tasks.models import LoadedModel, prepare
@@ -46,6 +47,8 @@ def test_steering_that_overflows_is_called_so_by_every_reading(
         score_choices(loaded, encode_choices(loaded, DATA, range(4), 1000), iv)
     with pytest.raises(OverflowedError):
         generate_answers(loaded, DATA, [0, 1], iv, 4, 1000)
+    with pytest.raises(OverflowedError):
+        make_parity(loaded, iv, [("neutral", text) for text in TEXTS])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
