@@ -5,7 +5,7 @@ The reference is each text alone, through a model that has read nothing before.
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -236,7 +236,8 @@ def test_completions_are_those_of_each_prompt_alone() -> None:
 @pytest.mark.parametrize(("name", "rope"), [("phi3", "longrope"), ("llama", "dynamic")])
 def test_a_parity_file_s_texts_go_on_as_texts_of_their_own_length_do(name: str, rope: str) -> None:
     loaded = loaded_with(name, rope)
-    prompts = [("behaviour", of_length(n)) for n in (5, SHORT - 3, 60)]
+    lengths = (5, SHORT - 3, 60)
+    prompts: list[tuple[Literal["behaviour"], str]] = [("behaviour", of_length(n)) for n in lengths]
     parity = make_parity(loaded, random_intervention(loaded, "all", scale=0.0), prompts)
     for case in parity.cases:
         text = list(case.prompt_ids)

@@ -77,5 +77,7 @@ def test_a_push_that_overflows_is_told_with_the_alpha_to_lower() -> None:
     effect = Effects(loaded, random_data(4), [0, 1], 1000)
     wide = torch.full((loaded.shape.d_model,), 3e5)
     data = replace(planted_input(2, relevant=[1]), effect=lambda *_: effect(LAYER, wide))
-    with pytest.raises(UserInputError, match=r"causal, with its alpha of 3: .*computed with in float16"):
+    with pytest.raises(
+        UserInputError, match=r"causal, with its alpha of 3: .*computed with in float16"
+    ):
         CAUSAL(CAUSAL.Params(alpha=3)).localize(data, seed=0)
