@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         app(arguments)
     except Exception as error:
-        found = _in_words(error)
+        found = in_words(error)
         if found is None:
             raise
         words, status = found
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> Any:
         raise SystemExit(130) from None
 
 
-def _in_words(error: Exception) -> tuple[str, int] | None:
+def in_words(error: Exception) -> tuple[str, int] | None:
     """Return what to say of an error, and the status to end with; None where it is a fault here."""
     if isinstance(error, UserInputError | StorageError):
         return str(error), USER_ERROR
