@@ -6,16 +6,22 @@ the digest what came out. Where the home has a store behind it, what is made her
 and what is there is not made again: its files come when they are opened.
 """
 
-import json
 import logging
-import shutil
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from storage.errors import DamagedArtifactError, StorageError
 from storage.lease import LeaseTiming
-from storage.local_artifacts import CACHE_RECORD, NOT_HERE, LocalArtifacts, Write
+from storage.local_artifacts import (
+    CACHE_RECORD,
+    NOT_HERE,
+    LocalArtifacts,
+    Write,
+    discard,
+    read_manifest,
+)
 from storage.object_backends import open_objects
 from storage.paths import Home
 from storage.place import settle
@@ -99,27 +105,22 @@ class ArtifactStore(LocalArtifacts):
             DamagedArtifactError: it cannot be read.
         """
         self._bring(ref, files=False)
-        path = self.folder(ref.kind, ref.key) / MANIFEST
-        try:
-            manifest: Manifest = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise DamagedArtifactError(
-                f"{path} is damaged; remove its folder, and run again to make the artifact anew"
-            ) from error
-        return manifest
+        return read_manifest(self.folder(ref.kind, ref.key))
 
-    def heal(self, kind: str, key: str) -> None:
+    def heal(self, kind: str, key: str) -> ArtifactRef | None:
         """Remove a damaged artifact, with a warning, so that it is made again; share a sound one.
 
-        Also removes a cache record whose artifact is gone, or which is itself unreadable.
+        Returns:
+            The reference of a sound one; None where there is none.
         """
-        if not self.folder(kind, key).exists():
-            return
+        if not os.path.lexists(self.folder(kind, key)):
+            return None
         # A check outside of the lock could remove what another process has made again meanwhile.
         with self._lock(kind, key):
             sound = self._heal(kind, key)
             if sound is not None:
                 self._share(sound)
+            return sound
 
     def _make_for_all(
         self, remote: RemoteArtifacts, kind: str, key: str, write: Write, inputs: Any
@@ -191,16 +192,16 @@ class ArtifactStore(LocalArtifacts):
             try:
                 remote.fetch(ref, manifest, temporary)
             except DamagedArtifactError as damage:
-                shutil.rmtree(folder)  # with the cache record, so that it is made again
+                discard(folder)  # with the cache record, so that it is made again
                 raise DamagedArtifactError(
                     f"{damage}; run again: it is made again, and the store mended"
                 ) from damage
             for left in folder.iterdir():  # by a process that was killed here
                 if left.name not in (MANIFEST, NOT_HERE, CACHE_RECORD):
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                    discard(left)
             for path in temporary.iterdir():
                 path.rename(folder / path.name)
-            (folder / NOT_HERE).unlink()
+            discard(folder / NOT_HERE)
 
 
 def prepare_home(home: Home) -> None:

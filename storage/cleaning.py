@@ -3,6 +3,7 @@
 A store behind the home, which other machines use too, is never touched.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,13 +12,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from storage.errors import StorageError
 from storage.parquet import SUFFIX, read_rows
 from storage.paths import Home
 from storage.runs import run_folder
 from storage.stack_state import is_held
-from storage.used import Name, unused, used_artifacts
+from storage.used import unused, used_artifacts
 
 What = Literal["artifact", "temporary", "run", "log"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def removable(home: Home, policy: CleaningPolicy, now: datetime) -> list[Removab
     kept = [row["run_id"] for row in runs if row["run_id"] not in lost]
     return [
         *_crashed(home, gone),
-        *_artifacts(home, used_artifacts(home, kept), policy, now),
+        *_artifacts(home, kept, policy, now),
         *_temporary(home, policy, now),
         *_logs(home, policy, now),
     ]
@@ -100,8 +104,13 @@ def _crashed(home: Home, rows: Iterable[dict[str, Any]]) -> Iterator[Removable]:
 
 
 def _artifacts(
-    home: Home, used: set[Name], policy: CleaningPolicy, now: datetime
+    home: Home, kept: Sequence[str], policy: CleaningPolicy, now: datetime
 ) -> list[Removable]:
+    try:
+        used = used_artifacts(home, kept)
+    except StorageError as error:
+        log.warning("no artifact can be removed: %s", error)
+        return []
     found = []
     for folder in home.artifacts.glob("[!.]*/*"):
         name = (folder.parent.name, folder.name)

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from storage.errors import DamagedArtifactError
 from storage.folder_swap import whole_file
+from storage.local_artifacts import discard
 from storage.object_backends import open_objects
 from storage.paths import Home
 from storage.remote import identity_of
@@ -50,9 +51,22 @@ class Journal:
         self._copies = home.shared / _JOURNAL
 
     def entries(self) -> list[Entry]:
-        """Return the entries of which there are copies here, the oldest first."""
-        copies = sorted(self._copies.glob("[!.]*"))
-        return [_parsed(copy.name, copy.read_bytes()) for copy in copies]
+        """Return the entries of which there are copies here, the oldest first.
+
+        Raises:
+            DamagedArtifactError: one is damaged in the store as well.
+        """
+        return [self._copied(copy) for copy in sorted(self._copies.glob("[!.]*"))]
+
+    def _copied(self, copy: Path) -> Entry:
+        try:
+            return _parsed(copy.name, copy.read_bytes())
+        except (DamagedArtifactError, IsADirectoryError, FileNotFoundError):
+            content = self._objects.read(f"{_JOURNAL}/{copy.name}") or b""
+            entry = _parsed(copy.name, content)
+            discard(copy)
+            self.keep(copy.name, content)
+            return entry
 
     def news(self) -> Iterator[tuple[str, bytes]]:
         """Yield the name and the content of every entry of which there is no copy here."""

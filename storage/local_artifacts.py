@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -42,20 +43,19 @@ class LocalArtifacts:
         """Return the manifest of an artifact of which the files are here, or in the store."""
         folder = self.folder(kind, key)
         try:
-            manifest: Manifest = json.loads((folder / MANIFEST).read_text())
-            reference(manifest)
-            if not all(isinstance(manifest[part], dict) for part in ("files", "facts")):
-                return None
-        except (OSError, ValueError, KeyError, TypeError):
+            manifest = read_manifest(folder)
+        except DamagedArtifactError:
             return None
         return manifest if self._elsewhere(folder) in (None, self._url) else None
 
     def _elsewhere(self, folder: Path) -> str | None:
         """Return the URL of the store that has the files, None where they are here."""
         try:
-            return (folder / NOT_HERE).read_text()
-        except FileNotFoundError:
+            return (folder / NOT_HERE).read_text(errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except IsADirectoryError:
+            return "a folder that should be a file"
 
     def _write(self, kind: str, key: str, write: Write, inputs: Any) -> ArtifactRef:
         """Have an artifact written, and publish it here; its lock is held."""
@@ -87,8 +87,7 @@ class LocalArtifacts:
             yield temporary
             final = self.folder(kind, key)
             final.parent.mkdir(parents=True, exist_ok=True)
-            if final.exists():
-                shutil.rmtree(final)
+            discard(final)
             temporary.chmod(0o755)
             temporary.rename(final)
 
@@ -108,7 +107,7 @@ class LocalArtifacts:
     def _heal(self, kind: str, key: str) -> ArtifactRef | None:
         """Remove what is damaged, and return what is sound; its lock is held."""
         folder = self.folder(kind, key)
-        if not folder.exists():
+        if not os.path.lexists(folder):
             return None
         found = self._here(kind, key)
         ref = ArtifactRef(kind=kind, key=key, digest="") if found is None else reference(found)
@@ -117,13 +116,8 @@ class LocalArtifacts:
                 self._check(folder, ref)
         except DamagedArtifactError as damage:
             log.warning("damaged artifact, making it again: %s", damage)
-            shutil.rmtree(folder, ignore_errors=True)
+            discard(folder)
             return None
-        record = folder / CACHE_RECORD
-        try:
-            json.loads(record.read_text() if record.exists() else "null")
-        except ValueError:
-            record.unlink(missing_ok=True)
         return ref
 
     def _check(self, folder: Path, ref: ArtifactRef) -> None:
@@ -136,7 +130,13 @@ class LocalArtifacts:
     def _verify(self, folder: Path, ref: ArtifactRef) -> None:
         manifest = self._here(ref.kind, ref.key)
         if manifest is None:
-            raise DamagedArtifactError(self._missing(folder))
+            url = self._elsewhere(folder)
+            if url is None:
+                read_manifest(folder)  # says what is wrong with it
+            raise DamagedArtifactError(
+                f"the files of {folder} are in the store {url}, which is not in use; set "
+                "REAL_STORE to it, or run again to make them here"
+            )
         expected: dict[str, str] = manifest["files"]
         for name, recorded in expected.items():
             path = folder / name
@@ -147,15 +147,6 @@ class LocalArtifacts:
         if digest_of(ref.kind, expected) != ref.digest:
             raise DamagedArtifactError(f"{folder} is not the artifact with digest {ref.digest}")
 
-    def _missing(self, folder: Path) -> str:
-        url = self._elsewhere(folder)
-        if url is None:
-            return f"{folder}: {MANIFEST} is missing or unreadable"
-        return (
-            f"the files of {folder} are in the store {url}, which is not in use; set REAL_STORE to "
-            "it, or run again to make them here"
-        )
-
     @contextmanager
     def _lock(self, kind: str, key: str) -> Iterator[None]:
         # flock is released by the kernel when its holder dies, however it dies.
@@ -164,6 +155,33 @@ class LocalArtifacts:
         with (folder / f"{kind}-{key}").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of the artifact in a folder.
+
+    Raises:
+        DamagedArtifactError: it is missing, or cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest: Manifest = json.loads(path.read_bytes())
+        reference(manifest)
+        if not all(isinstance(manifest[part], dict) for part in ("files", "facts")):
+            raise TypeError("its files and facts are no objects")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedArtifactError(
+            f"{path} is damaged or missing ({error}); run again: the artifact is made anew"
+        ) from error
+    return manifest
+
+
+def discard(path: Path) -> None:
+    """Remove what is at a path, a folder with all that is in it; nothing need be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _stamp(folder: Path) -> _Stamp:

@@ -8,6 +8,7 @@ whose folder was swapped while it read begins again.
 
 import fcntl
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,13 @@ MERGED = "compacted-"
 """What names of merged files begin with."""
 MERGED_PARTS = ".compacted"
 """File beside merged files: the names of the parts that they replace, a line each."""
+
+SUMS = "SHA256SUMS"
+"""File in the folder of a completed run."""
+
+_OF_EXPERIMENTS = ("module_scores", "selected_modules", "evaluations", "answers", "comparisons")
+_ENOUGH = 3
+"""Tables that only an experiment has rows in together: a re-scoring writes two of them."""
 
 log = logging.getLogger(__name__)
 
@@ -95,15 +103,27 @@ def merged_parts(folder: Path) -> frozenset[str]:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return the files of a table's folder, in the order of their names; merged ones are last."""
-    return sorted(folder.glob(f"[!.]*{SUFFIX}"))
+    """Return the files of a table's folder, in the order of their names; merged ones are last.
+
+    Raises:
+        StorageError: what is there is no folder, or cannot be listed.
+    """
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix == SUFFIX and p.name[0] != ".")
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not folder.is_symlink():
+            return []
+        raise StorageError(
+            f"{folder}, the folder of a table, cannot be listed ({error.strerror}): mend its "
+            "rights, or rename it, and run again what was in it"
+        ) from error
 
 
 def stamp_of(folder: Path) -> tuple[int, int]:
     """Return what changes when a table's folder is swapped for another."""
     try:
         swapped = (folder / MERGED_PARTS).stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0, 0
     return swapped.st_ino, swapped.st_mtime_ns
 
@@ -154,11 +174,39 @@ def read_whole_run(home: Home, name: str, run_id: str) -> list[dict[str, Any]]:
     """
     folder = home.tables / name
     if not (folder / f"{run_id}{SUFFIX}").exists() and run_id not in merged_parts(folder):
-        raise StorageError(
-            f"the rows of the run {run_id} in {folder} are gone; run its configuration again: what "
-            "is in the cache is not made anew"
-        )
+        raise StorageError(gone_rows(home, name, run_id))
     return read_run(home, name, run_id)
+
+
+def gone(home: Home, name: str) -> list[str]:
+    """Return the completed experiments that have rows in the other tables, and none in this one."""
+    if name not in (*_OF_EXPERIMENTS, "runs"):
+        return []
+    others = Counter(
+        run_id
+        for table in _OF_EXPERIMENTS
+        if table != name
+        for run_id in _parts(home.tables / table)
+    )
+    here = _parts(home.tables / name)
+    missing = (run for run, count in others.items() if count >= _ENOUGH and run not in here)
+    return sorted(run_id for run_id in missing if (home.runs / run_id / SUMS).exists())
+
+
+def gone_rows(home: Home, name: str, run_id: str) -> str:
+    """Say that a run's rows of a table are gone, and how to go on."""
+    return (
+        f"the rows of the run {run_id} in {home.tables / name} are gone; `real run "
+        f"{home.runs / run_id / 'config.yaml'}` runs its configuration again: what is in the cache "
+        "is not made anew"
+    )
+
+
+def _parts(folder: Path) -> set[str]:
+    """Return the names of a table's parts, those that were merged as well."""
+    parts = {path.stem for path in files_of(folder)}
+    merged = any(name.startswith(MERGED) for name in parts)
+    return parts | (merged_parts(folder) if merged else frozenset())
 
 
 def _merged_rows(folder: Path, schema: pa.Schema, run_id: str) -> pa.Table:
@@ -206,6 +254,21 @@ def check_footer(path: Path) -> None:
         raise damaged(path, error) from error
 
 
+def has_footer(path: Path) -> bool:
+    """Say whether a file can be scanned, with a warning that it is left out where not."""
+    try:
+        check_footer(path)
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            log.warning("left out: %s", damaged(path, error))
+        # Merged with others or removed since it was listed: the query begins again.
+        return not path.is_symlink()
+    except DamagedTableError as error:
+        log.warning("left out: %s", error)
+        return False
+    return True
+
+
 def nullable(schema: pa.Schema) -> pa.Schema:
     """Return the schema with every column nullable."""
     return pa.schema([field.with_nullable(True) for field in schema], schema.metadata)
@@ -222,7 +285,9 @@ def read_part(path: Path, schema: pa.Schema) -> pa.Table | None:
         check_content(path, content)
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         return with_schema(file.read(use_threads=False), schema)  # threads cost more than a part
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise damaged(path, error) from error
         return None
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error

@@ -53,16 +53,19 @@ def settle(home: Home) -> None:
     with (home.root / _PLACE).open("a+", errors="replace") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        here, known = str(home.root), file.read()
-        if known == here:
+        here, noted = f"{home.root}\n", file.read()
+        if noted == here:
             return
+        known, here = noted.removesuffix("\n"), str(home.root)
+        if known == noted or not Path(known).is_absolute():  # cut off, or no place
+            known = ""
         mlflow, prefect = home.mlflow / "mlflow.db", home.prefect / "prefect.db"
         for place in sorted({known, *_begun_at(mlflow)} - {here, ""}):
             uris = (Path(place).as_uri(), home.root.as_uri())
             _replace(mlflow, _MLFLOW, _SET_LOCATION, dict([uris, (place, here)]))
             _replace(prefect, _PREFECT, _SET_WITHIN, _in_json(place, here))
         file.truncate(0)  # last: a mending that is killed is done again
-        file.write(here)
+        file.write(f"{here}\n")
 
 
 @contextmanager

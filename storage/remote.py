@@ -160,7 +160,7 @@ def identity_of(home: Home) -> str:
             file.flush()
             with suppress(FileExistsError):
                 os.link(file.name, path)  # of several processes one succeeds, with the whole of it
-    here = [path.read_text(), socket.gethostname(), str(home.root)]
+    here = [path.read_text(errors="replace"), socket.gethostname(), str(home.root)]
     return f"{socket.gethostname()}:{sha256_of(here)[:16]}"
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import StorageError
+from storage.parquet import SUMS
 from storage.paths import Home
 from storage.references import checksum, file_names
 from storage.runs import run_folder
 
-SUMS = "SHA256SUMS"
 _CHANGING = ("report.html", "artifacts.jsonl")
 
 

@@ -82,14 +82,32 @@ def _shared_runs(home: Home) -> Iterator["_SharedRuns"]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (home.shared / ".lock").open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        before = path.read_bytes() if path.exists() else b"{}"
-        shared = _SharedRuns(home, json.loads(before))
+        before, ledger = _ledger(path)
+        shared = _SharedRuns(home, ledger)
         try:
             yield shared
         finally:
             after = json.dumps(shared.ledger).encode()
             if after != before:
                 replace(path, after)
+
+
+def _ledger(path: Path) -> tuple[bytes, dict[str, dict[str, Any]]]:
+    """Return the content of a ledger, and what it says; of a damaged one, nothing."""
+    if not path.exists():
+        return b"", {}
+    content = path.read_bytes()
+    try:
+        ledger = json.loads(content)
+        assert all({"size", "mtime_ns", "sha256", "entry"} <= {*note} for note in ledger.values())
+    except (ValueError, AttributeError, TypeError, AssertionError, RecursionError):
+        log.warning(
+            "%s, which says what of this home its store has, is damaged: a new one is made; rows "
+            "of other machines that were removed here come back",
+            path,
+        )
+        return content, {}
+    return content, ledger
 
 
 class _SharedRuns:

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from itertools import islice
@@ -160,6 +160,22 @@ class Tracker:
         if status not in _STATES:
             raise TrackingError(f"unknown status {status!r}; expected one of {', '.join(_STATES)}")
         self._client.set_terminated(run_id, _STATES[status])
+
+    def end_crashed(self, run_ids: Collection[str]) -> None:
+        """End, as killed, what runs began here and did not end, given the names of crashed ones."""
+        from mlflow.entities import Run
+        from mlflow.store.entities import PagedList
+
+        experiment, token = self._experiment_id(EXPERIMENT), None
+        while True:
+            page: PagedList[Run] = self._client.search_runs(
+                [experiment], "attributes.status = 'RUNNING'", page_token=token
+            )
+            for run in page:
+                if run.data.tags.get("run_id") in run_ids:
+                    self.finish(run.info.run_id, "crashed")
+            if not (token := page.token):
+                return
 
     @cached_property
     def _client(self) -> "MlflowClient":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.artifacts import MANIFEST, ArtifactRef
+from storage.errors import StorageError
 from storage.paths import Home
 from storage.runs import run_folder
 
@@ -49,7 +50,11 @@ def unused(home: Home) -> Iterator[bool]:
 
 
 def used_artifacts(home: Home, run_ids: Iterable[str]) -> set[Name]:
-    """Return the artifacts that runs refer to, and those that these were made from."""
+    """Return the artifacts that runs refer to, and those that these were made from.
+
+    Raises:
+        StorageError: the list of a run is damaged.
+    """
     found: set[Name] = set()
     waiting: list[Name] = [name for run_id in run_ids for name in _noted(home, run_id)]
     while waiting:
@@ -63,9 +68,17 @@ def used_artifacts(home: Home, run_ids: Iterable[str]) -> set[Name]:
 
 def _noted(home: Home, run_id: str) -> Iterator[Name]:
     folder = run_folder(home, run_id)
-    if (folder / USED).is_file():
-        for line in (folder / USED).read_text().splitlines():
-            yield from _references(_parsed(line))
+    try:
+        *lines, _cut = (folder / USED).read_bytes().split(b"\n")  # by a kill, while it was written
+        for line in lines:
+            yield from _references(json.loads(line))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError, RecursionError) as error:
+        raise StorageError(
+            f"{folder / USED}, the artifacts that the run {run_id} uses, is damaged ({error}); "
+            f"`real run {folder / 'config.yaml'}` uses them again: remove the file then"
+        ) from error
     yield from _references(_json(folder / RECORD))
 
 
@@ -83,17 +96,10 @@ def _references(tree: Any) -> Iterator[Name]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        tree = _parsed(path.read_text())
-    except FileNotFoundError:
+        tree = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return tree if isinstance(tree, dict) else {}
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:  # the last line of a run that was killed
-        return None
 
 
 @contextmanager

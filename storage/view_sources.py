@@ -15,9 +15,11 @@ from storage.activation_view import ARTIFACT, KIND, LAYER, activations_dataset
 from storage.columns import Table
 from storage.mlflow_view import MLFLOW_RUNS, mlflow_runs
 from storage.parquet import (
-    check_footer,
     checked_format,
     files_of,
+    gone,
+    gone_rows,
+    has_footer,
     nullable,
     read_table,
     stamp_of,
@@ -25,7 +27,7 @@ from storage.parquet import (
 from storage.paths import Home
 from storage.runs import dead_runs
 from storage.schemas import ACTIVATIONS, RUNS, TABLES
-from storage.seals import DamagedTableError, is_sound
+from storage.seals import is_sound
 
 VIEWS: Mapping[str, Table] = {
     **TABLES,
@@ -80,12 +82,16 @@ def load_views(
     Damaged files of tables are left out, with a warning, and those that are known as ``left_out``.
 
     Raises:
-        StorageError: MLflow's database or an artifact cannot be read.
+        StorageError: MLflow's database cannot be read.
     """
     loaded = Loaded()
     for name in names:
+        for run_id in gone(home, name):
+            log.warning("left out: %s", gone_rows(home, name, run_id))
         if name == ACTIVATIONS.name:
-            connection.register(name, activations_dataset(home))
+            dataset, files = activations_dataset(home, left_out)
+            loaded.files += files
+            connection.register(name, dataset)
         elif name == MLFLOW_RUNS.name:
             _copy(connection, name, mlflow_runs(home))
             _show_dead(connection, home, name)
@@ -95,7 +101,7 @@ def load_views(
                 _show_dead(connection, home, name)
         else:
             files, stamp = _listed(home.tables / name)
-            sound = [path for path in files if path not in left_out and _has_footer(path)]
+            sound = [path for path in files if path not in left_out and has_footer(path)]
             loaded.stamps[home.tables / name] = stamp
             loaded.files += sound
             connection.register(name, _scanned(sound, name))
@@ -160,17 +166,6 @@ def _encoded(column: pa.Field) -> pa.Field:
     if column.type != pa.string() or column.name in _SORTED_BY:
         return column
     return column.with_type(pa.dictionary(pa.int32(), pa.string()))
-
-
-def _has_footer(path: Path) -> bool:
-    try:
-        check_footer(path)
-    except FileNotFoundError:  # merged with others since it was listed; the query begins again
-        return True
-    except DamagedTableError as error:
-        log.warning("left out: %s", error)
-        return False
-    return True
 
 
 def _description(view: str, column: pa.Field) -> dict[str, str]:

@@ -17,6 +17,7 @@ from prefect import Task
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
+from prefect.results import ResultRecord  # type: ignore[attr-defined]
 
 from real_tasks.config import ExecutionConfig
 from real_tasks.errors import UserInputError
@@ -24,6 +25,7 @@ from real_tasks.tasks.code_version import code_of
 from real_tasks.tasks.timings import SECONDS, origin
 from storage.artifacts import CACHE_RECORD, ArtifactRef, ArtifactStore, sha256_of
 from storage.errors import StorageError
+from storage.local_artifacts import discard
 from storage.paths import Home
 from storage.room import room_error
 
@@ -155,8 +157,22 @@ class _ArtifactPolicy(CachePolicy):
     ) -> str | None:
         assert self.stage is not None
         key = self.stage.key(inputs)
-        store().heal(self.stage.kind, key)
+        ref = store().heal(self.stage.kind, key)
+        if ref is not None:
+            _drop_unless_of(ref, store().folder(ref.kind, ref.key) / CACHE_RECORD)
         return f"{self.stage.kind}/{key}/{CACHE_RECORD}"
+
+
+def _drop_unless_of(ref: ArtifactRef, record: Path) -> None:
+    """Remove a cache record that does not lead to the artifact in whose folder it lies."""
+    try:
+        sound: bool = ResultRecord.deserialize(record.read_bytes()).result == ref
+    except FileNotFoundError:
+        return
+    except Exception:  # whatever damage makes of it: without one, the artifact itself is found
+        sound = False
+    if not sound:
+        discard(record)
 
 
 def _worth_retrying(_task: Any, _run: Any, state: Any) -> bool:

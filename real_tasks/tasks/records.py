@@ -23,7 +23,7 @@ from real_tasks.tasks.outcome import Outcome, OutcomeTables
 from real_tasks.tasks.pictures import FIGURES
 from storage.artifacts import ArtifactRef, sha256_of
 from storage.journal import replace
-from storage.parquet import write_table
+from storage.parquet import read_rows, write_table
 from storage.paths import Home
 from storage.run_files import damaged_run, note_checksums, read_run_json, run_file
 from storage.runs import (
@@ -185,7 +185,12 @@ def start_tracking(row: dict[str, Any], config: ExperimentConfig | TransferConfi
     if row["git_commit"]:
         tags[GIT_COMMIT_TAG] = row["git_commit"]
     name = f"{row['model']} {row['behaviour']} {row['run_id']}"
-    return Tracker(Home.current()).start_run(EXPERIMENT, name, _flat(config.model_dump()), tags)
+    home = Home.current()
+    tracker = Tracker(home)
+    if not home.owns_mlflow:  # who finds a dead run ends it in the home's own record alone
+        rows = read_rows(home, "runs")
+        tracker.end_crashed({row["run_id"] for row in rows if row["status"] == "crashed"})
+    return tracker.start_run(EXPERIMENT, name, _flat(config.model_dump()), tags)
 
 
 @task(name="publish-tables", cache_policy=NO_CACHE)

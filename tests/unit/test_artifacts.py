@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from storage.artifacts import (
     CACHE_RECORD,
     MANIFEST,
+    NOT_HERE,
     ArtifactRef,
     ArtifactStore,
     fingerprint,
@@ -311,18 +313,31 @@ def test_healing_leaves_what_is_sound(
     assert (store.folder("kind", "key") / CACHE_RECORD).is_file()
 
 
-def test_healing_removes_an_unreadable_cache_record_and_keeps_the_artifact(
-    store: ArtifactStore,
+@pytest.mark.parametrize("what", ["a file", "a link to nowhere"])
+def test_what_lies_where_an_artifact_should_be_makes_way_for_it(
+    store: ArtifactStore, what: str
 ) -> None:
     ref = store.make("kind", "key", writing("a"))
-    record = store.folder("kind", "key") / CACHE_RECORD
-    record.write_text('{"of": "the orch')
-    store.heal("kind", "key")
-    assert not record.exists()
-    assert store.make("kind", "key", never) == ref
+    folder = store.folder("kind", "key")
+    shutil.rmtree(folder)
+    folder.write_text("x") if what == "a file" else folder.symlink_to("nowhere")
+    assert store.heal("kind", "key") is None
+    assert store.make("kind", "key", writing("a")) == ref
+    assert store.open(ref).is_dir() and not folder.is_symlink()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00"])
+@pytest.mark.parametrize("note", [b"", b"\xff\x00", b"null", None])
+def test_a_damaged_note_of_where_the_files_are_has_the_artifact_made_again(
+    store: ArtifactStore, note: bytes | None
+) -> None:
+    ref = store.make("kind", "key", writing("a"))
+    path = store.folder("kind", "key") / NOT_HERE
+    path.mkdir() if note is None else path.write_bytes(note)
+    assert store.heal("kind", "key") is None
+    assert store.make("kind", "key", writing("a")) == ref
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00", b"null", b"[1]", b"{}"])
 def test_a_manifest_that_cannot_be_read_is_named(store: ArtifactStore, content: bytes) -> None:
     ref = store.make("kind", "0" * 64, writing("x"))
     path = store.folder(ref.kind, ref.key) / "manifest.json"

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import view_sources
-from storage.activations import DamagedActivationsError, write_shard
+from storage.activations import write_shard
+from storage.artifacts import ArtifactStore
 from storage.catalog import Catalog
 from storage.errors import QueryError
 from storage.parquet import publish, write_table
@@ -226,15 +227,18 @@ def test_kinds_of_modules_share_the_view_each_in_columns_of_its_own(home: Home) 
     ]
 
 
-def test_only_the_kind_asked_for_is_read(home: Home) -> None:
+def test_a_damaged_shard_leaves_the_kinds_beside_it_whole(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
     write_activations(home, "heads", planted(4, 2, 2, 2))
     write_activations(home, "layers", planted(4, 2, 1, 2), kind="layer")
     damaged = home.artifacts / "activations" / "heads" / "layer=01" / "shard-0000.parquet"
     damaged.write_bytes(b"no Parquet")
     sql = "SELECT count(residual) AS n FROM activations WHERE module_kind = 'layer'"
     assert rows(home, sql) == [{"n": 8}]
-    with pytest.raises(QueryError, match="shard-0000"):
-        rows(home, "SELECT count(head_00) AS n FROM activations WHERE module_kind = 'head'")
+    sql = "SELECT count(head_00) AS n FROM activations WHERE module_kind = 'head'"
+    assert rows(home, sql) == [{"n": 8 - 2}]  # a shard has two answers
+    assert f"{damaged} is damaged" in caplog.text
 
 
 def test_layers_beyond_ninety_nine_are_in_the_view(home: Home) -> None:
@@ -257,22 +261,43 @@ def test_unpublished_activations_are_not_shown(home: Home) -> None:
     assert rows(home, "SELECT count(*) AS n FROM activations") == [{"n": 0}]
 
 
-def test_only_the_layers_asked_for_are_read(home: Home) -> None:
-    write_activations(home, "m", planted(4, 2, 2, 2))
+@pytest.mark.parametrize("where", [0.3, 0.99])  # within the pages, and within the footer
+def test_a_changed_bit_of_activations_takes_its_shard_alone_from_sql(
+    home: Home, caplog: pytest.LogCaptureFixture, where: float
+) -> None:
+    values = planted(4, 2, 2, 40)
+    write_activations(home, "m", values)
+    write_activations(home, "n", values)
     damaged = home.artifacts / "activations" / "m" / "layer=01" / "shard-0000.parquet"
-    damaged.write_bytes(b"no Parquet")
+    content = bytearray(damaged.read_bytes())
+    content[int(len(content) * where)] ^= 4
+    damaged.write_bytes(content)
+    sql = "SELECT artifact, layer, sum(list_sum(head_00)) AS s FROM activations GROUP BY ALL"
+    found = {(row["artifact"], row["layer"]): row["s"] for row in rows(home, sql)}
+    stored = values.astype(np.float16).astype(np.float64)
+    sums = {(key, layer): stored[:, layer, 0].sum() for key in "mn" for layer in (0, 1)}
+    assert found == pytest.approx(sums | {("m", 1): stored[2:, 1, 0].sum()}, rel=1e-4)
+    assert f"{damaged} is damaged" in caplog.text
+
+
+def test_a_query_that_does_not_read_damaged_pages_is_answered_from_all_files(home: Home) -> None:
+    write_activations(home, "m", planted(4, 2, 2, 40))
+    damaged = home.artifacts / "activations" / "m" / "layer=01" / "shard-0000.parquet"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 3] ^= 4
+    damaged.write_bytes(content)
     assert rows(home, "SELECT count(head_00) AS n FROM activations WHERE layer = 0") == [{"n": 4}]
-    with pytest.raises(QueryError, match="shard-0000"):
-        rows(home, "SELECT count(head_00) AS n FROM activations")
 
 
-def test_damaged_activations_are_named_but_do_not_stop_other_queries(filled: Home) -> None:
+def test_damaged_activations_are_named_but_do_not_stop_other_queries(
+    filled: Home, caplog: pytest.LogCaptureFixture
+) -> None:
     write_activations(filled, "m", planted(4, 1, 2, 2))
     damaged = filled.artifacts / "activations" / "m" / "layer=00" / "shard-0000.parquet"
     damaged.write_bytes(b"no Parquet")
     assert len(rows(filled, "SELECT * FROM runs")) == 2
-    with pytest.raises(DamagedActivationsError, match=r"shard-0000\.parquet is damaged"):
-        rows(filled, "SELECT * FROM activations")
+    assert rows(filled, "SELECT count(*) AS n FROM activations") == [{"n": 4 - 2}]
+    assert f"{damaged} is damaged" in caplog.text
 
 
 # Safety
@@ -577,6 +602,49 @@ def test_a_damaged_part_is_left_out_by_name(filled: Home, caplog: pytest.LogCapt
     assert rows(filled, "SELECT count(*) AS n FROM samples") == [{"n": 0}]
     assert rows(filled, "SELECT * FROM runs") == sound
     assert "r2.parquet is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("table", ["runs", "evaluations", "comparisons"])
+def test_a_file_of_a_completed_experiment_that_is_gone_is_missed_by_name(
+    home: Home, caplog: pytest.LogCaptureFixture, table: str
+) -> None:
+    for run_id in ("r1", "r2", "going"):
+        write_table(home, "runs", run_id, [run(run_id)])
+        for name in ("module_scores", "selected_modules", "evaluations", "answers", "comparisons"):
+            write_table(home, name, run_id, [])
+        (home.runs / run_id).mkdir(parents=True)
+        if run_id != "going":
+            (home.runs / run_id / "SHA256SUMS").touch()
+    assert rows(home, f"SELECT count(*) AS n FROM {table}")[0]["n"] in (0, 3)
+    assert caplog.text == ""
+    for run_id in ("r1", "going"):
+        (home.tables / table / f"{run_id}.parquet").unlink()
+    rows(home, f"SELECT count(*) AS n FROM {table}")
+    (record,) = caplog.records
+    assert f"the rows of the run r1 in {home.tables / table} are gone" in record.getMessage()
+    assert f"real run {home.runs / 'r1' / 'config.yaml'}" in record.getMessage()
+    rows(home, "SELECT count(*) AS n FROM samples")
+    assert len(caplog.records) == 1
+
+
+def test_a_shard_of_activations_that_is_gone_is_missed_by_name(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = planted(4, 2, 1, 2)
+
+    def write(folder: Path) -> dict[str, Any]:
+        samples = [
+            {name: "x" for name in ("model", "model_id", "behaviour", "question_id", "answer_id")}
+            | {"label": 0}
+        ] * 4
+        write_shard(folder, 0, samples, values)
+        return {}
+
+    ArtifactStore(home).make("activations", "key", write)
+    lost = home.artifacts / "activations" / "key" / "layer=01" / "shard-0000.parquet"
+    lost.unlink()
+    assert rows(home, "SELECT count(*) AS n FROM activations") == [{"n": 4}]
+    assert f"{lost} is damaged (it is missing)" in caplog.text
 
 
 # Concurrency

@@ -15,7 +15,7 @@ from storage.parquet import read_rows
 from storage.paths import Home
 from storage.runs import alive, run_folder, write_run
 from storage.stack_state import only_stack
-from storage.used import in_use, note_used
+from storage.used import USED, in_use, note_used
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OLD = NOW - timedelta(days=40)
@@ -234,3 +234,18 @@ def test_a_line_cut_short_by_a_kill_hides_nothing_else(place: Home) -> None:
     with (run_folder(place, "kept") / "artifacts.jsonl").open("a") as file:
         file.write('{"kind": "scor')
     assert found(place, "artifact") == set()
+
+
+@pytest.mark.parametrize("damage", [b"\xff\x00\n", b"{\n{\n", None])
+def test_artifacts_stay_where_it_is_not_known_what_a_run_uses(
+    place: Home, caplog: pytest.LogCaptureFixture, damage: bytes | None
+) -> None:
+    run(place, "r1", "completed", [make(place, "kind", "used")])
+    make(place, "kind", "unused")
+    used = run_folder(place, "r1") / USED
+    used.unlink()
+    used.mkdir() if damage is None else used.write_bytes(damage)
+    assert removable(place, POLICY, NOW) == []
+    assert f"{used}, the artifacts that the run r1 uses, is damaged" in caplog.text
+    used.rmdir() if damage is None else used.unlink()
+    assert len(removable(place, POLICY, NOW)) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from storage.paths import Home
-from storage.tracking import Tracker
+from storage.tracking import EXPERIMENT, Tracker
 
 
 @pytest.fixture
@@ -39,6 +39,21 @@ def test_a_run_is_recorded_where_the_variable_says(
     assert MlflowClient(other).get_run(run_id).data.params == {"alpha": "1.0"}
     assert (tmp_path / "other.db").is_file()
     assert not (real.mlflow / "mlflow.db").exists()
+
+
+def test_what_crashed_runs_left_going_elsewhere_is_ended_and_nothing_else(
+    real: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    monkeypatch.setenv("REAL_MLFLOW_URI", other)
+    tracker = Tracker(real)
+    tags = ({"run_id": "dead"}, {"run_id": "dead"}, {"run_id": "of another home"}, {})
+    made = [tracker.start_run(EXPERIMENT, f"run {i}", {}, tag) for i, tag in enumerate(tags)]
+    tracker.end_crashed({"dead", "long gone"})
+    from mlflow import MlflowClient
+
+    found = [MlflowClient(other).get_run(run_id).info.status for run_id in made]
+    assert found == ["KILLED", "KILLED", "RUNNING", "RUNNING"]
 
 
 @pytest.mark.parametrize(

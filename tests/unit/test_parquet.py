@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from storage.errors import StorageError
 from storage.parquet import (
     DamagedTableError,
     publish,
@@ -194,3 +195,14 @@ def test_readers_see_whole_parts_while_processes_replace_them(home: Home) -> Non
         writer.join()
         assert writer.exitcode == 0
     assert len(read_rows(home, "answers")) == 2 * 59
+
+
+@pytest.mark.parametrize("what", ["a file", "a link to nowhere"])
+def test_what_is_no_folder_of_a_table_is_named_and_not_taken_for_an_empty_one(
+    home: Home, what: str
+) -> None:
+    folder = home.tables / "answers"
+    folder.parent.mkdir(parents=True)
+    folder.write_text("x") if what == "a file" else folder.symlink_to("nowhere")
+    with pytest.raises(StorageError, match="answers, the folder of a table, cannot be listed"):
+        read_rows(home, "answers")

@@ -131,3 +131,24 @@ def test_a_damaged_database_is_named(used: tuple[Home, str], tmp_path: Path, nam
     damaged.write_bytes(b"no database" * 1000)
     with pytest.raises(StorageError, match=rf"{name}\.db cannot be used .*rename it"):
         settle(copy)
+
+
+@pytest.mark.parametrize("note", ["null\n", "[1]", "\0\n", "relative\n", ""])
+def test_a_damaged_note_of_the_place_is_written_anew(
+    used: tuple[Home, str], tmp_path: Path, note: str
+) -> None:
+    original, first = used
+    copy = Home(Path(shutil.copytree(original.root, tmp_path / "copy")))
+    (copy.root / ".place").write_text(note)
+    settle(copy)
+    assert _artifact(copy, first, tmp_path / "a") == "first"
+    assert (copy.root / ".place").read_text() == f"{copy.root}\n"
+
+
+def test_a_note_that_was_cut_off_moves_nothing_to_a_place_that_is_none(
+    used: tuple[Home, str], tmp_path: Path
+) -> None:
+    home, first = used
+    (home.root / ".place").write_text(str(home.root.parent))  # a folder above, by accident
+    settle(home)
+    assert _artifact(home, first, tmp_path / "a") == "first"

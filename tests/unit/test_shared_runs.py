@@ -334,3 +334,49 @@ def test_a_home_without_a_store_shares_nothing(tmp_path: Path) -> None:
     pull(home)
     assert find_run(home, None)["run_id"] == "r1"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "tables"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"null", b"[1]", b'{"a": {"b": null}}'])
+def test_a_damaged_ledger_is_named_and_made_anew(
+    homes: Callable[[str], Home], caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    mine, other = homes("mine"), homes("other")
+    leave_run(mine, "r1")
+    push(mine)
+    (mine.shared / "files.json").write_bytes(content)
+    pull(mine)
+    assert f"{mine.shared / 'files.json'}, which says" in caplog.text and "damaged" in caplog.text
+    leave_run(mine, "r2", minutes=1)
+    push(mine)
+    pull(other)
+    assert run_ids(mine) == run_ids(other) == ["r1", "r2"]
+    caplog.clear()
+    pull(mine)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"null", b"[1]", None])
+def test_a_damaged_copy_of_the_journal_is_fetched_again(
+    homes: Callable[[str], Home], content: bytes | None
+) -> None:
+    mine, other = homes("mine"), homes("other")
+    leave_run(mine, "r1")
+    push(mine)
+    pull(other)
+    copy = next((other.shared / "journal").iterdir())
+    sound = copy.read_bytes()
+    copy.unlink()
+    copy.mkdir() if content is None else copy.write_bytes(content)
+    fetch_run(other, "r1")
+    assert (run_folder(other, "r1") / "config.yaml").read_text() == "name: r1"
+    assert copy.read_bytes() == sound
+
+
+def test_an_identity_that_is_no_text_is_one_nevertheless(homes: Callable[[str], Home]) -> None:
+    mine = homes("mine")
+    leave_run(mine, "r1")
+    mine.shared.mkdir(parents=True)
+    (mine.shared / "identity").write_bytes(b"\xff\x00")
+    push(mine)
+    pull(homes("other"))
+    assert run_ids(homes("other")) == ["r1"]
