@@ -29,7 +29,7 @@ STAGES = {
     "effects": "effects of single modules",
     "directions": "directions",
     "evaluation": "tuning and tests of methods",
-    "transferred": "measurements across behaviours",
+    "measured": "measurements of what was found, on other questions",
     "pictures": "pictures",
 }
 

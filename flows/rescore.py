@@ -16,7 +16,8 @@ from real_tasks.tasks.drift_record import (
     record_drift_in_mlflow,
     warn_of_drift,
 )
-from real_tasks.tasks.loading import ModelRef
+from real_tasks.tasks.loading import Fold, ModelRef
+from real_tasks.tasks.measured import measured
 from real_tasks.tasks.outcome import Outcome
 from real_tasks.tasks.records import Run, running
 from real_tasks.tasks.rescore_plan import baseline_label, plan_rescoring
@@ -25,7 +26,6 @@ from real_tasks.tasks.rescoring import (
     Rescored,
     Rescoring,
     deployed_steering,
-    rescored,
 )
 from storage.artifacts import prepare_home
 from storage.paths import Home
@@ -117,6 +117,7 @@ def measure_deployed(
 ) -> tuple[Measured, ...]:
     """Measure what the baseline steers with on the questions that it never saw."""
     deployed = deployed_steering(plan)
+    every = Fold(dataset=outcome.dataset, config=plan.experiment.data, index=None)
     shards = [
         (
             f"{plan.method}-fold-{item.fold}-seed-{item.seed}",
@@ -124,14 +125,14 @@ def measure_deployed(
                 "model": model,
                 "evaluation": item.evaluation,
                 "source": plan.baseline_folds[item.fold],
-                "dataset": outcome.dataset,
+                "target": every,
                 "config": plan.experiment.evaluation,
                 "execution": plan.experiment.execution,
             },
         )
         for item in deployed
     ]
-    refs = fan_out(run, rescored, shards)
+    refs = fan_out(run, measured, shards)
     return tuple(
         Measured(fold=item.fold, seed=item.seed, measured=ref)
         for item, ref in zip(deployed, refs, strict=True)

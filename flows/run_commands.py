@@ -79,7 +79,8 @@ def transfer(
     The files may be those of an experiment, with the list `behaviours` besides.
 
     Examples:
-    - `real transfer --set 'behaviours=[demo_truth, demo_options]'`: two behaviours of the demo
+    - `real transfer`: two behaviours of the demo
+    - `real transfer --set 'behaviours=[demo_truth, demo_conflict]'`: two others
     - `real transfer model.yaml behaviours.yaml`: your own
     """
     current = use_home(home)

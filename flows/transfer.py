@@ -9,22 +9,20 @@ from flows.experiment import Summary
 from flows.fan_out import fan_out
 from flows.pipeline import folds_of, outcome_of
 from flows.runners import ConfiguredTaskRunner, check_runner
-from real_tasks.config import PlugIn, TransferConfig
+from real_tasks.config import DEMO_TRANSFER, TransferConfig
 from real_tasks.prepared import Prepared
 from real_tasks.tasks import records
+from real_tasks.tasks.measured import measured
 from real_tasks.tasks.outcome import Outcome, Transferred
 from real_tasks.tasks.records import Run, running
 from real_tasks.tasks.transferring import (
     fill_transfer_folder,
     publish_transfer,
     record_transfer_in_mlflow,
-    transferred,
 )
 from real_tasks.transfer import behaviour_labels, prepare_transfer
 from storage.artifacts import prepare_home
 from storage.paths import Home
-
-DEMO = TransferConfig(behaviours=(PlugIn(name="demo_truth"), PlugIn(name="demo_options")))
 
 
 @flow(
@@ -33,7 +31,7 @@ DEMO = TransferConfig(behaviours=(PlugIn(name="demo_truth"), PlugIn(name="demo_o
     flow_run_name="transfer {config.label}",
     task_runner=ConfiguredTaskRunner(),
 )
-def transfer(config: TransferConfig = DEMO) -> Summary:
+def transfer(config: TransferConfig = DEMO_TRANSFER) -> Summary:
     """Run the pipeline on every behaviour, then measure each with the specs of each.
 
     Args:
@@ -82,7 +80,7 @@ def carry_over(
                 },
             )
         )
-    refs = fan_out(run, transferred, shards)
+    refs = fan_out(run, measured, shards)
     return tuple(
         Transferred(
             source=labels[source],

@@ -87,8 +87,7 @@ def check_experiment(config: ExperimentConfig) -> tuple[BehaviourData, ModelShap
 
 def load_behaviour(behaviour: PlugIn) -> BehaviourData:
     """Return the data of a behaviour named in a configuration."""
-    entry = BEHAVIOURS[behaviour.name]
-    return entry(entry.Params.model_validate(behaviour.params)).load()
+    return BEHAVIOURS.made(behaviour.name, behaviour.params).load()
 
 
 def dataset_of(config: ExperimentConfig) -> BehaviourData:
@@ -121,8 +120,7 @@ def shape_of(config: ExperimentConfig) -> ModelShape:
     """Return the shape of the configured model, from its parameters or its config.json."""
     path = config.model.path
     if path in EMBEDDED_MODELS:
-        entry = EMBEDDED_MODELS[path]
-        return entry(entry.Params.model_validate(config.model.params)).shape()
+        return EMBEDDED_MODELS.made(path, config.model.params).shape()
     return checkpoint_shape(path, config.model.revision, config.model.trust_remote_code)
 
 
@@ -186,9 +184,8 @@ def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:
             f"{shape.modules_per_layer(kind)}); choose at most {n_modules}"
         )
     for ranking in rankings_of(with_methods(config)):
-        entry = LOCALIZERS[ranking.localizer.name]
-        params = entry.Params.model_validate(ranking.localizer.params)
-        entry(params).check(shape.width(ranking.kind))
+        localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
+        localizer.check(shape.width(ranking.kind))
 
 
 def _resolved_model(model: ModelConfig) -> ModelConfig:

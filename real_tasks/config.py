@@ -7,7 +7,14 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from real_tasks.forms import OneOf, field_title, model_title
 from real_tasks.types import ModuleKind, TokenScope
@@ -54,8 +61,14 @@ class Frozen(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _can_be_stored(cls, given: Any) -> Any:
-        """Refuse what tables, paths and seeds cannot hold."""
+    def _can_be_stored(cls, given: Any, info: ValidationInfo) -> Any:
+        """Refuse what tables, paths and seeds cannot hold.
+
+        A form sends an empty text for one that was emptied: there it means that nothing is given.
+        """
+        assert info.field_name is not None
+        if given == "" and cls.model_fields[info.field_name].default is None:
+            return None
         for value in _values(given):
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError("expected a finite number")
@@ -331,3 +344,6 @@ class TransferConfig(Frozen):
         names = "+".join(behaviour.own_name for behaviour in self.behaviours)
         seeds = ",".join(map(str, self.experiment.seeds))
         return f"{self.experiment.model.name} {names} seed {seeds}"
+
+
+DEMO_TRANSFER = TransferConfig(behaviours=(PlugIn(name="demo_truth"), PlugIn(name="demo_options")))

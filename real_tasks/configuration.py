@@ -11,10 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from real_tasks.behaviours import BEHAVIOURS
 from real_tasks.checks import explained, resolved
-from real_tasks.config import ExperimentConfig, ModelConfig, TransferConfig
+from real_tasks.config import DEMO_TRANSFER, ExperimentConfig, ModelConfig, TransferConfig
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.localizers import LOCALIZERS
+from real_tasks.methods import with_methods
 from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.registry import Registry
 from real_tasks.rescore_config import RescoreConfig
@@ -58,7 +59,7 @@ def load_transfer_config(
     """Return the configuration of a transfer; see `load_config`.
 
     Fields of the experiment may stand at the top level, as in an experiment's file, so that the
-    same files serve both.
+    same files serve both. Without a file the behaviours are the demo's.
 
     Raises:
         UserInputError: as `load_config`; fewer than two behaviours.
@@ -67,6 +68,8 @@ def load_transfer_config(
     tree = _tree(paths, assignments, defaults | {"experiment": defaults})
     own = {name: tree.pop(name) for name in TransferConfig.model_fields if name in tree}
     shared = merged(_mapping(own.get("experiment") or {}, "experiment"), tree)
+    if not paths:
+        own = {"behaviours": DEMO_TRANSFER.behaviours} | own
     config = _validated(TransferConfig, own | {"experiment": shared})
     return resolved_transfer(config)
 
@@ -240,7 +243,7 @@ def _lines(model: BaseModel, depth: int, place: str = "") -> list[str]:
     pad, lines = "  " * depth, []
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        lines.append(f"{pad}# {field.description}")
+        lines.append(f"{pad}# {field.description}{_all_methods(model, name, depth)}")
         if name == "params":
             value = _typed_params(model, place) or value
         if isinstance(value, BaseModel) and type(value).model_fields:
@@ -255,6 +258,13 @@ def _lines(model: BaseModel, depth: int, place: str = "") -> list[str]:
             text = yaml.safe_dump(plain, default_flow_style=True, width=10**6)
             lines.append(f"{pad}{name}: {text.removesuffix('...' + chr(10)).strip()}")
     return lines
+
+
+def _all_methods(model: BaseModel, name: str, depth: int) -> str:
+    """Name the methods of an experiment that leaves them to its localizers."""
+    if depth or name != "methods" or not isinstance(model, ExperimentConfig) or model.methods:
+        return ""
+    return f", here {', '.join(with_methods(model).methods)}"
 
 
 def _typed_params(model: BaseModel, place: str) -> BaseModel | None:

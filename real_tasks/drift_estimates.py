@@ -1,14 +1,17 @@
-"""Estimates with 95 % intervals, as drift is reported: percentile bootstraps, differences."""
+"""Estimates with 95 % intervals: percentile bootstraps, differences; means over runs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from real_tasks.rank_agreement import CHUNK, CONFIDENCE
-
+CONFIDENCE = 0.95
+CHUNK = 250
+"""Resamples at a time, which bounds the memory."""
+K = TypeVar("K")
 Statistic = Callable[[Float[np.ndarray, "resample place"]], Float[np.ndarray, "resample"]]
 """From drawn places, a row a resample, to the number of each resample."""
 
@@ -22,23 +25,35 @@ class Estimate:
     high: float
 
 
-def bootstrap(value: float, statistic: Statistic, size: int, n_resamples: int) -> Estimate:
+def bootstrap(
+    value: float, statistic: Statistic, size: int, n_resamples: int, seed: int = 0
+) -> Estimate:
     """Give a value the interval of its statistic over places of ``range(size)`` drawn again.
 
-    Resamples in which the statistic is not a number are left out; without any, the ends are NaN.
+    Resamples in which the statistic is not a number are left out; without any, and where the value
+    is none itself, the ends are NaN.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     found = [
         statistic(rng.integers(size, size=(min(CHUNK, n_resamples - start), size)))
         for start in range(0, n_resamples, CHUNK)
     ]
     values = np.concatenate([np.empty(0), *found])
     values = values[np.isfinite(values)]
-    if values.size == 0:
+    if values.size == 0 or math.isnan(value):
         return Estimate(value, math.nan, math.nan)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(values, [tail, 100 - tail])
     return Estimate(value, float(low), float(high))
+
+
+def mean_by_key(runs: Iterable[Mapping[K, float]]) -> dict[K, float]:
+    """Return every key's mean over the runs that have it: of a question over seeds, of a module."""
+    found: dict[K, list[float]] = {}
+    for run in runs:
+        for key, value in run.items():
+            found.setdefault(key, []).append(value)
+    return {key: float(np.mean(values)) for key, values in found.items()}
 
 
 def mean_estimate(values: Float[np.ndarray, "place"], n_resamples: int) -> Estimate:

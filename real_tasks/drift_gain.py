@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from real_tasks.drift_estimates import Estimate, difference_of_means, mean_estimate
+from real_tasks.drift_estimates import (
+    Estimate,
+    difference_of_means,
+    mean_by_key,
+    mean_estimate,
+)
 from real_tasks.types import BehaviourData
 
 
@@ -71,7 +76,7 @@ def gain_drift(
         after: likewise.
         n_resamples: bootstrap resamples of questions.
     """
-    old, new = (_mean_by_question(runs) for runs in (before, after))
+    old, new = (mean_by_key(runs) for runs in (before, after))
     if not new:
         return None
     questions = sorted(old.keys() | new.keys())
@@ -88,11 +93,3 @@ def _objective(measurement: Mapping[str, Any], objective: Sequence[str]) -> dict
     columns = [measurement["per_question"][name] for name in objective]
     rows = zip(measurement["questions"], *columns, strict=True)
     return {index: math.fsum(values) / len(values) for index, *values in rows}
-
-
-def _mean_by_question(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for run in runs:
-        for question, gain in run.items():
-            found.setdefault(question, []).append(gain)
-    return {question: float(np.mean(gains)) for question, gains in found.items()}

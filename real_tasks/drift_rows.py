@@ -76,10 +76,10 @@ def drift_row(group: DriftGroup) -> dict[str, Any]:
         "n_modules": agreement.n_modules,
         "top_k": agreement.top_k,
         "shared": agreement.shared,
-        "entered": _names(found.entered),
-        "left": _names(found.left),
+        "entered": _names(agreement.entered),
+        "left": _names(agreement.left),
         "auc_mean": auc.mean if auc else None,
-        "auc_largest_module": short_name(auc.largest_module) if auc else None,
+        "auc_largest_module": auc.largest_module.short_name if auc else None,
         "gain_before": gain.before if gain else None,
         "n_questions": gain.n_questions if gain else None,
         "n_excluded": group.n_excluded if gain else None,
@@ -163,12 +163,6 @@ def threshold_sentence(names: Sequence[str], thresholds: DriftThresholds) -> str
     return f"This counts as drift: passed {limits}."
 
 
-def short_name(module: ModuleId) -> str:
-    """Return a module's short name: L3H5, L3, MLP3."""
-    short = {"head": f"L{module.layer}H{module.head}", "layer": f"L{module.layer}"}
-    return short.get(module.kind, f"MLP{module.layer}")
-
-
 def event_numbers(row: Row) -> Mapping[str, Any]:
     """Return what an event says of a row: numbers and names."""
     names = ("localizer", "module_kind", "top_k", "shared", "entered", "left", "gain_before")
@@ -176,7 +170,7 @@ def event_numbers(row: Row) -> Mapping[str, Any]:
 
 
 def _names(modules: Sequence[ModuleId]) -> str:
-    return ", ".join(map(short_name, modules))
+    return ", ".join(module.short_name for module in modules)
 
 
 def _finite(value: float | None) -> float | None:

@@ -33,6 +33,10 @@ _WHOLE = {
     "attn_implementation": "Attention",
     "params": "Parameters",
     "neutral": "Neutral text",
+    "methods": "Methods (none named: all)",
+    "measures": "Measures (none named: the behaviour's)",
+    "objective": "Objective (none named: that of the measures)",
+    "metrics": "Metrics (none named: all)",
 }
 
 

@@ -8,15 +8,21 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from real_tasks.drift_estimates import bootstrap
 from real_tasks.results import Row
-from real_tasks.scores import RunKey, Scores, mean_scores, paired, scores_by_run
+from real_tasks.scores import (
+    RunKey,
+    Scores,
+    best_modules,
+    mean_scores,
+    paired,
+    scores_by_run,
+)
+from real_tasks.types import ModuleId
 
-CONFIDENCE = 0.95
 RESAMPLES = 1000
 PUBLISHED_TOP_K = 48
 """How many modules REAL steers (paper, section 4)."""
-CHUNK = 250
-"""Resamples that are ranked at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class RankAgreement:
         high: upper end of that interval.
         pearson: linear correlation of the scores themselves; NaN as `spearman`.
         top_k: how many of the best are compared.
-        shared: modules among the best ``top_k`` of both; equals come in the order of modules.
+        best: the best ``top_k`` modules of each, best first; equals come in the order of modules.
     """
 
     n_modules: int
@@ -41,7 +47,22 @@ class RankAgreement:
     high: float
     pearson: float
     top_k: int
-    shared: int
+    best: tuple[tuple[ModuleId, ...], tuple[ModuleId, ...]]
+
+    @property
+    def shared(self) -> int:
+        """Modules among the best ``top_k`` of both."""
+        return len(set(self.best[0]) & set(self.best[1]))
+
+    @property
+    def entered(self) -> tuple[ModuleId, ...]:
+        """Modules among the best of the second only, best first."""
+        return tuple(module for module in self.best[1] if module not in self.best[0])
+
+    @property
+    def left(self) -> tuple[ModuleId, ...]:
+        """Modules among the best of the first only, best first."""
+        return tuple(module for module in self.best[0] if module not in self.best[1])
 
     @property
     def share(self) -> float:
@@ -91,16 +112,22 @@ def rank_agreement(
         raise ValueError("the two rankings have no module in common; expected the same modules")
     a, b = (np.array([scores[m] for m in modules], dtype=np.float64) for scores in (first, second))
     top_k = min(top_k, len(modules))
-    shared = set(best(a, top_k)) & set(best(b, top_k))
-    low, high = _interval(a, b, n_resamples, seed)
+    best = (best_modules({m: scores[m] for m in modules}, top_k) for scores in (first, second))
+    found = bootstrap(
+        spearman(a, b),
+        lambda drawn: _rank_correlation(a[drawn], b[drawn]),
+        len(modules),
+        n_resamples if len(modules) > 2 else 0,
+        seed,
+    )
     return RankAgreement(
         n_modules=len(modules),
-        spearman=spearman(a, b),
-        low=low,
-        high=high,
+        spearman=found.value,
+        low=found.low,
+        high=found.high,
         pearson=float(_correlation(a[None], b[None])[0]) if len(modules) > 2 else math.nan,
         top_k=top_k,
-        shared=len(shared),
+        best=(tuple(next(best)), tuple(next(best))),
     )
 
 
@@ -109,11 +136,6 @@ def spearman(first: Float[np.ndarray, "module"], second: Float[np.ndarray, "modu
     if len(first) < 3:
         return math.nan
     return float(_rank_correlation(first[None], second[None])[0])
-
-
-def best(scores: Float[np.ndarray, "module"], top_k: int) -> list[int]:
-    """Return the places of the ``top_k`` highest scores, best first; the first of equals first."""
-    return [int(place) for place in np.argsort(-scores, kind="stable")[:top_k]]
 
 
 def localizer_agreement(
@@ -156,29 +178,6 @@ def localizer_agreement(
 def usual_top_k(n_modules: int) -> int:
     """Return REAL's K, or a quarter of the modules where that is less, at least 1."""
     return max(1, min(PUBLISHED_TOP_K, n_modules // 4))
-
-
-def _interval(
-    first: Float[np.ndarray, "module"],
-    second: Float[np.ndarray, "module"],
-    n_resamples: int,
-    seed: int,
-) -> tuple[float, float]:
-    if n_resamples == 0 or len(first) < 3:
-        return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    found: list[Float[np.ndarray, "resample"]] = []
-    for start in range(0, n_resamples, CHUNK):
-        size = (min(CHUNK, n_resamples - start), len(first))
-        drawn = rng.integers(len(first), size=size)
-        found.append(_rank_correlation(first[drawn], second[drawn]))
-    values = np.concatenate(found)
-    values = values[np.isfinite(values)]
-    if values.size == 0:
-        return math.nan, math.nan
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
 
 
 def _rank_correlation(

@@ -8,7 +8,7 @@ from real_tasks.errors import UserInputError
 from real_tasks.published import SCORE
 from real_tasks.rank_agreement import RESAMPLES, RankAgreement, rank_agreement
 from real_tasks.results import Row
-from real_tasks.scores import RunKey, Scores, mean_scores, scores_by_run
+from real_tasks.scores import RunKey, Scores, best_modules, mean_scores, scores_by_run
 from real_tasks.types import ModuleId
 
 
@@ -195,5 +195,4 @@ def _head_ranks(theirs: Scores, own: Scores) -> Iterator[HeadRanks]:
 
 
 def _places(scores: Scores) -> dict[ModuleId, int]:
-    order = sorted(scores, key=lambda module: (-scores[module], module))
-    return {module: place for place, module in enumerate(order, start=1)}
+    return {module: place for place, module in enumerate(best_modules(scores), start=1)}

@@ -7,7 +7,7 @@ is deferred to the first look-up, so that a configuration can be validated witho
 import importlib
 import pkgutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from real_tasks.errors import UserInputError
@@ -26,13 +26,13 @@ def registered_names(kind: str) -> list[str]:
 
 
 class Registry(Generic[T]):
-    """Plug-ins of one kind, each registered by the decorator ``@registry.register("name")``."""
+    """Plug-ins of one kind ``T``: classes registered by ``@registry.register("name")``."""
 
     def __init__(self, kind: str, package: str) -> None:
         """Make an empty registry of ``kind`` whose plug-ins are the modules of ``package``."""
         self.kind = kind
         self._package = package
-        self._entries: dict[str, T] = {}
+        self._entries: dict[str, type[T]] = {}
         self._loaded = False
         self._loading = threading.RLock()
         _registries.setdefault(kind, self)
@@ -48,7 +48,7 @@ class Registry(Generic[T]):
 
         return add
 
-    def __getitem__(self, name: str) -> T:
+    def __getitem__(self, name: str) -> type[T]:
         """Return the plug-in called ``name``.
 
         Raises:
@@ -59,6 +59,17 @@ class Registry(Generic[T]):
             known = ", ".join(sorted(self._entries))
             raise UnknownNameError(f"unknown {self.kind} {name!r}; known: {known}")
         return self._entries[name]
+
+    def made(self, name: str, params: Mapping[str, Any], *further: Any) -> T:
+        """Return the plug-in called ``name`` with its parameters, validated.
+
+        Raises:
+            UnknownNameError: there is none.
+            ValidationError: the parameters do not fit.
+        """
+        entry: Any = self[name]
+        made: T = entry(entry.Params.model_validate(params), *further)
+        return made
 
     def __contains__(self, name: object) -> bool:
         self._load()

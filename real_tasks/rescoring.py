@@ -22,7 +22,7 @@ from real_tasks.drift_estimates import (
 )
 from real_tasks.errors import UserInputError
 from real_tasks.methods import known_methods
-from real_tasks.rank_agreement import RankAgreement, best, rank_agreement, usual_top_k
+from real_tasks.rank_agreement import RankAgreement, rank_agreement, usual_top_k
 from real_tasks.results import Row
 from real_tasks.scores import Scores, mean_scores, scores_by_run
 from real_tasks.types import ModuleId
@@ -55,17 +55,13 @@ class RankingDrift:
     """How a localizer's ranking has changed.
 
     Attributes:
-        agreement: rank correlation of the scores before and after, and the shared best K.
+        agreement: rank correlation of the scores before and after, and the best K of each.
         overlap: share of the best K before that are still among them.
-        entered: modules among the best K after and not before, best first.
-        left: modules among the best K before and not after, best first.
         auc: None where the localizer has no ROC-AUC.
     """
 
     agreement: RankAgreement
     overlap: Estimate
-    entered: tuple[ModuleId, ...]
-    left: tuple[ModuleId, ...]
     auc: AucDrift | None
 
 
@@ -117,7 +113,6 @@ def ranking_drift(
     agreement = rank_agreement(old, new, top_k, n_resamples)
     modules = sorted(old.keys() & new.keys())
     first, second = (_values(scores, modules) for scores in (old, new))
-    places = [best(values, agreement.top_k) for values in (first, second)]
     return RankingDrift(
         agreement=agreement,
         overlap=bootstrap(
@@ -126,9 +121,7 @@ def ranking_drift(
             len(modules),
             n_resamples,
         ),
-        entered=tuple(modules[i] for i in places[1] if i not in places[0]),
-        left=tuple(modules[i] for i in places[0] if i not in places[1]),
-        auc=_auc_drift(before, after, [modules[i] for i in places[0]], n_resamples),
+        auc=_auc_drift(before, after, agreement.best[0], n_resamples),
     )
 
 

@@ -12,8 +12,7 @@ from real_tasks.results import (
     metric_label,
     result_table,
 )
-from real_tasks.scores import Scores, mean_scores, scores_by_run
-from real_tasks.types import ModuleId
+from real_tasks.scores import mean_scores, scores_by_run
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,10 @@ class RunComparison:
 
     Attributes:
         agreement: of the scores averaged over folds and seeds.
-        entered: modules among the best K of the second run only, best first.
-        left: modules among the best K of the first run only, best first.
         differences: of every test metric that both runs have, by method.
     """
 
     agreement: RankAgreement
-    entered: tuple[ModuleId, ...]
-    left: tuple[ModuleId, ...]
     differences: tuple[MetricDifference, ...]
 
 
@@ -70,12 +65,8 @@ def compare_runs(
             "the two runs scored no module in common; expected runs of the same model and "
             "module_kind"
         )
-    top_k = min(top_k or usual_top_k(len(common)), len(common))
-    best = [_best(one, top_k) for one in (first, second)]
     return RunComparison(
-        agreement=rank_agreement(first, second, top_k),
-        entered=tuple(module for module in best[1] if module not in best[0]),
-        left=tuple(module for module in best[0] if module not in best[1]),
+        agreement=rank_agreement(first, second, top_k or usual_top_k(len(common))),
         differences=tuple(_differences(*(result_table(rows) for rows in evaluations))),
     )
 
@@ -88,7 +79,7 @@ def run_comparison_sentences(comparison: RunComparison) -> list[str]:
         f"(Spearman) of {mean.spearman:.2f} [{mean.low:.2f}, {mean.high:.2f}]; of the best "
         f"{mean.top_k} of each, {mean.shared} are the same (by chance: {mean.by_chance:.1f})."
     ]
-    for what, modules in (("entered", comparison.entered), ("left", comparison.left)):
+    for what, modules in (("entered", mean.entered), ("left", mean.left)):
         if modules:
             names = "; ".join(module.label for module in modules[:10])
             more = f" and {len(modules) - 10} more" if len(modules) > 10 else ""
@@ -119,10 +110,6 @@ def difference_rows(comparison: RunComparison) -> list[dict[str, str | float]]:
         }
         for one in comparison.differences
     ]
-
-
-def _best(scores: Scores, top_k: int) -> list[ModuleId]:
-    return sorted(scores, key=lambda module: (-scores[module], module))[:top_k]
 
 
 def _differences(first: Sequence[Row], second: Sequence[Row]) -> list[MetricDifference]:

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
-
+from real_tasks.drift_estimates import mean_by_key
 from real_tasks.results import Row
 from real_tasks.types import WHOLE_LAYER, ModuleId
 
@@ -38,11 +37,12 @@ def module_of(row: Row) -> ModuleId:
 
 def mean_scores(runs: Iterable[Scores]) -> dict[ModuleId, float]:
     """Average each module's score over the runs that have one."""
-    found: dict[ModuleId, list[float]] = {}
-    for scores in runs:
-        for module, score in scores.items():
-            found.setdefault(module, []).append(score)
-    return {module: float(np.mean(found[module])) for module in sorted(found)}
+    return dict(sorted(mean_by_key(runs).items()))
+
+
+def best_modules(scores: Scores, top_k: int | None = None) -> list[ModuleId]:
+    """Return the ``top_k`` modules of the highest scores, or all, best first; equals in order."""
+    return sorted(scores, key=lambda module: (-scores[module], module))[:top_k]
 
 
 def paired(

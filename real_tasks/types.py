@@ -127,6 +127,12 @@ class ModuleId:
             return f"layer {self.layer}, head {self.head}"
         return f"layer {self.layer}" if self.kind == "layer" else f"MLP of layer {self.layer}"
 
+    @property
+    def short_name(self) -> str:
+        """The name where there is little room: L3H5, L3, MLP3."""
+        short = {"head": f"L{self.layer}H{self.head}", "layer": f"L{self.layer}"}
+        return short.get(self.kind, f"MLP{self.layer}")
+
 
 @dataclass(frozen=True)
 class LocalizerInput:

@@ -20,4 +20,4 @@ class Behaviour(Protocol):
         ...
 
 
-BEHAVIOURS: Registry[type[Behaviour]] = Registry("behaviour", "real_tasks.behaviours")
+BEHAVIOURS: Registry[Behaviour] = Registry("behaviour", "real_tasks.behaviours")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CONFIDENCE = 0.95
+from real_tasks.drift_estimates import bootstrap, mean_by_key
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,12 @@ def paired_difference(
     Raises:
         ValueError: no question is common to both.
     """
-    ours, theirs = _by_question(method), _by_question(baseline)
+    ours, theirs = mean_by_key(method), mean_by_key(baseline)
     common = sorted(ours.keys() & theirs.keys())
     if not common:
         raise ValueError("the two methods have no test question in common")
     gaps = np.array([ours[question] - theirs[question] for question in common])
-    draws = np.random.default_rng(seed).integers(len(gaps), size=(n_resamples, len(gaps)))
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(gaps[draws].mean(axis=1), [tail, 100 - tail])
-    return Difference(float(gaps.mean()), float(low), float(high), len(gaps))
-
-
-def _by_question(runs: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    values: dict[int, list[float]] = {}
-    for run in runs:
-        for question, value in run.items():
-            values.setdefault(question, []).append(value)
-    return {question: float(np.mean(found)) for question, found in values.items()}
+    found = bootstrap(
+        float(gaps.mean()), lambda drawn: gaps[drawn].mean(axis=1), len(gaps), n_resamples, seed
+    )
+    return Difference(found.value, found.low, found.high, len(gaps))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from real_tasks.drift_estimates import mean_by_key
 from real_tasks.evaluation.comparison import paired_difference
 
 OBJECTIVE = "objective"
@@ -86,5 +87,5 @@ def _gain(pairs: Sequence[tuple[_Values, _Values]], n_resamples: int) -> Gain:
 
 
 def _mean_over_questions(runs: Sequence[_Values]) -> float:
-    questions = sorted({question for run in runs for question in run})
-    return float(np.mean([np.mean([run[q] for run in runs if q in run]) for q in questions]))
+    means = mean_by_key(runs)
+    return float(np.mean([means[question] for question in sorted(means)]))

@@ -123,8 +123,7 @@ class Evaluator:
 
 def judge_of(config: EvaluationConfig, memory: MutableMapping[str, str]) -> Judge:
     """Return the configured judge."""
-    entry = JUDGES[config.judge.name]
-    return entry(entry.Params.model_validate(config.judge.params), memory)
+    return JUDGES.made(config.judge.name, config.judge.params, memory)
 
 
 def complete_evaluation(config: EvaluationConfig, data: BehaviourData) -> EvaluationConfig:

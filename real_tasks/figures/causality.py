@@ -23,7 +23,7 @@ from real_tasks.findings import MODULE_NOUNS
 from real_tasks.rank_agreement import LocalizerAgreement, RankAgreement
 from real_tasks.results import Row, method_label
 from real_tasks.scores import module_of
-from real_tasks.types import WHOLE_LAYER, ModuleId
+from real_tasks.types import ModuleId
 
 NAMED_MODULES = 5
 MANY_POINTS = 200
@@ -147,14 +147,10 @@ def _name_extremes(axes: Axes, agreement: LocalizerAgreement, modules: Sequence[
         if all(abs(y - other) > room for other in taken):
             taken.append(y)
             axes.annotate(
-                f"{_short_name(module)}  ",
+                f"{module.short_name}  ",
                 (agreement.first[module], y),
                 ha="right",
                 va="center",
                 fontsize=8,
                 path_effects=[withStroke(linewidth=2, foreground="white")],
             )
-
-
-def _short_name(module: ModuleId) -> str:
-    return f"L{module.layer}" + ("" if module.head == WHOLE_LAYER else f"H{module.head}")

@@ -7,7 +7,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from real_tasks.drift_rows import short_name
 from real_tasks.figures.picture import Picture
 from real_tasks.figures.style import (
     BLUE,
@@ -23,7 +22,7 @@ from real_tasks.figures.style import (
 )
 from real_tasks.rank_agreement import rank_agreement
 from real_tasks.results import method_label
-from real_tasks.scores import Scores
+from real_tasks.scores import Scores, best_modules
 from real_tasks.types import ModuleId
 
 LETTERS = (0.09, 0.035)
@@ -102,18 +101,13 @@ def changes(before: Scores, after: Scores, top_k: int) -> dict[str, list[ModuleI
 
     Equal scores come in the order of modules.
     """
-    modules = sorted(before.keys() & after.keys())
-    old, new = (set(_best(scores, modules, top_k)) for scores in (before, after))
+    old, new = rank_agreement(before, after, top_k, n_resamples=0).best
     groups: dict[str, list[ModuleId]] = {name: [] for name in _STYLES}
-    for module in _best(after, modules, len(modules)):
+    for module in best_modules({module: after[module] for module in before.keys() & after.keys()}):
         was, now = module in old, module in new
         name = {(True, True): 1, (False, True): 2, (True, False): 3}.get((was, now), 0)
         groups[list(_STYLES)[name]].append(module)
     return groups
-
-
-def _best(scores: Scores, modules: Sequence[ModuleId], top_k: int) -> list[ModuleId]:
-    return sorted(modules, key=lambda module: (-scores[module], module))[:top_k]
 
 
 def _lines(
@@ -145,7 +139,7 @@ def _name_changes(
             continue
         taken.append((x, y))
         axes.annotate(
-            short_name(module),
+            module.short_name,
             (x, y),
             xytext=(6, 4) if names[module] == "entered" else (6, -10),
             textcoords="offset points",
@@ -161,5 +155,4 @@ def _ends(axes: Axes) -> tuple[tuple[float, float], tuple[float, float]]:
 
 
 def _listed(modules: Sequence[ModuleId]) -> str:
-    names = [f"layer {m.layer}" + (f", head {m.head}" if m.kind == "head" else "") for m in modules]
-    return "; ".join(names) or "none"
+    return "; ".join(module.label for module in modules) or "none"

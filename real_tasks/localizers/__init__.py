@@ -48,4 +48,4 @@ class Localizer(Protocol):
         ...
 
 
-LOCALIZERS: Registry[type[Localizer]] = Registry("localizer", "real_tasks.localizers")
+LOCALIZERS: Registry[Localizer] = Registry("localizer", "real_tasks.localizers")

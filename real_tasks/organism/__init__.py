@@ -30,4 +30,4 @@ class EmbeddedModel(Protocol):
         ...
 
 
-EMBEDDED_MODELS: Registry[type[EmbeddedModel]] = Registry("embedded model", "real_tasks.organism")
+EMBEDDED_MODELS: Registry[EmbeddedModel] = Registry("embedded model", "real_tasks.organism")

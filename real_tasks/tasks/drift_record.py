@@ -1,6 +1,5 @@
 """The record of a re-scoring: tables, run folder, report, MLflow, event. Never cached."""
 
-import json
 from typing import Any
 
 from prefect import task
@@ -19,17 +18,16 @@ from real_tasks.tasks.drift_report import drift_page, drift_text, write_drift_re
 from real_tasks.tasks.drift_tables import (
     drift_rows,
     evaluation_rows,
-    module_score_rows,
     question_counts,
 )
+from real_tasks.tasks.outcome import module_score_rows
 from real_tasks.tasks.pages import show_in_prefect
-from real_tasks.tasks.pictures import FIGURES
-from real_tasks.tasks.records import CONFIG, RECORD, REPORT
+from real_tasks.tasks.pictures import FIGURES, write_pictures
+from real_tasks.tasks.records import record_files, write_record
 from real_tasks.tasks.rescoring import Rescored, Rescoring
 from storage.parquet import write_table
 from storage.paths import Home
 from storage.runs import run_folder
-from storage.tracking import Tracker
 
 DRIFT_EVENT = "real.rescore.drift"
 SUGGESTION_EVENT = "real.experiment.suggested"
@@ -66,7 +64,7 @@ def publish_drift(
     run_id: str, plan: Rescoring, scored: Rescored, stages: list[dict[str, Any]]
 ) -> Found:
     """Write tables, run folder and report, and show them in Prefect."""
-    home, folder = Home.current(), run_folder(Home.current(), run_id)
+    home = Home.current()
     behaviour = loading.load_dataset(scored.outcome.dataset).name
     model = scored.outcome.model(plan.experiment.model).columns
     names = {"run_id": run_id, **model, "behaviour": behaviour}
@@ -79,9 +77,7 @@ def publish_drift(
     write_table(home, "score_drift", run_id, rows)
     _write_record(home, run_id, plan, scored, stages)
     page = drift_page(home, run_id)
-    (folder / FIGURES).mkdir(exist_ok=True)
-    for picture in page["pictures"]:
-        (folder / FIGURES / f"{picture.name}.png").write_bytes(picture.png)
+    write_pictures(run_folder(home, run_id) / FIGURES, page["pictures"])
     path = write_drift_report(home, run_id)
     show_in_prefect(run_id, drift_text(page), page["pictures"], path)
     passed = [name for row in rows for name in row["exceeded"].split(", ") if name]
@@ -95,19 +91,13 @@ def publish_drift(
 @task(name="record-drift-in-mlflow", cache_policy=NO_CACHE)
 def record_drift_in_mlflow(run_id: str, mlflow_run_id: str) -> None:
     """Add the drift over all folds and seeds, pictures, table and report to the run in MLflow."""
-    home = Home.current()
-    tracker, folder = Tracker(home), run_folder(home, run_id)
     metrics = {
         f"drift/{row['localizer']}/{name}": row[name]
-        for row in drift_page(home, run_id)["overall"]
+        for row in drift_page(Home.current(), run_id)["overall"]
         for name in DRIFT_METRICS
         if row[name] is not None
     }
-    tracker.log_metrics(mlflow_run_id, metrics)
-    table = home.tables / "score_drift" / f"{run_id}.parquet"
-    tracker.log_artifacts(
-        mlflow_run_id, [folder / CONFIG, folder / FIGURES, table, folder / REPORT]
-    )
+    record_files(run_id, mlflow_run_id, metrics, "score_drift")
 
 
 @task(name="warn-of-drift", cache_policy=NO_CACHE)
@@ -189,4 +179,4 @@ def _write_record(
         "rescore": plan.config.model_dump(mode="json"),
         "rescored": scored.model_dump(mode="json") if scored else None,
     }
-    (run_folder(home, run_id) / RECORD).write_text(json.dumps(record, indent=1))
+    write_record(home, run_id, record)

@@ -1,35 +1,21 @@
 """From what a re-scoring made to rows of the tables ``score_drift`` and its neighbours."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from real_tasks.drift_gain import GainDrift, gain_drift, question_gains, question_key
 from real_tasks.drift_rows import DriftGroup, drift_row, exceeded
 from real_tasks.rescoring import compared_top_k, ranking_drift
 from real_tasks.scores import RunKey
-from real_tasks.table_rows import Row, score_rows
+from real_tasks.table_rows import Row
 from real_tasks.tasks import loading
-from real_tasks.tasks.caching import store
-from real_tasks.tasks.outcome import Scores
-from real_tasks.tasks.rescoring import MEASURED, Rescored, Rescoring, deployed_steering
+from real_tasks.tasks.outcome import module_score_rows
+from real_tasks.tasks.rescoring import Rescored, Rescoring, deployed_steering
 from storage.artifacts import ArtifactRef
 from storage.parquet import read_run
 from storage.paths import Home
 
 UNSTEERED = "unsteered"
-
-
-def module_score_rows(scores: Sequence[Scores]) -> list[Row]:
-    """Return the rows of ``module_scores``, without run, model and behaviour."""
-    return [
-        row
-        for item in scores
-        for row in score_rows(
-            item.localizer, item.fold, item.seed, loading.load_scores(item.shards)
-        )
-    ]
 
 
 def drift_rows(home: Home, plan: Rescoring, scored: Rescored) -> list[Row]:
@@ -104,7 +90,7 @@ def measured_gains(plan: Rescoring, scored: Rescored) -> MeasuredGains:
             pair = [loading.load_evaluation(r)["test"] for r in (item.evaluation, plain[item.fold])]
             before[item.fold, item.seed] = question_gains(pair[0], pair[1], objective, then)
     for done in scored.measured:
-        found = load_measured(done.measured)
+        found = loading.load_measured(done.measured)
         if found["steered"]:
             after[done.fold, done.seed] = question_gains(
                 found["steered"], found["unsteered"], objective, now
@@ -119,7 +105,7 @@ def evaluation_rows(plan: Rescoring, scored: Rescored) -> Iterator[Row]:
     """
     told: set[int] = set()
     for done in scored.measured:
-        found = load_measured(done.measured)
+        found = loading.load_measured(done.measured)
         settings = {"top_k": found.get("top_k"), "alpha": found.get("alpha")}
         sides = [(plan.method, found["steered"], settings)]
         if done.fold not in told:
@@ -138,12 +124,6 @@ def evaluation_rows(plan: Rescoring, scored: Rescored) -> Iterator[Row]:
                         "metric": metric,
                         "value": value,
                     }
-
-
-def load_measured(ref: ArtifactRef) -> dict[str, Any]:
-    """Return what the stage `rescoring.rescored` wrote."""
-    found: dict[str, Any] = json.loads((store().open(ref) / MEASURED).read_text())
-    return found
 
 
 def _rows_of_localizer(

@@ -31,6 +31,7 @@ EVIDENCE = "evidence.safetensors"
 DIRECTIONS = "directions.safetensors"
 EVALUATION = "evaluation.json"
 SPEC = "spec"
+MEASURED = "measured.json"
 MODEL_ID_LENGTH = 16
 """Hexadecimal digits of a model's digest that tables show."""
 
@@ -60,15 +61,17 @@ class ModelRef(Frozen):
 
 
 class Fold(Frozen):
-    """One fold of a data set."""
+    """One fold of a data set; without an index all of its questions are test questions."""
 
     dataset: ArtifactRef
     config: DataConfig
-    index: int
+    index: int | None
 
     def load(self) -> tuple[BehaviourData, FoldSplit]:
         """Return the data, and which of its questions are for what."""
         data = load_dataset(self.dataset)
+        if self.index is None:
+            return data, FoldSplit(train=(), validation=(), test=tuple(range(len(data.questions))))
         return data, split(len(data.questions), self.index, self.config)
 
 
@@ -169,3 +172,9 @@ def load_evaluation(ref: ArtifactRef) -> dict[str, Any]:
     """Return what `stages.evaluation` wrote."""
     evaluation: dict[str, Any] = json.loads((store().open(ref) / EVALUATION).read_text())
     return evaluation
+
+
+def load_measured(ref: ArtifactRef) -> dict[str, Any]:
+    """Return what `measured.measured` wrote."""
+    measured: dict[str, Any] = json.loads((store().open(ref) / MEASURED).read_text())
+    return measured

@@ -1,5 +1,6 @@
 """The outcome of an experiment: references to all that its stages made, and the rows they give."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +34,17 @@ class Scores(Frozen):
     fold: int
     seed: int
     shards: tuple[ArtifactRef, ...]
+
+
+def module_score_rows(scores: Sequence[Scores]) -> list[Row]:
+    """Return the rows of ``module_scores``, without run, model and behaviour."""
+    return [
+        row
+        for item in scores
+        for row in score_rows(
+            item.localizer, item.fold, item.seed, loading.load_scores(item.shards)
+        )
+    ]
 
 
 class MethodEvaluation(Frozen):
@@ -93,13 +105,7 @@ class OutcomeTables:
         scope = self.config.evaluation.token_scope
         tables: dict[str, list[Row]] = {
             "samples": sample_rows(self.data, self.config.data.n_folds),
-            "module_scores": [
-                row
-                for item in self.outcome.scores
-                for row in score_rows(
-                    item.localizer, item.fold, item.seed, loading.load_scores(item.shards)
-                )
-            ],
+            "module_scores": module_score_rows(self.outcome.scores),
             "selected_modules": [],
             "evaluations": [],
             "answers": [],

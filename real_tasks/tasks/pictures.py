@@ -36,11 +36,17 @@ def pictures(
     """Draw every picture that the experiment has data for."""
     use_threads(execution, alone=True)
     drawn = draw_gallery(_gallery_data(OutcomeTables(config, outcome)))
-    for picture in drawn:
-        (out / f"{picture.name}.png").write_bytes(picture.png)
+    write_pictures(out, drawn)
     words = [{n: v for n, v in asdict(picture).items() if n != "png"} for picture in drawn]
     (out / INDEX).write_text(json.dumps(words))
     return {"pictures": len(drawn)}
+
+
+def write_pictures(folder: Path, drawn: Sequence[Picture]) -> None:
+    """Write pictures into a folder, which is made where there is none, a PNG each."""
+    folder.mkdir(exist_ok=True)
+    for picture in drawn:
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
 
 
 def pictures_of(home: Home, run_id: str) -> list[Picture]:

@@ -115,6 +115,11 @@ def running(flow: str, config: ExperimentConfig | TransferConfig, behaviour: str
                 Tracker(home).finish(run.row["mlflow_run_id"], status)
 
 
+def write_record(home: Home, run_id: str, record: dict[str, Any]) -> None:
+    """Note of a run, in its folder, what `read_record` returns."""
+    (run_folder(home, run_id) / RECORD).write_text(json.dumps(record, indent=1))
+
+
 def read_record(home: Home, run_id: str, *parts: str) -> dict[str, Any]:
     """Return what a run noted of itself, which has ``parts``.
 
@@ -228,7 +233,7 @@ def fill_run_folder(
         "checkpoint": store().facts(outcome.checkpoint),
         "outcome": outcome.model_dump(mode="json"),
     }
-    (folder / RECORD).write_text(json.dumps(record, indent=1))
+    write_record(Home.current(), run_id, record)
 
 
 @task(name="record-in-mlflow", cache_policy=NO_CACHE)
@@ -251,10 +256,17 @@ def record_in_mlflow(run_id: str, parent: str, config: ExperimentConfig, outcome
         if (folder / SPECS / method.name).is_dir():
             tracker.log_artifacts(child, [folder / SPECS / method.name], "steering_specs")
     main = results.get(config.localizer.name, {})
-    tracker.log_metrics(parent, {f"test/{n}": v for n, v in main.items() if isinstance(v, float)})
-    scores = home.tables / "module_scores" / f"{run_id}.parquet"
-    report = folder / REPORT
-    tracker.log_artifacts(parent, [folder / CONFIG, folder / FIGURES, scores, report])
+    metrics = {f"test/{n}": v for n, v in main.items() if isinstance(v, float)}
+    record_files(run_id, parent, metrics, "module_scores")
+
+
+def record_files(run_id: str, parent: str, metrics: dict[str, float], table: str) -> None:
+    """Add to the run ``parent`` in MLflow: metrics, configuration, pictures, a table, report."""
+    home = Home.current()
+    tracker, folder = Tracker(home), run_folder(home, run_id)
+    tracker.log_metrics(parent, metrics)
+    rows = home.tables / table / f"{run_id}.parquet"
+    tracker.log_artifacts(parent, [folder / CONFIG, folder / FIGURES, rows, folder / REPORT])
 
 
 def _curves(validation: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:

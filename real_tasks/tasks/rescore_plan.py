@@ -17,9 +17,10 @@ from real_tasks.scores import module_of
 from real_tasks.tasks import data, loading, stages
 from real_tasks.tasks.caching import Stage, store
 from real_tasks.tasks.loading import Fold, ModelRef
+from real_tasks.tasks.measured import measured
 from real_tasks.tasks.outcome import Outcome
 from real_tasks.tasks.records import CONFIG, RECORD, config_file, read_outcome, read_record
-from real_tasks.tasks.rescoring import Rescored, Rescoring, deployed_steering, rescored
+from real_tasks.tasks.rescoring import Rescored, Rescoring, deployed_steering
 from real_tasks.types import BehaviourData
 from storage.artifacts import ArtifactRef
 from storage.errors import StorageError
@@ -143,10 +144,10 @@ def _one_of_each(
             "model": model,
             "evaluation": one.evaluation,
             "source": plan.baseline_folds[one.fold],
-            "dataset": outcome.dataset,
+            "target": Fold(dataset=outcome.dataset, config=experiment.data, index=None),
             "config": experiment.evaluation,
         }
-        yield rescored, measuring, done.measured
+        yield measured, measuring, done.measured
 
 
 def _data_of(baseline: Outcome, run_id: str) -> BehaviourData:

@@ -53,8 +53,7 @@ def checkpoint(
         revision = resolved_revision(folder) if unedited(folder, files) else None
         return {"folder": str(folder), "revision": revision, "files": files}
     use_threads(execution, alone=True)
-    entry = EMBEDDED_MODELS[model.path]
-    embedded = entry(entry.Params.model_validate(model.params))
+    embedded = EMBEDDED_MODELS.made(model.path, model.params)
     return embedded.build(out, lambda done, total: progress.report("checkpoint", done, total))
 
 
@@ -146,8 +145,7 @@ def effects(
 
 def localized(out: Path, localizer: PlugIn, given: LocalizerInput, seed: int) -> dict[str, Any]:
     """Run a localizer, write its scores, and return facts for the manifest."""
-    entry = LOCALIZERS[localizer.name]
-    result = entry(entry.Params.model_validate(localizer.params)).localize(given, seed)
+    result = LOCALIZERS.made(localizer.name, localizer.params).localize(given, seed)
     loading.save_scores(out, result)
     return {"modules": len(given.modules)}
 

@@ -1,86 +1,43 @@
-"""The stage that measures one behaviour with what was found on another, and its record."""
+"""The record of a transfer: tables, run folder, report, MLflow. Never cached."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from real_tasks.config import EvaluationConfig, ExecutionConfig, TransferConfig
+from real_tasks.config import TransferConfig
 from real_tasks.evaluation.gain import OBJECTIVE
-from real_tasks.evaluation.measuring import Evaluator
 from real_tasks.figures.transfer import transfer_picture
 from real_tasks.findings import transfer_sentences
 from real_tasks.report import render_page
 from real_tasks.results import Row, headline_metrics, metric_label
-from real_tasks.steering import SteeringSpec
 from real_tasks.table_rows import columns
 from real_tasks.tasks import loading
-from real_tasks.tasks.caching import stage, store
-from real_tasks.tasks.evaluating import code_of_evaluation
-from real_tasks.tasks.loading import Fold, ModelRef
-from real_tasks.tasks.machine import use_threads
 from real_tasks.tasks.outcome import Transferred
 from real_tasks.tasks.pages import show_in_prefect
-from real_tasks.tasks.pictures import FIGURES
+from real_tasks.tasks.pictures import FIGURES, write_pictures
 from real_tasks.tasks.records import (
     CONFIG,
-    RECORD,
-    REPORT,
     config_file,
+    record_files,
     run_facts,
     write_page,
+    write_record,
 )
 from real_tasks.transfer import (
     LeakFree,
     TransferCell,
     behaviour_labels,
-    leak_free_questions,
     transfer_rows,
 )
-from storage.artifacts import ArtifactRef
 from storage.errors import StorageError
 from storage.parquet import read_run, write_table
 from storage.paths import Home
 from storage.runs import find_run, run_folder
-from storage.tracking import Tracker
-from storage.verdicts import VerdictMemory
 
-MEASURED = "transfer.json"
 TEMPLATE = "transfer.html.j2"
-
-
-@stage("transferred", code_of_evaluation)
-def transferred(
-    out: Path,
-    *,
-    model: ModelRef,
-    evaluation: ArtifactRef,
-    source: Fold,
-    target: Fold,
-    config: EvaluationConfig,
-    execution: ExecutionConfig,
-) -> dict[str, Any]:
-    """Measure a target's test questions, unsteered and with the spec tuned on the source."""
-    use_threads(execution)
-    data, split = target.load()
-    questions = leak_free_questions(*source.load(), data, split)
-    loaded = model.load(execution)
-    # Nothing is tuned on the target, so that nothing of it is encoded but what is tested.
-    part = replace(split, validation=(), test=questions.kept)
-    evaluator = Evaluator(loaded, data, part, config, VerdictMemory(Home.current()))
-    folder = store().open(evaluation) / loading.SPEC
-    spec = SteeringSpec.load(folder) if folder.is_dir() else None
-    found = {
-        "questions": asdict(questions),
-        "steered": asdict(evaluator.measure("test", spec)),
-        "unsteered": asdict(evaluator.measure("test", None)),
-    }
-    (out / MEASURED).write_text(json.dumps(found))
-    return {"steered": spec is not None, "device": str(loaded.device)}
 
 
 @task(name="publish-transfer", cache_policy=NO_CACHE)
@@ -105,7 +62,7 @@ def publish_transfer(
 
 
 def _cell(cell: Transferred) -> TransferCell:
-    found = json.loads((store().open(cell.measured) / MEASURED).read_text())
+    found = loading.load_measured(cell.measured)
     return TransferCell(
         source=cell.source,
         target=cell.target,
@@ -121,12 +78,9 @@ def _cell(cell: Transferred) -> TransferCell:
 def fill_transfer_folder(run_id: str, stages: list[dict[str, Any]]) -> str:
     """Write pictures and report into the run's folder, show them in Prefect; return the report."""
     home = Home.current()
-    folder = run_folder(home, run_id)
-    (folder / RECORD).write_text(json.dumps({"stages": stages}, indent=1))
+    write_record(home, run_id, {"stages": stages})
     page = transfer_page(home, run_id)
-    (folder / FIGURES).mkdir(exist_ok=True)
-    for picture in page["pictures"]:
-        (folder / FIGURES / f"{picture.name}.png").write_bytes(picture.png)
+    write_pictures(run_folder(home, run_id) / FIGURES, page["pictures"])
     path = write_transfer_report(home, run_id)
     text = "\n\n".join([f"# {page['title']}", *page["sentences"]])
     show_in_prefect(run_id, text, page["pictures"], path)
@@ -166,13 +120,8 @@ def transfer_page(home: Home, run_id: str) -> dict[str, Any]:
 @task(name="record-transfer-in-mlflow", cache_policy=NO_CACHE)
 def record_transfer_in_mlflow(run_id: str, mlflow_run_id: str) -> None:
     """Add the gains, the pictures and the report to the run in MLflow."""
-    home = Home.current()
-    tracker, folder = Tracker(home), run_folder(home, run_id)
-    gains = {_metric_name(row): float(row["gain"]) for row in _overall(home, run_id)}
-    tracker.log_metrics(mlflow_run_id, gains)
-    table = home.tables / "transfer" / f"{run_id}.parquet"
-    files = [folder / CONFIG, folder / FIGURES, table, folder / REPORT]
-    tracker.log_artifacts(mlflow_run_id, files)
+    gains = {_metric_name(row): float(row["gain"]) for row in _overall(Home.current(), run_id)}
+    record_files(run_id, mlflow_run_id, gains, "transfer")
 
 
 def _overall(home: Home, run_id: str) -> list[dict[str, Any]]:

@@ -15,8 +15,9 @@ from flows.compact import compact
 from flows.compare import compare
 from flows.experiment import Summary, experiment
 from flows.rescore import rescore
+from flows.transfer import transfer
 from real_tasks.behaviours.jsonl import OwnFile
-from real_tasks.config import ExperimentConfig
+from real_tasks.config import ExperimentConfig, PlugIn, TransferConfig
 from real_tasks.configuration import load_config
 from real_tasks.methods import known_methods
 from real_tasks.prepared import handing_over, prepare
@@ -150,6 +151,22 @@ def test_a_default_run_is_compared_reported_exported_compacted_and_cleaned(
     assert rows(home, "SELECT count(*) AS n FROM evaluations") == before
     assert clean().counts == {}
     assert rescore().changed == []
+
+
+def test_a_default_run_is_the_source_of_a_transfer_that_takes_its_stages_from_the_cache(
+    made: tuple[Path, Summary, list[int]], home: Path
+) -> None:
+    """The form of a transfer, its method and metrics left to be those that there are."""
+    Path("others.jsonl").write_text(lines(N_QUESTIONS, 2 * N_QUESTIONS))
+    shared = load_config(None, OWN)
+    others = PlugIn(name="jsonl", params={"path": "others.jsonl"})
+    form = TransferConfig(experiment=shared, behaviours=(shared.behaviour, others))
+    done = transfer(TransferConfig.model_validate(form.model_dump(mode="json")))
+    cells = rows(home, "FROM transfer WHERE fold IS NULL AND metric = 'objective'")
+    assert len(cells) == 4 and {cell["method"] for cell in cells} == {"real"}
+    cached = {stage["stage"] for stage in done.stages if stage["cached"] == stage["shards"]}
+    assert {"dataset", "checkpoint", "activations", "scores"} <= cached
+    assert rescore(RescoreConfig(baseline=made[1].run_id)).changed == []
 
 
 def test_a_form_may_leave_out_or_empty_whatever_has_a_default() -> None:

@@ -14,6 +14,7 @@ from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.organism import EMBEDDED_MODELS
+from real_tasks.rescore_config import RescoreConfig
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -167,7 +168,7 @@ def test_the_commented_yaml_shows_every_field_right_below_its_description() -> N
     pairs = list(zip(lines, lines[1:], strict=False))
     for model in models_in(config):
         for name, field in type(model).model_fields.items():
-            below = [after for line, after in pairs if line == f"# {field.description}"]
+            below = [after for line, after in pairs if line.startswith(f"# {field.description}")]
             assert any(after.startswith(f"{name}:") for after in below), name
     fields = [line for line in lines if not line.startswith("#") and line != "-"]
     assert len([line for line in lines if line.startswith("# ")]) == len(fields)
@@ -190,6 +191,41 @@ def test_every_field_of_the_configuration_and_of_every_plug_in_has_a_description
         for name, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{name}"
             assert "\n" not in field.description
+
+
+def test_what_an_empty_list_of_methods_stands_for_is_said_and_a_list_that_names_some_is_all() -> (
+    None
+):
+    def said(*assignments: str) -> str:
+        lines = commented_yaml(load_config(None, assignments)).splitlines()
+        return lines[lines.index(next(one for one in lines if one.startswith("methods:"))) - 1]
+
+    assert said().endswith(
+        "here unsteered, real, real_equal_weights, iti, causal, random, caa, all, "
+        "random_direction, pca_direction, probe_direction"
+    )
+    assert said("baselines=[]").endswith(
+        "real_equal_weights, all, random_direction, pca_direction, probe_direction"
+    )
+    assert "here" not in said("methods=[real]")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"model": {"revision": ""}, "execution": {"address": "", "device_map": ""}},
+        {"model": {"shape": ""}, "data": {"limit": ""}, "evaluation": {"lm_eval_limit": ""}},
+    ],
+)
+def test_a_field_that_was_emptied_in_a_form_is_not_given(form: dict[str, Any]) -> None:
+    assert ExperimentConfig.model_validate(form) == ExperimentConfig()
+
+
+def test_an_emptied_field_of_a_re_scoring_and_of_a_plug_in_is_not_given_either() -> None:
+    given = RescoreConfig.model_validate({"baseline": "", "method": "", "top_k": ""})
+    assert given == RescoreConfig()
+    params = BEHAVIOURS["truthfulqa"].Params.model_validate({"path": "", "revision": ""})
+    assert params == BEHAVIOURS["truthfulqa"].Params()
 
 
 def test_a_configuration_is_frozen() -> None:

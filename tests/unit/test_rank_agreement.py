@@ -7,12 +7,11 @@ import pytest
 from scipy.stats import bootstrap, pearsonr, spearmanr
 
 from real_tasks.rank_agreement import (
-    best,
     localizer_agreement,
     rank_agreement,
     spearman,
 )
-from real_tasks.scores import mean_scores, paired, scores_by_run
+from real_tasks.scores import best_modules, mean_scores, paired, scores_by_run
 from real_tasks.types import WHOLE_LAYER, ModuleId
 from tests.unit.synthetic_results import score_rows
 
@@ -73,7 +72,7 @@ def test_the_best_are_shared_as_counted_by_hand_and_by_chance_as_drawn() -> None
 
 
 def test_equal_scores_come_in_the_order_of_modules_and_k_is_at_most_all() -> None:
-    assert best(np.array([1.0, 2.0, 2.0, 2.0]), 2) == [1, 2]
+    assert best_modules(by_module([1.0, 2.0, 2.0, 2.0]), 2) == [*by_module([0.0] * 4)][1:3]
     found = rank_agreement(by_module([1, 2, 3]), by_module([3, 2, 1]), 48, n_resamples=0)
     assert (found.top_k, found.shared, found.by_chance) == (3, 3, 3.0)
 

@@ -75,7 +75,7 @@ def test_the_same_scores_have_not_drifted() -> None:
     found = ranking_drift(rows, rows, 6, 200)
     assert found.agreement.spearman == pytest.approx(1.0)
     assert found.overlap == Estimate(1.0, 1.0, 1.0)
-    assert found.entered == found.left == ()
+    assert found.agreement.entered == found.agreement.left == ()
     assert found.auc is not None
     assert found.auc.change == Estimate(0.0, 0.0, 0.0)
     assert found.auc.largest.value == 0.0 and found.auc.largest.low < 0 < found.auc.largest.high
@@ -86,8 +86,8 @@ def test_a_head_that_swaps_its_score_with_another_enters_and_the_other_leaves() 
     after = list(before)
     after[2], after[20] = before[20], before[2]
     found = ranking_drift(score_rows(before), score_rows(after), 6, 200)
-    assert found.entered == (ModuleId("head", 2, 4),)
-    assert found.left == (ModuleId("head", 0, 2),)
+    assert found.agreement.entered == (ModuleId("head", 2, 4),)
+    assert found.agreement.left == (ModuleId("head", 0, 2),)
     assert found.agreement.shared == 5
     assert found.overlap.value == pytest.approx(5 / 6)
     assert found.overlap.low < found.overlap.value <= found.overlap.high
@@ -110,7 +110,7 @@ def test_scores_are_averaged_over_folds_before_they_are_compared() -> None:
 def test_layers_are_compared_like_heads() -> None:
     before, after = falling(6), falling(6)[::-1]
     found = ranking_drift(score_rows(before, kind="layer"), score_rows(after, kind="layer"), 2, 50)
-    assert found.entered == (ModuleId("layer", 5), ModuleId("layer", 4))
+    assert found.agreement.entered == (ModuleId("layer", 5), ModuleId("layer", 4))
     assert found.agreement.spearman == pytest.approx(-1.0)
 
 

@@ -21,7 +21,7 @@ from flows.transfer import transfer
 from real_tasks.config import ExecutionConfig
 from real_tasks.configuration import load_config, load_transfer_config
 from real_tasks.errors import UserInputError
-from real_tasks.tasks import data, evaluating, pictures, stages, transferring
+from real_tasks.tasks import data, evaluating, measured, pictures, stages
 from real_tasks.tasks.machine import use_threads
 
 STAGES = (
@@ -32,7 +32,7 @@ STAGES = (
     stages.effects,
     stages.directions,
     evaluating.evaluation,
-    transferring.transferred,
+    measured.measured,
     pictures.pictures,
 )
 LOOPBACK = "http://127.0.0.1:4200/api"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.transfer import transfer
 from real_tasks.config import ExperimentConfig, PlugIn, TransferConfig
 from real_tasks.configuration import commented_yaml, load_config, load_transfer_config
 from real_tasks.errors import UserInputError
@@ -289,3 +290,12 @@ def test_a_wrong_configuration_of_a_transfer_is_explained(
     path.write_text(text)
     with pytest.raises(UserInputError, match=message):
         load_transfer_config(path, [])
+
+
+def test_a_transfer_without_a_file_is_that_of_the_form_and_each_part_of_it_can_be_set() -> None:
+    default = load_transfer_config(None, [])
+    assert default == resolved_transfer(transfer.fn.__defaults__[0])
+    assert [one.name for one in default.behaviours] == ["demo_truth", "demo_options"]
+    named = load_transfer_config(None, ["behaviours=[demo_truth, demo_conflict]", "seeds=[4]"])
+    assert [one.name for one in named.behaviours] == ["demo_truth", "demo_conflict"]
+    assert named.experiment.seeds == (4,)

@@ -70,4 +70,4 @@ class Measure(Protocol):
         ...
 
 
-MEASURES: Registry[type[Measure]] = Registry("measure", "real_tasks.evaluation.measures")
+MEASURES: Registry[Measure] = Registry("measure", "real_tasks.evaluation.measures")
