@@ -17,7 +17,7 @@ from storage.catalog import Catalog
 from storage.paths import HOME_VARIABLE, STORE_VARIABLE, Home
 from storage.schemas import TABLES
 from storage.stack_state import ProcessMark, StackState, write_state
-from tests.drill.homes import SMALL
+from tests.terminal import SMALL
 
 SETTINGS = tuple(part for setting in SMALL for part in ("--set", setting))
 OTHER = ("--set", "evaluation.alphas=[2.0]")
