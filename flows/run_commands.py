@@ -45,14 +45,13 @@ def run(
     - `real run --runner ray my.yaml`: shards on all GPUs of this machine, one each
     """
     current = use_home(home)
-    from real_tasks.configuration import load_config
-    from real_tasks.prepared import neutral_in_words, prepare
+    from real_tasks.configuration import load_prepared
+    from real_tasks.prepared import neutral_in_words
     from storage.artifacts import prepare_home
 
     skipping = ["behaviour.params.skip_bad=true"] if skip_bad else []
-    settings = load_config(config, [*assigned(assignments, runner), *skipping])
-    prepared = prepare(settings)
-    if settings.evaluation.neutral:
+    prepared = load_prepared(config, [*assigned(assignments, runner), *skipping])
+    if prepared.config.evaluation.neutral:
         show_paths({"neutral text": neutral_in_words(prepared)})
     prepare_home(current)
 
@@ -87,7 +86,7 @@ def transfer(
     from real_tasks.configuration import load_transfer_config
     from storage.artifacts import prepare_home
 
-    settings = load_transfer_config(config, assigned(assignments, runner))
+    settings = load_transfer_config(config, assigned(assignments, runner), with_data=True)
     prepare_home(current)
 
     from flows.launch import launch_transfer

@@ -12,6 +12,7 @@ from real_tasks.chat import ChatText
 from real_tasks.errors import UserInputError
 from real_tasks.models import LoadedModel
 from real_tasks.rope import Regime
+from real_tasks.text_model import ReadsTexts
 
 MAX_WASTE = 0.15
 """Largest share of padding in a batch that has reached `MIN_BATCH_TOKENS`."""
@@ -29,7 +30,7 @@ class PaddedBatch:
     mask: Bool[Tensor, "row position"]
 
 
-def encode(loaded: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
+def encode(loaded: ReadsTexts, texts: Sequence[str]) -> list[list[int]]:
     """Encode texts with the tokenizer's special tokens in front, but none behind.
 
     A special token behind the text would take the place of its last token. A `ChatText` is encoded
@@ -62,7 +63,7 @@ def encode(loaded: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
     return ids
 
 
-def _ids(loaded: LoadedModel, texts: Sequence[str], **how: bool) -> list[list[int]]:
+def _ids(loaded: ReadsTexts, texts: Sequence[str], **how: bool) -> list[list[int]]:
     if not texts:
         return []
     return cast(
@@ -70,14 +71,14 @@ def _ids(loaded: LoadedModel, texts: Sequence[str], **how: bool) -> list[list[in
     )
 
 
-def _n_special_behind(loaded: LoadedModel) -> int:
+def _n_special_behind(loaded: ReadsTexts) -> int:
     probe = loaded.tokenizer("a", return_special_tokens_mask=True)
     flags = cast(list[int], probe["special_tokens_mask"])
     return next((i for i, special in enumerate(reversed(flags)) if not special), 0)
 
 
 def check_lengths(
-    loaded: LoadedModel, lengths: Sequence[int], names: Sequence[str], new_tokens: int = 0
+    loaded: ReadsTexts, lengths: Sequence[int], names: Sequence[str], new_tokens: int = 0
 ) -> None:
     """Check that sequences, with ``new_tokens`` to come, fit the model's positions.
 
@@ -92,9 +93,10 @@ def check_lengths(
         return
     shown = "; ".join(f"{name[:60]!r} ({n} tokens)" for n, name in long[:N_NAMED])
     room = f" with {new_tokens} new tokens" if new_tokens else ""
+    mend = "; lower evaluation.max_new_tokens," if new_tokens else ";"
     raise UserInputError(
         f"{len(long)} of {len(lengths)} texts{room} are longer than the model's {limit} positions: "
-        f"{shown}; shorten them or remove them"
+        f"{shown}{mend} shorten them or remove them"
     )
 
 

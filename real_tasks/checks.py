@@ -1,28 +1,27 @@
 """What can be wrong with an experiment, looked at before any expensive work."""
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from real_tasks.behaviours import BEHAVIOURS
 from real_tasks.checkpoints import check_attention
 from real_tasks.config import DataConfig, ExperimentConfig, ModelConfig, PlugIn
-from real_tasks.errors import UserInputError
+from real_tasks.errors import Faults, UserInputError
 from real_tasks.evaluation.harness import check_tasks
 from real_tasks.evaluation.judges import JUDGES, judging_library
 from real_tasks.evaluation.measures import MEASURES
-from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.methods import rankings_of, with_methods
 from real_tasks.models import check_model, checkpoint_shape, resolve_device
 from real_tasks.neutral import load_neutral
 from real_tasks.organism import EMBEDDED_MODELS
+from real_tasks.question_checks import check_behaviour, check_texts, unique
 from real_tasks.question_rows import shortened
 from real_tasks.registry import Registry
 from real_tasks.samples import with_shuffled_labels
-from real_tasks.splits import split
+from real_tasks.text_model import TextModel
 from real_tasks.types import BehaviourData, ModelShape, Question
 
 
@@ -30,59 +29,117 @@ def resolved(config: ExperimentConfig) -> ExperimentConfig:
     """Return the configuration with the parameters of its plug-ins checked and made complete.
 
     Raises:
-        UserInputError: an unknown plug-in, method or judge, or a parameter that does not fit.
+        UserInputError: unknown plug-ins, methods or judges, or parameters that do not fit.
     """
-    model = _resolved_model(config.model)
-    judge = _complete(JUDGES, config.evaluation.judge, "evaluation.judge")
-    config = config.model_copy(
-        update={
-            "model": model,
-            "evaluation": config.evaluation.model_copy(update={"judge": judge}),
-            "behaviour": _complete(BEHAVIOURS, config.behaviour, "behaviour"),
-            "localizer": _complete(LOCALIZERS, config.localizer, "localizer"),
-            "baselines": tuple(
-                _complete(LOCALIZERS, baseline, f"baselines.{place}")
-                for place, baseline in enumerate(config.baselines)
-            ),
-        }
-    )
-    names = [localizer.name for localizer in (config.localizer, *config.baselines)]
-    _unique("localizer", names)
-    _unique("method", config.methods)
-    for path, values in (
-        ("seeds", config.seeds),
-        ("evaluation.alphas", config.evaluation.alphas),
-        ("evaluation.top_k", config.evaluation.top_k),
-        ("evaluation.measures", config.evaluation.measures),
-        ("evaluation.objective", config.evaluation.objective),
-    ):
-        _unique(f"{path}:", values)
-    with_methods(config)
-    for measure in config.evaluation.measures:
-        MEASURES[measure]
+    faults = Faults()
+    config = resolved_with(config, faults)
+    faults.tell()
     return config
 
 
-def check_experiment(config: ExperimentConfig) -> tuple[BehaviourData, ModelShape]:
-    """Check a resolved configuration against its data and its model's shape, and return them.
+def resolved_with(config: ExperimentConfig, faults: Faults) -> ExperimentConfig:
+    """Return the configuration as far as it can be made complete; see `resolved`.
 
-    Loads no weights.
-
-    Raises:
-        UserInputError: the first thing found wrong, and how to mend it.
+    In the place of a localizer that cannot be had stands one that asks for nothing.
     """
-    resolve_device(config.execution.device)
-    check_attention(config.model)
-    for library in getattr(JUDGES[config.evaluation.judge.name], "libraries", ()):
-        judging_library(library)
-    if config.evaluation.lm_eval_tasks:
-        check_tasks(config.evaluation.lm_eval_tasks, config.evaluation.token_scope)
-    embedded = config.model.path in EMBEDDED_MODELS
-    shape = shape_of(config) if embedded else check_model(config.model)
-    check_modules(shape, config)
-    data = dataset_of(config)
-    check_behaviour(data, config)
+    model, judge = config.model, config.evaluation.judge
+    with faults.told("model", spoils="model"):
+        model = _resolved_model(model)
+    with faults.told("model"):
+        _check_chat(model)
+    with faults.told("evaluation.judge", spoils="evaluation.judge"):
+        judge = _complete(JUDGES, judge, "evaluation.judge")
+    behaviour, localizer, baselines = config.behaviour, PlugIn(name="random"), []
+    with faults.told("behaviour", spoils="behaviour"):
+        behaviour = _complete(BEHAVIOURS, behaviour, "behaviour")
+    with faults.told("localizer", spoils="localizer"):
+        localizer = _complete(LOCALIZERS, config.localizer, "localizer")
+    for place, baseline in enumerate(config.baselines):
+        with faults.told("baselines", spoils=f"baselines.{place}"):
+            baselines.append(_complete(LOCALIZERS, baseline, f"baselines.{place}"))
+    evaluation = config.evaluation.model_copy(update={"judge": judge})
+    config = config.model_copy(
+        update={
+            "model": model,
+            "evaluation": evaluation,
+            "behaviour": behaviour,
+            "localizer": localizer,
+            "baselines": tuple(baselines),
+        }
+    )
+    _check_names(config, faults)
+    return config
+
+
+def _check_names(config: ExperimentConfig, faults: Faults) -> None:
+    names = [localizer.name for localizer in (config.localizer, *config.baselines)]
+    evaluation = config.evaluation
+    for fields, what, values in (
+        ("localizer baselines", "localizer", names),
+        ("methods", "method", config.methods),
+        ("seeds", "seeds:", config.seeds),
+        ("evaluation.alphas", "evaluation.alphas:", evaluation.alphas),
+        ("evaluation.top_k", "evaluation.top_k:", evaluation.top_k),
+        ("evaluation.measures", "evaluation.measures:", evaluation.measures),
+        ("evaluation.objective", "evaluation.objective:", evaluation.objective),
+    ):
+        with faults.told(*fields.split()):
+            unique(what, values)
+    with faults.told("methods", "localizer", "baselines", spoils="methods"):
+        with_methods(config)
+    for measure in evaluation.measures:
+        with faults.told("evaluation.measures", spoils="evaluation.measures"):
+            MEASURES[measure]
+
+
+def check_experiment(
+    config: ExperimentConfig, faults: Faults
+) -> tuple[BehaviourData | None, ModelShape | None]:
+    """Check a resolved configuration against its data and its model; return its data and shape.
+
+    Loads no weights. Where one of them is missing, ``faults`` says why.
+    """
+    execution, evaluation = config.execution, config.evaluation
+    with faults.told("execution.device", spoils="execution.device"):
+        resolve_device(execution.device)
+    with faults.told("model.attn_implementation", "execution.device"):
+        check_attention(config.model)
+    with faults.told("evaluation.judge"):
+        for library in getattr(JUDGES[evaluation.judge.name], "libraries", ()):
+            judging_library(library)
+    with faults.told("evaluation.lm_eval_tasks", "evaluation.token_scope"):
+        if evaluation.lm_eval_tasks:
+            check_tasks(evaluation.lm_eval_tasks, evaluation.token_scope)
+    shape, model, data = None, None, None
+    if faults.sound("model.path", "model.params"):
+        with faults.told("model", spoils="model"):
+            shape, model = _model_of(config)
+    if faults.sound("behaviour"):
+        with faults.told("data.limit", "evaluation.neutral", "evaluation.neutral_texts"):
+            data = dataset_of(config)
+    if shape is not None:
+        with faults.told("model", "module_kind", "evaluation.top_k"):
+            _check_top_k(shape, config)
+    if shape is not None and faults.sound("methods"):
+        with faults.told("model", "module_kind", "localizer", "baselines"):
+            _check_localizers(shape, config)
+    measured = ("measures", "objective", "neutral", "neutral_texts", "max_new_tokens")
+    asked = ("behaviour", "data", *(f"evaluation.{name}" for name in measured))
+    if data is not None:
+        with faults.told(*asked):
+            check_behaviour(data, config)
+    if data is not None and model is not None:
+        with faults.told(*asked, "model"):
+            check_texts(model, data, config)
     return data, shape
+
+
+def _model_of(config: ExperimentConfig) -> tuple[ModelShape, TextModel | None]:
+    if config.model.path not in EMBEDDED_MODELS:
+        return check_model(config.model)
+    entry = EMBEDDED_MODELS[config.model.path]
+    embedded = entry(entry.Params.model_validate(config.model.params))
+    return embedded.shape(), embedded.texts()
 
 
 def load_behaviour(behaviour: PlugIn) -> BehaviourData:
@@ -124,56 +181,17 @@ def shape_of(config: ExperimentConfig) -> ModelShape:
     return checkpoint_shape(path, config.model.revision, config.model.trust_remote_code)
 
 
-def check_behaviour(data: BehaviourData, config: ExperimentConfig) -> None:
-    """Check that questions, answers and labels can be split, scored and evaluated.
-
-    Raises:
-        UserInputError: the first thing found wrong, and how to mend it.
-    """
-    _unique("question id", [question.question_id for question in data.questions])
-    asked = [" ".join(f"{question.context} {question.text}".split()) for question in data.questions]
-    _unique("question", asked)
-    for question in data.questions:
-        for presentation in question.presentations:
-            _check_question(presentation)
-    complete_evaluation(config.evaluation, data)
-    n_questions, n_folds = len(data.questions), config.data.n_folds
-    least = 4 * n_folds
-    if n_questions < least:
-        raise UserInputError(
-            f"the behaviour {data.name!r} has {n_questions} questions, but {n_folds} folds with "
-            f"training and validation parts need at least {least}; add questions or lower "
-            "data.n_folds"
-        )
-    if not data.neutral_texts:
-        raise UserInputError(
-            f"the behaviour {data.name!r} brings no neutral text to measure side effects on; name "
-            "a text file in evaluation.neutral"
-        )
-    if len(data.neutral_texts) < 2:
-        raise UserInputError(
-            f"the behaviour {data.name!r} has a single neutral text (evaluation.neutral_texts is "
-            f"{config.evaluation.neutral_texts}), but tuning and tests need texts of their own; "
-            "take at least 2"
-        )
-    for fold in range(n_folds):
-        parts = split(n_questions, fold, config.data)
-        for localizer in (config.localizer, *config.baselines):
-            params = LOCALIZERS[localizer.name].Params.model_validate(localizer.params)
-            inner = getattr(params, "cross_folds", 2)
-            if len(parts.train) < inner:
-                raise UserInputError(
-                    f"{len(parts.train)} training questions cannot be cut into {inner} parts; "
-                    f"lower {localizer.name}'s cross_folds or add questions"
-                )
-
-
 def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:
     """Check that K and the localizers' parameters fit the model's shape.
 
     Raises:
         UserInputError: K exceeds the number of modules, or a localizer does not fit their width.
     """
+    _check_top_k(shape, config)
+    _check_localizers(shape, config)
+
+
+def _check_top_k(shape: ModelShape, config: ExperimentConfig) -> None:
     kind = config.module_kind
     n_modules = len(shape.modules(kind))
     too_large = [k for k in config.evaluation.top_k if k > n_modules]
@@ -183,6 +201,9 @@ def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:
             f"modules of the kind {kind!r} ({shape.n_layers} layers x "
             f"{shape.modules_per_layer(kind)}); choose at most {n_modules}"
         )
+
+
+def _check_localizers(shape: ModelShape, config: ExperimentConfig) -> None:
     for ranking in rankings_of(with_methods(config)):
         localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
         localizer.check(shape.width(ranking.kind))
@@ -192,16 +213,20 @@ def _resolved_model(model: ModelConfig) -> ModelConfig:
     if model.path in EMBEDDED_MODELS:
         plug_in = PlugIn(name=model.path, params=model.params)
         complete = _complete(EMBEDDED_MODELS, plug_in, "model")
-        model = model.model_copy(update={"params": complete.params})
-        if model.chat_template:
-            raise UserInputError(
-                f"model.chat_template is true, but the embedded model {model.path!r} has no chat "
-                "template; set it to false"
-            )
-    elif model.params:
+        return model.model_copy(update={"params": complete.params})
+    if model.params:
         raise UserInputError(
             f"model.params is {model.params}, but {model.path!r} is not an embedded model "
             f"({', '.join(EMBEDDED_MODELS)}), and only those have parameters; remove them"
+        )
+    return model
+
+
+def _check_chat(model: ModelConfig) -> None:
+    if model.chat_template and model.path in EMBEDDED_MODELS:
+        raise UserInputError(
+            f"model.chat_template is true, but the embedded model {model.path!r} has no chat "
+            "template; set it to false"
         )
     unsaid = {
         "model.system_prompt": shortened(model.system_prompt) if model.system_prompt else "",
@@ -215,29 +240,6 @@ def _resolved_model(model: ModelConfig) -> ModelConfig:
                 f"{name} is {found}, but model.chat_template is false, and only the chat template "
                 f"has a place for it; set model.chat_template to true or leave {name} out"
             )
-    return model
-
-
-def _check_question(question: Question) -> None:
-    where = f"question {question.question_id!r} ({question.text})"
-    labels = {answer.label for answer in question.answers}
-    if labels != {0, 1}:
-        raise UserInputError(
-            f"{where} has answers with the labels {sorted(labels)} only; "
-            "it needs at least one aligned (1) and one violating (0)"
-        )
-    if sum(answer.is_best for answer in question.answers if answer.label == 1) != 1:
-        raise UserInputError(f"{where} needs exactly one best answer, among the aligned ones")
-    texts = [" ".join(answer.text.split()) for answer in question.answers]
-    for answer in question.answers:
-        same = [other for other in question.answers if other.text == answer.text]
-        if len({other.label for other in same}) > 1:
-            raise UserInputError(
-                f"{where} has the answer {answer.text!r} as aligned and as violating; "
-                "keep one of them"
-            )
-    _unique(f"answer of {where}", texts)
-    _unique(f"answer id of {where}", [answer.answer_id for answer in question.answers])
 
 
 def _complete(registry: Registry, plug_in: PlugIn, where: str) -> PlugIn:  # type: ignore[type-arg]
@@ -264,21 +266,27 @@ def _about_parameters(params_type: type[BaseModel], error: ValidationError) -> s
 
 def explained(error: ValidationError, where: str = "") -> str:
     """Return a validation error as lines of ``dotted.path: what is wrong (found ...)``."""
-    lines = []
+    return "\n".join(line for _, line in faults_of(error, where))
+
+
+def faults_of(error: ValidationError, where: str = "") -> list[tuple[Any, str]]:
+    """Return the faults of a validation error, each with its line of `explained`.
+
+    That a list is too short since a value in it is wrong is none of its own.
+    """
+    lines, places = [], [fault["loc"] for fault in error.errors()]
     for fault in error.errors():
-        path = ".".join(str(part) for part in ([where] if where else []) + list(fault["loc"]))
+        place = fault["loc"]
+        if any(other != place and other[: len(place)] == place for other in places):
+            continue
+        path = ".".join(str(part) for part in ([where] if where else []) + list(place))
         found = "" if fault["type"] == "missing" else f" (found {_shown(fault['input'])})"
-        message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
-        lines.append(f"{path}: {message}{found}")
-    return "\n".join(lines)
+        message = fault["msg"].removeprefix("Value error, ")
+        message = "unknown key" if fault["type"] == "extra_forbidden" else message
+        lines.append((fault, f"{path}: {message}{found}"))
+    return lines
 
 
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _unique(what: str, values: Sequence[object]) -> None:
-    value, count = Counter(values).most_common(1)[0] if values else ("", 0)
-    if count > 1:
-        raise UserInputError(f"{what} {value!r} appears {count} times; each must be there once")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -66,9 +66,12 @@ class Frozen(BaseModel):
 
         A form sends an empty text for one that was emptied: there it means that nothing is given.
         """
-        assert info.field_name is not None
-        if given == "" and cls.model_fields[info.field_name].default is None:
+        field = cls.model_fields[str(info.field_name)]
+        if given == "" and field.default is None:
             return None
+        kinds = (field.annotation, *get_args(field.annotation))
+        if any(isinstance(one, type) and issubclass(one, BaseModel) for one in kinds):
+            return given  # It looks at its own fields, and says which of them is wrong.
         for value in _values(given):
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError("expected a finite number")

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -10,19 +10,21 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from real_tasks.behaviours import BEHAVIOURS
-from real_tasks.checks import explained, resolved
+from real_tasks.checks import faults_of, resolved_with
 from real_tasks.config import DEMO_TRANSFER, ExperimentConfig, ModelConfig, TransferConfig
-from real_tasks.errors import UserInputError
+from real_tasks.errors import Faults, UserInputError
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.methods import with_methods
 from real_tasks.organism import EMBEDDED_MODELS
+from real_tasks.prepared import Prepared, prepare
 from real_tasks.registry import Registry
 from real_tasks.rescore_config import RescoreConfig
-from real_tasks.transfer import resolved_transfer
+from real_tasks.transfer import prepare_transfer, resolved_transfer
 from real_tasks.yaml_text import MAX_CHARACTERS, read_yaml
 
 C = TypeVar("C", bound=BaseModel)
+T = TypeVar("T")
 
 _TEMPLATE_FIELD = re.compile(r"\{(question|answer|context)\}")
 
@@ -47,31 +49,50 @@ def load_config(
         assignments: ``a.dotted.path=value``, the last word.
 
     Raises:
-        UserInputError: an unreadable file, an unknown key, a value out of range.
+        UserInputError: all that is wrong: unreadable files, unknown keys, values out of range.
     """
-    tree = _tree(paths, assignments, ExperimentConfig().model_dump(mode="json"))
-    return resolved(_validated(ExperimentConfig, tree))
+    return _loaded(paths, assignments, _resolved)
+
+
+def load_prepared(paths: Path | Sequence[Path] | None, assignments: Sequence[str]) -> Prepared:
+    """Return the experiment of the files and assignments, ready to start; see `load_config`.
+
+    Raises:
+        UserInputError: all that is wrong with files, fields, data and the model's headers.
+    """
+    return _loaded(paths, assignments, prepare)
 
 
 def load_transfer_config(
-    paths: Path | Sequence[Path] | None, assignments: Sequence[str]
+    paths: Path | Sequence[Path] | None, assignments: Sequence[str], with_data: bool = False
 ) -> TransferConfig:
     """Return the configuration of a transfer; see `load_config`.
 
     Fields of the experiment may stand at the top level, as in an experiment's file, so that the
     same files serve both. Without a file the behaviours are the demo's.
 
+    Args:
+        paths: YAML files.
+        assignments: ``a.dotted.path=value``.
+        with_data: look at data and the model's headers as well, as `load_prepared` does.
+
     Raises:
         UserInputError: as `load_config`; fewer than two behaviours.
     """
-    defaults = ExperimentConfig().model_dump(mode="json")
-    tree = _tree(paths, assignments, defaults | {"experiment": defaults})
+    defaults, faults = ExperimentConfig().model_dump(mode="json"), Faults()
+    tree = _tree(paths, assignments, defaults | {"experiment": defaults}, faults)
     own = {name: tree.pop(name) for name in TransferConfig.model_fields if name in tree}
     shared = merged(_mapping(own.get("experiment") or {}, "experiment"), tree)
     if not paths:
         own = {"behaviours": DEMO_TRANSFER.behaviours} | own
-    config = _validated(TransferConfig, own | {"experiment": shared})
-    return resolved_transfer(config)
+    config = _validated(TransferConfig, own | {"experiment": shared}, faults)
+    if config is not None:
+        with faults.told():
+            if with_data:
+                config, _ = prepare_transfer(config, faults.doubtful)
+            else:
+                config = resolved_transfer(config)
+    return _complete(config, faults)
 
 
 def load_rescore_config(path: Path | None, given: Mapping[str, Any]) -> RescoreConfig:
@@ -80,8 +101,9 @@ def load_rescore_config(path: Path | None, given: Mapping[str, Any]) -> RescoreC
     Raises:
         UserInputError: an unreadable file, an unknown key, a value out of range.
     """
-    tree = {} if path is None else _read(path)
-    return _validated(RescoreConfig, tree | {k: v for k, v in given.items() if v is not None})
+    tree, faults = {} if path is None else _read(path), Faults()
+    tree |= {k: v for k, v in given.items() if v is not None}
+    return _complete(_validated(RescoreConfig, tree, faults), faults)
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,23 +136,77 @@ def commented_yaml(config: ExperimentConfig | TransferConfig) -> str:
     return "\n".join(_lines(config, 0)) + "\n"
 
 
+def _loaded(
+    paths: Path | Sequence[Path] | None,
+    assignments: Sequence[str],
+    made: Callable[[ExperimentConfig, Collection[str]], T],
+) -> T:
+    """Read an experiment's configuration and make something of it; all faults are told at once."""
+    faults = Faults()
+    tree = _tree(paths, assignments, ExperimentConfig().model_dump(mode="json"), faults)
+    config, found = _validated(ExperimentConfig, tree, faults), None
+    if config is not None:
+        with faults.told():
+            found = made(config, faults.doubtful)
+    return _complete(found, faults)
+
+
+def _resolved(config: ExperimentConfig, doubtful: Collection[str]) -> ExperimentConfig:
+    faults = Faults(doubtful)
+    return _complete(resolved_with(config, faults), faults)
+
+
+def _complete(found: T | None, faults: Faults) -> T:
+    faults.tell()
+    assert found is not None, "without faults there is something"
+    return found
+
+
 def _tree(
-    paths: Path | Sequence[Path] | None, assignments: Sequence[str], defaults: dict[str, Any]
+    paths: Path | Sequence[Path] | None,
+    assignments: Sequence[str],
+    defaults: dict[str, Any],
+    faults: Faults,
 ) -> dict[str, Any]:
     files = [paths] if isinstance(paths, Path) else list(paths or ())
     tree: dict[str, Any] = {}
     for path in files:
-        tree = merged(tree, _read(path))
+        with faults.told():
+            tree = merged(tree, _read(path))
+    faults.tell()  # Of what is missing nothing can be said.
     for assignment in assignments:
-        _assign(tree, assignment, defaults)
+        with faults.told(spoils=assignment.partition("=")[0]):
+            _assign(tree, assignment, defaults)
     return tree
 
 
-def _validated(model: type[C], tree: dict[str, Any]) -> C:
+def _validated(model: type[C], tree: dict[str, Any], faults: Faults) -> C | None:
+    """Return the configuration, with defaults in the place of what is wrong; None if that fails."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise UserInputError(explained(error) + _hint(model, error)) from error
+        for fault, line in faults_of(error):
+            with faults.told():
+                raise UserInputError(line + _hint(model, fault)) from error
+        faults.doubtful |= {_taken_out(tree, fault["loc"]) for fault in error.errors()}
+    try:
+        return model.model_validate(tree)
+    except ValidationError:
+        return None
+
+
+def _taken_out(tree: dict[str, Any], place: Sequence[int | str]) -> str:
+    """Take what is at the place out of the mapping that it is in, and return its dotted path."""
+    path: list[str] = []
+    below: Any = tree
+    for part in map(str, place):
+        if not isinstance(below, dict) or part not in below:
+            break
+        holder, below = below, below[part]
+        path.append(part)
+    if path:
+        del holder[path[-1]]
+    return ".".join(path)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -216,14 +292,12 @@ def _index(place: list[Any], part: str, assignment: str) -> int:
     return int(part)
 
 
-def _hint(model: type[BaseModel], error: ValidationError) -> str:
-    hints = []
-    for fault in error.errors():
-        if fault["type"] == "extra_forbidden":
-            known = _fields_at(model, fault["loc"][:-1])
-            close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-            hints.append(f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")
-    return "".join(f"\n  {hint}" for hint in hints)
+def _hint(model: type[BaseModel], fault: Any) -> str:
+    if fault["type"] != "extra_forbidden":
+        return ""
+    known = _fields_at(model, fault["loc"][:-1])
+    close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+    return f"\n  did you mean {close[0]}?" if close else f"\n  known: {', '.join(known)}"
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -23,6 +23,7 @@ from real_tasks.memory import in_batches
 from real_tasks.models import LoadedModel, sites
 from real_tasks.overflow import check_finite, unsteered_mend
 from real_tasks.sharing import SharedRow, filled, group_by_beginning, may_share
+from real_tasks.text_model import ReadsTexts
 from real_tasks.types import ModuleKind
 
 Groups = Sequence[tuple[int, list[int]]]
@@ -85,7 +86,7 @@ def activations_at_last_token(
     return values
 
 
-def check_vocabulary(loaded: LoadedModel, texts: Sequence[str]) -> None:
+def check_vocabulary(loaded: ReadsTexts, texts: Sequence[str]) -> None:
     """Check that the tokenizer knows every word; a tokenizer without an unknown token knows all.
 
     The unknown token may begin or end sequences as well; where it is written, nothing is unknown.
@@ -111,7 +112,7 @@ def check_vocabulary(loaded: LoadedModel, texts: Sequence[str]) -> None:
     )
 
 
-def _unknown_words(loaded: LoadedModel, text: str) -> list[str]:
+def _unknown_words(loaded: ReadsTexts, text: str) -> list[str]:
     unknown_id = loaded.tokenizer.unk_token_id
     if not loaded.tokenizer.is_fast:
         words = [ChatText(word) for word in text.split()]

@@ -43,6 +43,7 @@ from real_tasks.families import (
 )
 from real_tasks.hub import local_checkpoint
 from real_tasks.rope import Regime, followers, forget_longer_texts, length_rules
+from real_tasks.text_model import TextModel, longest_text
 from real_tasks.types import ModelShape
 from real_tasks.weights import check_finite, check_weights
 
@@ -127,13 +128,8 @@ class LoadedModel:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest sequence, in tokens, that the model was made for, where it says so.
-
-        Dynamic NTK stretches it by its factor.
-        """
-        config = self.model.config
-        most = [rule.most for rule in length_rules(config) if rule.most]
-        return max(most, default=getattr(config.get_text_config(), "max_position_embeddings", None))
+        """The longest sequence, in tokens, that the model was made for, where it says so."""
+        return longest_text(self.model.config)
 
     def regime(self, length: int) -> Regime:
         """Return what texts must share to stand in one batch; see `real_tasks.rope`."""
@@ -253,11 +249,14 @@ def _whole_model(
     return model
 
 
-def check_model(options: ModelConfig) -> ModelShape:
-    """Check all that is known of a checkpoint before its weights are read; return its shape.
+def check_model(options: ModelConfig) -> tuple[ModelShape, TextModel | None]:
+    """Check all that is known of a checkpoint before its weights are read.
 
     Of a Hugging Face id whose weights are not in the cache yet, only the configuration is fetched
     and looked at.
+
+    Returns:
+        Its shape, and how it reads texts, where its tokenizer is there.
 
     Raises:
         UserInputError: what `load_model` would raise, weights that are not finite excepted.
@@ -265,19 +264,20 @@ def check_model(options: ModelConfig) -> ModelShape:
     shape = checkpoint_shape(options.path, options.revision, options.trust_remote_code)
     folder = local_checkpoint(options.path, options.revision, config_only=True)
     if missing_from(folder):
-        return shape
+        return shape, None
     base = base_of(folder, config_only=True)
     if missing_from(base):
-        return shape
+        return shape, None
     for part in dict.fromkeys((folder, base)):
         check_files(part)
     config = read_config(base, options.trust_remote_code)
     _check_shape(shape, options)
     check_weights(base, config)
     tokenizer = read_tokenizer(tokenizer_of(folder), options.trust_remote_code)
-    _check_tokens(tokenizer, config.get_text_config().vocab_size)
-    _chat_format(tokenizer, options)
-    return shape
+    n_tokens = config.get_text_config().vocab_size
+    _check_tokens(tokenizer, n_tokens)
+    chat = _chat_format(tokenizer, options)
+    return shape, TextModel(tokenizer, chat, n_tokens, longest_text(config))
 
 
 def _check_tokens(tokenizer: PreTrainedTokenizerBase, n_embeddings: int) -> None:

@@ -3,7 +3,7 @@
 Whoever runs it, or scores it again, takes data, shape and work from here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from datetime import date
 from real_tasks.adapters import tokenizer_of
 from real_tasks.chat import writes_date
 from real_tasks.checkpoints import has_tokenizer, read_tokenizer
-from real_tasks.checks import check_experiment, resolved
+from real_tasks.checks import check_experiment, resolved_with
 from real_tasks.config import ExperimentConfig, ModelConfig
+from real_tasks.errors import Faults, SeveralFaultsError
 from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.hub import local_checkpoint
 from real_tasks.methods import with_methods
@@ -40,14 +41,22 @@ class Prepared:
     work: Work
 
 
-def prepare(config: ExperimentConfig) -> Prepared:
+def prepare(config: ExperimentConfig, doubtful: Collection[str] = ()) -> Prepared:
     """Complete and check a configuration; reads its data, once, and loads no weights.
 
+    Args:
+        config: the configuration.
+        doubtful: dotted paths of fields that are known to be wrong; see `errors.Faults`.
+
     Raises:
-        UserInputError: the first thing found wrong, and how to mend it.
+        UserInputError: all that is wrong, and how to mend it.
     """
-    config = resolved(config)
-    data, shape = check_experiment(config)
+    faults = Faults(doubtful)
+    config = resolved_with(config, faults)
+    data, shape = check_experiment(config, faults)
+    faults.tell()
+    if data is None or shape is None:
+        raise SeveralFaultsError(())  # What is doubtful keeps them from being looked at.
     config = completed(config.model_copy(update={"model": _dated(config.model)}), data)
     return Prepared(config, data, shape, work_of(config))
 

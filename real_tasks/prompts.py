@@ -6,12 +6,12 @@ say.
 """
 
 from real_tasks.chat import Message, answered, conversation
-from real_tasks.models import LoadedModel
+from real_tasks.text_model import ReadsTexts
 from real_tasks.types import Answer, BehaviourData, Question
 
 
 def reading_text(
-    loaded: LoadedModel, data: BehaviourData, question: Question, answer: Answer
+    loaded: ReadsTexts, data: BehaviourData, question: Question, answer: Answer
 ) -> str:
     """Return the text at whose last token activations are read; it ends with the answer.
 
@@ -25,7 +25,7 @@ def reading_text(
     return data.full_text(question, answer)
 
 
-def prompt_text(loaded: LoadedModel, data: BehaviourData, question: Question) -> str:
+def prompt_text(loaded: ReadsTexts, data: BehaviourData, question: Question) -> str:
     """Return the evaluation's prompt, up to and without the blank before the answer.
 
     Raises:
@@ -38,7 +38,7 @@ def prompt_text(loaded: LoadedModel, data: BehaviourData, question: Question) ->
 
 
 def answered_text(
-    loaded: LoadedModel, data: BehaviourData, question: Question, answer: Answer
+    loaded: ReadsTexts, data: BehaviourData, question: Question, answer: Answer
 ) -> str:
     """Return the evaluation's prompt with an answer; it starts with `prompt_text`.
 
@@ -52,7 +52,7 @@ def answered_text(
 
 
 def _messages(
-    loaded: LoadedModel, data: BehaviourData, question: Question, preamble: str
+    loaded: ReadsTexts, data: BehaviourData, question: Question, preamble: str
 ) -> list[Message]:
     assert loaded.chat is not None
     asked = data.chat_prompt.format(question=question.text, context=question.context)

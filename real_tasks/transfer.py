@@ -6,7 +6,7 @@ Nothing is chosen on the target. A question that two behaviours share may be a t
 and a training or validation question of the other: such questions are left out and counted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import PurePath
@@ -14,7 +14,7 @@ from typing import Any
 
 from real_tasks.checks import resolved
 from real_tasks.config import ExperimentConfig, PlugIn, TransferConfig
-from real_tasks.errors import UserInputError
+from real_tasks.errors import Faults, UserInputError
 from real_tasks.evaluation.gain import OBJECTIVE, gains
 from real_tasks.evaluation.measuring import complete_evaluation, metrics_of
 from real_tasks.methods import known_methods
@@ -70,7 +70,9 @@ def resolved_transfer(config: TransferConfig) -> TransferConfig:
             "method": config.method or config.experiment.localizer.name,
         }
     )
-    sources = [source_experiment(config, place) for place in range(len(config.behaviours))]
+    sources = [
+        resolved(source_experiment(config, place)) for place in range(len(config.behaviours))
+    ]
     complete = config.model_copy(
         update={
             "behaviours": tuple(source.behaviour for source in sources),
@@ -80,18 +82,33 @@ def resolved_transfer(config: TransferConfig) -> TransferConfig:
     return complete
 
 
-def prepare_transfer(config: TransferConfig) -> tuple[TransferConfig, tuple[Prepared, ...]]:
+def prepare_transfer(
+    config: TransferConfig, doubtful: Collection[str] = ()
+) -> tuple[TransferConfig, tuple[Prepared, ...]]:
     """Complete and check a transfer; return it with the experiments on its behaviours.
 
     The experiment that they share keeps what depends on the behaviour as it was given: measures
     and objective.
 
+    Args:
+        config: the transfer.
+        doubtful: dotted paths of fields that are known to be wrong; see `errors.Faults`.
+
     Raises:
-        UserInputError: the first thing found wrong, and how to mend it.
+        UserInputError: all that is wrong, and how to mend it.
     """
-    config = resolved_transfer(config)
-    sources = [prepare(source_experiment(config, place)) for place in range(len(config.behaviours))]
-    check_transfer(config, [source.data for source in sources])
+    faults, sources = Faults(doubtful), []
+    method = config.method or config.experiment.localizer.name
+    config = config.model_copy(update={"method": method})
+    inner = {path.removeprefix("experiment.") for path in doubtful}
+    for place in range(len(config.behaviours)):
+        with faults.told("behaviours"):
+            sources.append(prepare(source_experiment(config, place), inner))
+    if len(sources) == len(config.behaviours):
+        with faults.told("behaviours"):
+            config = resolved_transfer(config)
+            check_transfer(config, [source.data for source in sources])
+    faults.tell()
     experiment = config.experiment.model_copy(update={"model": sources[0].config.model})
     return config.model_copy(update={"experiment": experiment}), tuple(sources)
 
@@ -116,7 +133,7 @@ def source_experiment(config: TransferConfig, place: int) -> ExperimentConfig:
         "methods": ("unsteered", name),
         "baselines": needed,
     }
-    return resolved(experiment.model_copy(update=changes))
+    return experiment.model_copy(update=changes)
 
 
 def behaviour_labels(behaviours: Sequence[PlugIn]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from real_tasks.interventions import Intervention, applied
 from real_tasks.memory import halving
 from real_tasks.models import LoadedModel
 from real_tasks.overflow import check_finite
+from real_tasks.text_model import ReadsTexts
 
 MAX_TOKENS = 256
 """Tokens of a neutral text that are read: paragraphs of a data set differ much in length."""
@@ -71,6 +72,23 @@ class EncodedNeutral:
     n_tokens: int
 
 
+def neutral_rows(loaded: ReadsTexts, texts: Sequence[str]) -> list[list[int]]:
+    """Return the tokens of neutral texts that count; a text without one to predict has none.
+
+    Raises:
+        UserInputError: see `encode_neutral`.
+    """
+    encoded = [row[:MAX_TOKENS] for row in encode(loaded, texts)]
+    check_lengths(loaded, [len(row) for row in encoded], texts)
+    rows = [row for row in encoded if len(row) > 1]
+    if not rows:
+        raise UserInputError(
+            f"none of the {len(texts)} neutral texts has a token to predict; give at least one "
+            "text of two tokens"
+        )
+    return rows
+
+
 @torch.inference_mode()
 def encode_neutral(
     loaded: LoadedModel, texts: Sequence[str], batch_tokens: int, cache_bytes: int = CACHE_BYTES
@@ -86,14 +104,7 @@ def encode_neutral(
     Raises:
         UserInputError: no text has two tokens, or texts longer than the model's positions.
     """
-    encoded = [row[:MAX_TOKENS] for row in encode(loaded, texts)]
-    check_lengths(loaded, [len(row) for row in encoded], texts)
-    rows = [row for row in encoded if len(row) > 1]
-    if not rows:
-        raise UserInputError(
-            f"none of the {len(texts)} neutral texts has a token to predict; give at least one "
-            "text of two tokens"
-        )
+    rows = neutral_rows(loaded, texts)
     lengths = [len(row) for row in rows]
     packed = pack(lengths, batch_tokens, [loaded.regime(length) for length in lengths])
     batches = tuple(_batch(loaded, [rows[i] for i in indices]) for indices in packed)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 from real_tasks.config import Frozen
 from real_tasks.registry import Registry
+from real_tasks.text_model import TextModel
 from real_tasks.types import ModelShape
 
 
@@ -19,6 +20,10 @@ class EmbeddedModel(Protocol):
 
     def shape(self) -> ModelShape:
         """Return the shape that the checkpoint will have."""
+        ...
+
+    def texts(self) -> TextModel:
+        """Return how the checkpoint will read texts."""
         ...
 
     def build(self, folder: Path, on_progress: Callable[[int, int], None]) -> dict[str, Any]:

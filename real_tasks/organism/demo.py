@@ -14,6 +14,7 @@ from real_tasks.organism import EMBEDDED_MODELS
 from real_tasks.organism.corpus import Document, generate_corpus, vocabulary
 from real_tasks.organism.training import EncodedDocument, TrainingRecipe, train
 from real_tasks.organism.world import World, generate_world
+from real_tasks.text_model import TextModel
 from real_tasks.types import ModelShape
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
@@ -46,6 +47,11 @@ class DemoModel:
     def shape(self) -> ModelShape:
         """Return the shape of every demo model."""
         return ModelShape(N_LAYERS, N_HEADS, HEAD_DIM, D_MODEL)
+
+    def texts(self) -> TextModel:
+        """Return how every demo model of this world reads texts."""
+        tokenizer = build_tokenizer(generate_world(self.params.world_seed))
+        return TextModel(tokenizer, None, len(tokenizer), _MAX_POSITIONS)
 
     def build(self, folder: Path, on_progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Train the model and write it into ``folder`` as an ordinary Hugging Face checkpoint.

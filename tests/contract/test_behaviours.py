@@ -14,10 +14,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from real_tasks.behaviours import BEHAVIOURS
-from real_tasks.checks import check_behaviour, load_behaviour, resolved
+from real_tasks.checks import load_behaviour, resolved
 from real_tasks.config import ExperimentConfig, Frozen, PlugIn
 from real_tasks.errors import UserInputError
 from real_tasks.evaluation.measures import MEASURES
+from real_tasks.question_checks import check_behaviour
 from real_tasks.samples import samples_of
 from real_tasks.splits import split
 from real_tasks.table_rows import sample_rows

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from real_tasks.checks import check_experiment
 from real_tasks.config import ExecutionConfig
 from real_tasks.configuration import load_config
 from real_tasks.errors import UserInputError
 from real_tasks.models import load_model
+from real_tasks.prepared import prepare
 from tests.unit.tiny_models import SPECIAL, WORDS, tiny_llama, tiny_tokenizer
 
 Break = Callable[[Path], object]
@@ -253,7 +253,7 @@ def test_a_broken_checkpoint_is_one_error_before_anything_is_made(
     monkeypatch.setattr("real_tasks.models.read_weights", never)
     config = load_config(None, [f"model.path={checkpoint}", "baselines=[]"])
     with pytest.raises(UserInputError, match=said) as failed:
-        check_experiment(config)
+        prepare(config)
     assert len(str(failed.value)) < 2000
     assert not home.exists()
 

@@ -6,18 +6,12 @@ from typing import Any
 
 import pytest
 
-from real_tasks.checks import (
-    check_behaviour,
-    check_experiment,
-    check_modules,
-    dataset_of,
-    load_behaviour,
-    resolved,
-    shape_of,
-)
+from real_tasks.checks import check_modules, dataset_of, load_behaviour, resolved, shape_of
 from real_tasks.config import ExperimentConfig, PlugIn
 from real_tasks.configuration import load_config
 from real_tasks.errors import UserInputError
+from real_tasks.prepared import prepare
+from real_tasks.question_checks import check_behaviour
 from real_tasks.types import Answer, BehaviourData, ModelShape, Question
 from tests.unit.tiny_models import tiny_llama, tiny_tokenizer
 
@@ -48,7 +42,7 @@ def config(**changes: Any) -> ExperimentConfig:
 def test_good_data_and_the_default_experiment_pass() -> None:
     check_behaviour(behaviour(), DEMO)
     check_modules(ModelShape(5, 8, 32, 128), DEMO)
-    check_experiment(DEMO)
+    prepare(DEMO)
 
 
 def test_resolving_completes_the_parameters_of_plug_ins_and_changes_nothing_else() -> None:
@@ -156,7 +150,7 @@ def test_a_model_path_that_is_no_checkpoint_is_an_error(tmp_path: Path) -> None:
     for path, found in ((tmp_path / "absent", "is no folder"), (tmp_path, "missing: model.safe")):
         changed = resolved(config(model={"path": str(path)}))
         with pytest.raises(UserInputError, match=found) as caught:
-            check_experiment(changed)
+            prepare(changed)
         assert str(path) in str(caught.value) and "save_pretrained" in str(caught.value)
 
 
@@ -175,7 +169,7 @@ def test_the_shape_of_a_checkpoint_is_read_from_its_configuration(tmp_path: Path
 def test_an_unknown_device_is_an_error() -> None:
     changed = resolved(config(execution={"device": "gpu"}))
     with pytest.raises(UserInputError, match="unknown device 'gpu'; expected auto, cpu"):
-        check_experiment(changed)
+        prepare(changed)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -272,7 +266,7 @@ def test_the_whole_experiment_is_checked_before_anything_is_made(
     monkeypatch.setattr("real_tasks.organism.demo.train", never)
     monkeypatch.setattr("real_tasks.models.read_weights", never)
     with pytest.raises(UserInputError):
-        check_experiment(load_config(None, [assignment]))
+        prepare(load_config(None, [assignment]))
     assert not home.exists()
 
 

@@ -11,11 +11,12 @@ import pytest
 import yaml
 from transformers import LlamaConfig
 
-from real_tasks.checks import check_behaviour, load_behaviour
+from real_tasks.checks import load_behaviour
 from real_tasks.config import ExperimentConfig
 from real_tasks.configuration import load_config, load_transfer_config
 from real_tasks.localizers.real.params import PUBLISHED, Params
 from real_tasks.planning import plan, planned_shape
+from real_tasks.question_checks import check_behaviour
 from real_tasks.transfer import check_transfer
 from real_tasks.workload import DataSize, data_size
 
