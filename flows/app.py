@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from storage.object_backends import check_store
 from storage.paths import STORE_VARIABLE, full_url
 
 app = typer.Typer(
@@ -70,6 +71,9 @@ SetOption = Annotated[
 @app.callback()
 def use_store(store: StoreOption = None) -> None:
     """Make ``store`` the store of this process and its children."""
+    if store is not None and not store.strip():
+        raise typer.BadParameter("--store is empty; expected an address or a folder")
     url = full_url(store)
     if url is not None:
+        check_store(url)
         os.environ[STORE_VARIABLE] = url

@@ -1,8 +1,10 @@
 """Where objects are: a bucket, through fsspec, or a folder of a shared file system."""
 
+import errno
 import importlib.util
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +53,34 @@ def open_objects(url: str) -> Objects:
     if importlib.util.find_spec(package) is None:
         raise StorageError(f"the store {url} needs the package {package}: {install}")
     return BucketObjects(url)
+
+
+def check_store(url: str) -> None:
+    """Check that a store can be one, without asking it anything.
+
+    Raises:
+        StorageError: as `open_objects`; or a path where no folder is, or can be made.
+    """
+    try:
+        os.fsencode(url).decode()
+        if "\0" in url or url.endswith(":"):
+            raise ValueError("it is no address")
+        if isinstance(open_objects(url), FolderObjects):
+            _check_folder(Path(url.partition("://")[2] or url).absolute())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StorageError(
+            f"{url[:200]!r} cannot be the store ({why}); expected s3://bucket/prefix, gs://... or "
+            "a folder that all machines see: name another with --store or REAL_STORE"
+        ) from error
+
+
+def _check_folder(path: Path) -> None:
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
+    except FileNotFoundError:
+        return
 
 
 class BucketObjects(Objects):
