@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from real_tasks.tasks.cleaning import CleanConfig, CleanSummary, clean_home
+from real_tasks.tasks.upkeep.cleaning import CleanConfig, CleanSummary, clean_home
 
 DEFAULTS = CleanConfig()
 

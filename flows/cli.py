@@ -8,28 +8,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows import (
-    export_commands,
-    plan_commands,
-    rescore_commands,
-    result_commands,
-    run_commands,
-    up_commands,
-)
-from flows.app import app
-from flows.console import show_error
-from real_tasks.errors import UserInputError, WorkFailedError
+from flows.commands import export, plan, rescore, results, up
+from flows.commands import run as run_commands
+from flows.terminal.app import app
+from flows.terminal.console import show_error
+from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
 from storage.errors import StorageError
 from storage.paths import Home
 from storage.room import room_error
 
 COMMANDS = (
     run_commands,
-    rescore_commands,
-    plan_commands,
-    result_commands,
-    export_commands,
-    up_commands,
+    rescore,
+    plan,
+    results,
+    export,
+    up,
 )
 """Importing them registers their commands, in the order of the help."""
 

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from real_tasks.tasks.compacting import CompactConfig, compact_tables
+from real_tasks.tasks.upkeep.compacting import CompactConfig, compact_tables
 
 
 @flow(

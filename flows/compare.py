@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from real_tasks.tasks.comparing import CompareConfig, CompareSummary, compare_now
+from real_tasks.tasks.records.comparison import CompareConfig, CompareSummary, compare_now
 
 DEFAULTS = CompareConfig()
 

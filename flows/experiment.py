@@ -2,17 +2,17 @@
 
 from prefect import flow
 
-from flows.fan_out import alone
 from flows.pipeline import outcome_of
-from flows.runners import ConfiguredTaskRunner, check_runner
-from real_tasks.config import ExperimentConfig, Frozen
-from real_tasks.prepared import prepared_for
-from real_tasks.tasks import records
-from real_tasks.tasks.outcome import Outcome
-from real_tasks.tasks.pictures import pictures
-from real_tasks.tasks.records import Run, running
-from real_tasks.tasks.reporting import report
-from storage.artifacts import ArtifactRef, prepare_home
+from flows.running.fan_out import alone
+from flows.running.runners import ConfiguredTaskRunner, check_runner
+from real_tasks.experiment.prepared import prepared_for
+from real_tasks.tasks.records import run as records
+from real_tasks.tasks.records.experiment_report import report
+from real_tasks.tasks.records.run import Run, running
+from real_tasks.tasks.stages.outcome import Outcome
+from real_tasks.tasks.stages.pictures import pictures
+from real_tasks.vocabulary.config import ExperimentConfig, Frozen
+from storage.artifacts.store import ArtifactRef, prepare_home
 from storage.paths import Home
 
 DEMO = ExperimentConfig()

@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flows.fan_out import alone, fan_out
-from real_tasks.config import ExperimentConfig
-from real_tasks.methods import Method
-from real_tasks.prepared import Prepared
-from real_tasks.tasks import data, stages
-from real_tasks.tasks.caching import Stage
-from real_tasks.tasks.evaluating import evaluation
-from real_tasks.tasks.loading import Fold, ModelRef
-from real_tasks.tasks.outcome import Activations, MethodEvaluation, Outcome, Scores
-from real_tasks.tasks.records import Run
-from real_tasks.work import Directions, Scoring
-from storage.artifacts import ArtifactRef
+from flows.running.fan_out import alone, fan_out
+from real_tasks.experiment.methods import Method
+from real_tasks.experiment.prepared import Prepared
+from real_tasks.experiment.work import Directions, Scoring
+from real_tasks.tasks.cache.stage import Stage
+from real_tasks.tasks.records.run import Run
+from real_tasks.tasks.stages import activations as stages
+from real_tasks.tasks.stages import dataset as data
+from real_tasks.tasks.stages import scoring
+from real_tasks.tasks.stages.evaluation import evaluation
+from real_tasks.tasks.stages.outcome import Activations, MethodEvaluation, Outcome, Scores
+from real_tasks.tasks.stages.references import Fold, ModelRef
+from real_tasks.vocabulary.config import ExperimentConfig
+from storage.artifacts.store import ArtifactRef
 
 
 def outcome_of(run: Run, prepared: Prepared) -> Outcome:
@@ -76,9 +78,9 @@ def localize(
         [one for one in prepared.work.scorings if one.steers == steers] for steers in (False, True)
     )
     effect = {"model": model, "batch_tokens": prepared.config.evaluation.batch_tokens}
-    found = score(run, prepared, stages.scores, reading, folds, activations, {})
+    found = score(run, prepared, scoring.scores, reading, folds, activations, {})
     if steering:
-        found += score(run, prepared, stages.effects, steering, folds, activations, effect)
+        found += score(run, prepared, scoring.effects, steering, folds, activations, effect)
     return found
 
 
@@ -143,7 +145,7 @@ def find_directions(
         )
         for name, kind, fold, seed in wanted
     ]
-    return dict(zip(wanted, fan_out(run, stages.directions, shards), strict=True))
+    return dict(zip(wanted, fan_out(run, scoring.directions, shards), strict=True))
 
 
 def evaluate(

@@ -4,30 +4,25 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.experiment import Summary
-from flows.fan_out import fan_out
 from flows.pipeline import extract, folds_of, keep_inputs, localize
-from flows.runners import ConfiguredTaskRunner, check_runner
-from real_tasks.prepared import Prepared
-from real_tasks.rescore_config import RescoreConfig
-from real_tasks.tasks import records
-from real_tasks.tasks.drift_record import (
+from flows.running.fan_out import fan_out
+from flows.running.runners import ConfiguredTaskRunner, check_runner
+from real_tasks.experiment.prepared import Prepared
+from real_tasks.tasks.records import run as records
+from real_tasks.tasks.records.run import Run, running
+from real_tasks.tasks.rescoring.baseline import Measured, Rescored, Rescoring, deployed_steering
+from real_tasks.tasks.rescoring.plan import baseline_label, plan_rescoring
+from real_tasks.tasks.rescoring.record import (
     publish_drift,
     publish_unchanged,
     record_drift_in_mlflow,
     warn_of_drift,
 )
-from real_tasks.tasks.loading import Fold, ModelRef
-from real_tasks.tasks.measured import measured
-from real_tasks.tasks.outcome import Outcome
-from real_tasks.tasks.records import Run, running
-from real_tasks.tasks.rescore_plan import baseline_label, plan_rescoring
-from real_tasks.tasks.rescoring import (
-    Measured,
-    Rescored,
-    Rescoring,
-    deployed_steering,
-)
-from storage.artifacts import prepare_home
+from real_tasks.tasks.stages.measured import measured
+from real_tasks.tasks.stages.outcome import Outcome
+from real_tasks.tasks.stages.references import Fold, ModelRef
+from real_tasks.vocabulary.rescore_config import RescoreConfig
+from storage.artifacts.store import prepare_home
 from storage.paths import Home
 
 LAST = RescoreConfig()

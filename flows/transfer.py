@@ -6,22 +6,22 @@ from itertools import product
 from prefect import flow
 
 from flows.experiment import Summary
-from flows.fan_out import fan_out
 from flows.pipeline import folds_of, outcome_of
-from flows.runners import ConfiguredTaskRunner, check_runner
-from real_tasks.config import DEMO_TRANSFER, TransferConfig
-from real_tasks.prepared import Prepared
-from real_tasks.tasks import records
-from real_tasks.tasks.measured import measured
-from real_tasks.tasks.outcome import Outcome, Transferred
-from real_tasks.tasks.records import Run, running
-from real_tasks.tasks.transferring import (
+from flows.running.fan_out import fan_out
+from flows.running.runners import ConfiguredTaskRunner, check_runner
+from real_tasks.experiment.prepared import Prepared
+from real_tasks.experiment.transfer import behaviour_labels, prepare_transfer
+from real_tasks.tasks.records import run as records
+from real_tasks.tasks.records.run import Run, running
+from real_tasks.tasks.records.transfer import (
     fill_transfer_folder,
     publish_transfer,
     record_transfer_in_mlflow,
 )
-from real_tasks.transfer import behaviour_labels, prepare_transfer
-from storage.artifacts import prepare_home
+from real_tasks.tasks.stages.measured import measured
+from real_tasks.tasks.stages.outcome import Outcome, Transferred
+from real_tasks.vocabulary.config import DEMO_TRANSFER, TransferConfig
+from storage.artifacts.store import prepare_home
 from storage.paths import Home
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.errors import StorageError
-from storage.folder_swap import whole_file
 from storage.paths import Home
+from storage.whole_files import whole_file
 
 FOLDER = "stack"
 _LOCK = "lock"

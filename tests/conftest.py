@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flows.environment import use_home
+from flows.terminal.environment import use_home
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,14 +5,14 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from real_tasks.config import EvaluationConfig
-from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import JUDGES, Judge
 from real_tasks.evaluation.measures import MEASURES, MeasureInput
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
-from real_tasks.models import LoadedModel
-from real_tasks.steering import SteeringSpec
-from real_tasks.types import BehaviourData, FoldSplit, ModuleId, Verdict
+from real_tasks.models.loading import LoadedModel
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.vocabulary.config import EvaluationConfig
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import BehaviourData, FoldSplit, ModuleId, Verdict
 
 Part = Literal["validation", "test"]
 _Setting = tuple[Part, tuple[ModuleId, ...], float]

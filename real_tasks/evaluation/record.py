@@ -5,14 +5,14 @@ from dataclasses import asdict
 from typing import Any
 
 from real_tasks.evaluation.tuning import MethodResult, Setting
-from real_tasks.types import SelectedModule
+from real_tasks.vocabulary.types import SelectedModule
 
 OVERFLOWS = "overflows"
 """The only metric, 1, of a setting whose numbers leave the range of their type."""
 
 
 def evaluation_record(result: MethodResult, selected: Sequence[SelectedModule]) -> dict[str, Any]:
-    """Return a method's result as JSON has it; `table_rows` makes rows of it."""
+    """Return a method's result as JSON has it; `results.rows` makes rows of it."""
     rows = [_validation_row(setting) for setting in result.settings]
     measured = {(result.chosen.top_k, alpha): m.metrics() for alpha, m in result.curve}
     for row in rows:

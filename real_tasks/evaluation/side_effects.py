@@ -9,14 +9,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from real_tasks.batching import check_lengths, encode, pack, pad
-from real_tasks.errors import OverflowedError, UserInputError
-from real_tasks.evaluation.logits import chunks_of, next_token_log_probs
-from real_tasks.interventions import Intervention, applied
-from real_tasks.memory import halving
-from real_tasks.models import LoadedModel
-from real_tasks.overflow import check_finite
-from real_tasks.text_model import ReadsTexts
+from real_tasks.evaluation.answers.logits import chunks_of, next_token_log_probs
+from real_tasks.models.loading import LoadedModel
+from real_tasks.models.text_model import ReadsTexts
+from real_tasks.reading.batches import check_lengths, encode, pack, pad
+from real_tasks.reading.out_of_memory import halving
+from real_tasks.reading.overflow import check_finite
+from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 
 MAX_TOKENS = 256
 """Tokens of a neutral text that are read: paragraphs of a data set differ much in length."""

@@ -10,19 +10,13 @@ from typing import Literal
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from real_tasks.config import ExperimentConfig
 from real_tasks.export.bake import Baked
 from real_tasks.export.parity import PARITY_FILE, Parity
-from real_tasks.findings import LOWER_IS_BETTER, signed
-from real_tasks.results import (
-    DECIMALS,
-    METRIC_LABELS,
-    Row,
-    method_label,
-    metric_label,
-    wide_rows,
-)
-from real_tasks.steering import SteeringSpec
+from real_tasks.results.findings import LOWER_IS_BETTER, signed
+from real_tasks.results.labels import METRIC_LABELS, method_label, metric_label
+from real_tasks.results.summary import DECIMALS, Row, wide_rows
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.vocabulary.config import ExperimentConfig
 
 TEMPLATE = "card.md.j2"
 UNSTEERED = "unsteered"

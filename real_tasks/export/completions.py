@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import torch
 
-from real_tasks.batching import check_lengths, encode, pad
-from real_tasks.models import LoadedModel
-from real_tasks.prompts import prompt_text
-from real_tasks.steering import SteeringSpec
-from real_tasks.types import BehaviourData, Question
+from real_tasks.models.loading import LoadedModel
+from real_tasks.reading.batches import check_lengths, encode, pad
+from real_tasks.reading.prompts import prompt_text
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.vocabulary.types import BehaviourData, Question
 
 _AS_GIVEN = BehaviourData("prompt", (), template="{question}{answer}")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from real_tasks.errors import UserInputError
-from real_tasks.types import ModuleId
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import ModuleId
 
 
 def save_heads(modules: Sequence[ModuleId], path: Path) -> None:

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from real_tasks.batching import encode
-from real_tasks.config import Frozen
-from real_tasks.errors import UserInputError
-from real_tasks.interventions import Intervention, applied
-from real_tasks.models import LoadedModel
-from real_tasks.overflow import check_finite
+from real_tasks.models.loading import LoadedModel
+from real_tasks.reading.batches import encode
+from real_tasks.reading.overflow import check_finite
+from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.errors import UserInputError
 
 PARITY_FILE = "real_parity.json"
 CONTINUATION_TOKENS = 8

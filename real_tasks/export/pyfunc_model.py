@@ -11,11 +11,11 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from real_tasks.config import ExecutionConfig, ModelConfig
 from real_tasks.export.completions import completions
-from real_tasks.hub import local_checkpoint
-from real_tasks.models import load_model
-from real_tasks.steering import SteeringSpec
+from real_tasks.models.hub import local_checkpoint
+from real_tasks.models.loading import load_model
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 
 DEFAULT_NEW_TOKENS = 50
 

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedConfig, SmolLM3Config
 
-from real_tasks.errors import UserInputError
 from real_tasks.export.routes import OTHER_ROUTE
+from real_tasks.vocabulary.errors import UserInputError
 
 State = dict[str, Tensor]
 

@@ -12,8 +12,8 @@ or the projection is built without one.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from real_tasks.errors import UserInputError
-from real_tasks.types import ModuleKind
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import ModuleKind
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ A localizer is one file here: a class registered by ``@LOCALIZERS.register("name
 
 from typing import Any, ClassVar, Literal, Protocol
 
-from real_tasks.config import Frozen
-from real_tasks.registry import Registry
-from real_tasks.types import LocalizerInput, LocalizerResult
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.registry import Registry
+from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult
 
 
 class Localizer(Protocol):

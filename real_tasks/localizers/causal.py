@@ -4,12 +4,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from real_tasks.config import Frozen
-from real_tasks.directions import mean_difference, projection_sigma
-from real_tasks.errors import OverflowedError, UserInputError
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.checks import check_labels, check_values
-from real_tasks.types import LocalizerInput, LocalizerResult, ModuleScore
+from real_tasks.steering.directions import mean_difference, projection_sigma
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.errors import OverflowedError, UserInputError
+from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleScore
 
 
 class CausalParams(Frozen):

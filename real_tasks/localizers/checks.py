@@ -2,8 +2,8 @@
 
 import torch
 
-from real_tasks.errors import UserInputError
-from real_tasks.types import LocalizerInput, ModuleId
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import LocalizerInput, ModuleId
 
 
 def check_values(data: LocalizerInput) -> None:

@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from real_tasks.config import Resamples
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.localizers.seeding import generator
-from real_tasks.probes import ProbeParams, fit_probes
-from real_tasks.ranking_metrics import RankingMetrics, ranking_metrics
-from real_tasks.types import LocalizerInput, LocalizerResult, ModuleScore
+from real_tasks.statistics.probes import ProbeParams, fit_probes
+from real_tasks.statistics.roc import RankingMetrics, ranking_metrics
+from real_tasks.vocabulary.config import Resamples
+from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleScore
 
 
 class ItiParams(ProbeParams):

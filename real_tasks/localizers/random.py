@@ -4,10 +4,10 @@ from typing import ClassVar, Literal
 
 import torch
 
-from real_tasks.config import Frozen
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.seeding import module_generator
-from real_tasks.types import LocalizerInput, LocalizerResult, ModuleScore
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleScore
 
 
 class RandomParams(Frozen):

@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-from real_tasks.types import ModuleId
+from real_tasks.vocabulary.types import ModuleId
 
 
 def generator(*key: int | str) -> torch.Generator:

@@ -23,13 +23,13 @@ from rich.table import Table
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from real_tasks.evaluation.choices import encode_choices, score_choices
-from real_tasks.evaluation.generation import generate_answers
+from real_tasks.evaluation.answers.choices import encode_choices, score_choices
+from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
-from real_tasks.extraction import activations_at_last_token
-from real_tasks.interventions import Intervention, applied
-from real_tasks.models import LoadedModel, output_projections, prepare
-from real_tasks.types import Answer, BehaviourData, Question
+from real_tasks.models.loading import LoadedModel, output_projections, prepare
+from real_tasks.reading.activations import activations_at_last_token
+from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 from tests.unit.tiny_models import MARKS, SPECIAL, random_intervention, tiny_tokenizer
 
 WORDS = tuple(f"w{i}" for i in range(230 - len(SPECIAL) - len(MARKS)))

@@ -24,7 +24,7 @@ from real_tasks.localizers.real.plan import FitPlan, batch_stream
 from real_tasks.localizers.real.prior import prior_weights
 from real_tasks.localizers.real.vqae import vqae_start
 from real_tasks.localizers.seeding import module_generator
-from real_tasks.types import LocalizerInput, ModuleId
+from real_tasks.vocabulary.types import LocalizerInput, ModuleId
 from tests.benchmarks import plain_loop
 
 N_ANSWERS, WIDTH, ANSWERS_PER_QUESTION, SEED = 2400, 128, 6, 0

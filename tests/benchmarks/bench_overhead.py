@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from flows.environment import use_home
-from storage.artifacts import prepare_home
+from flows.terminal.environment import use_home
+from storage.artifacts.store import prepare_home
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _config(assignments: list[str]) -> Any:
-    from real_tasks.configuration import load_config
+    from real_tasks.experiment.yaml_files import load_config
 
     return load_config(None, ["model.params.steps=200", "seeds=[0]", *assignments])
 
@@ -63,11 +63,11 @@ def _start_server() -> float:
 
 
 def _make_model(config: Any) -> None:
-    from real_tasks.tasks import stages
+    from real_tasks.tasks.stages import activations
 
-    stages.checkpoint(
+    activations.checkpoint(
         model=config.model,
-        fingerprint=stages.fingerprint_of(config.model),
+        fingerprint=activations.fingerprint_of(config.model),
         execution=config.execution,
     )
 
@@ -82,15 +82,16 @@ def _timed(home: Path, config: Any, run: Any) -> float:
 
 
 def _with_prefect(config: Any) -> None:
-    from flows.launch import launch
+    from flows.commands.launch import launch
 
     launch(config)
 
 
 def _without_prefect(config: Any) -> None:
     from flows import experiment, pipeline
-    from real_tasks.tasks import records, reporting
-    from real_tasks.tasks.machine import workers
+    from real_tasks.tasks.cache.machine import workers
+    from real_tasks.tasks.records import experiment_report
+    from real_tasks.tasks.records import run as records
 
     def fan_out(run: Any, stage: Any, shards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any]:
         with ThreadPoolExecutor(workers(config.execution)) as pool:
@@ -110,7 +111,7 @@ def _without_prefect(config: Any) -> None:
         mock.patch.object(experiment, "running", nothing),
         mock.patch.object(experiment, "publish", lambda *_: None),
         mock.patch.object(records, "start_tracking", mock.MagicMock()),
-        mock.patch.object(reporting, "report", mock.MagicMock()),
+        mock.patch.object(experiment_report, "report", mock.MagicMock()),
     ):
         experiment.experiment.fn(config)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from flows.environment import use_home
-from storage.artifacts import prepare_home
+from flows.terminal.environment import use_home
+from storage.artifacts.store import prepare_home
 
 SMALL = (
     "model.params.steps=3",
@@ -89,8 +89,8 @@ def run_stages(home: Path, assignments: Sequence[str]) -> tuple[Measured, Any]:
     prepare_home(use_home(home))
     os.environ["REAL_HOME"] = str(home)
     from flows import pipeline
-    from real_tasks.configuration import load_config
-    from real_tasks.prepared import prepare
+    from real_tasks.experiment.prepared import prepare
+    from real_tasks.experiment.yaml_files import load_config
 
     prepared, measured = prepare(load_config(None, [*SMALL, *assignments])), Measured()
     run = mock.Mock(run_id="bench", stages=[])
@@ -104,8 +104,8 @@ def run_stages(home: Path, assignments: Sequence[str]) -> tuple[Measured, Any]:
 
 def predict(config: Any, home: Path) -> Any:
     """Plan with the made checkpoint's own size and tokenizer."""
-    from real_tasks.plan_inputs import size_of_behaviour
-    from real_tasks.planning import plan_experiment
+    from real_tasks.planning.data_size import size_of_behaviour
+    from real_tasks.planning.plan import plan_experiment
 
     (folder,) = (home / "artifacts" / "checkpoint").glob("*/config.json")
     model = config.model.model_copy(update={"path": str(folder.parent), "params": {}})

@@ -17,10 +17,10 @@ from rich.table import Table
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from real_tasks.evaluation.choices import EncodedChoices, encode_choices, score_choices
-from real_tasks.evaluation.generation import generate_answers
-from real_tasks.models import LoadedModel, prepare
-from real_tasks.types import BehaviourData
+from real_tasks.evaluation.answers.choices import EncodedChoices, encode_choices, score_choices
+from real_tasks.evaluation.answers.greedy import generate_answers
+from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.vocabulary.types import BehaviourData
 from tests.benchmarks.bench_extraction import (
     N_NEW_TOKENS,
     WORDS,

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import psutil
 
-from storage.catalog import Catalog
-from storage.compaction import compact
 from storage.paths import Home
-from storage.queries import NamedQuery, named_queries
+from storage.sql.catalog import Catalog
+from storage.sql.queries import NamedQuery, named_queries
+from storage.upkeep.compaction import compact
 from tests.benchmarks.many_runs import home_of
 
 MODEL, BEHAVIOUR = "small", "refusal"

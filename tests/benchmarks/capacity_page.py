@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from real_tasks.config import KnownShape, ModelConfig
-from real_tasks.configuration import load_config
-from real_tasks.costs import size_of_shape
-from real_tasks.planning import plan
-from real_tasks.plans import Plan
-from real_tasks.types import ModelShape
-from real_tasks.workload import DataSize
+from real_tasks.experiment.yaml_files import load_config
+from real_tasks.planning.costs import size_of_shape
+from real_tasks.planning.plan import plan
+from real_tasks.planning.rows import Plan
+from real_tasks.planning.workload import DataSize
+from real_tasks.vocabulary.config import KnownShape, ModelConfig
+from real_tasks.vocabulary.types import ModelShape
 
 EXPERIMENTS = Path(__file__).parents[2] / "deployments/experiments"
 TRUTHFULQA = DataSize(

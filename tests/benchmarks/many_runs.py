@@ -1,8 +1,8 @@
 """A home with thousands of finished runs, as years of use would leave it: every file a run's part.
 
 Scores have the shape of real ones: a head has a merit of its own in each model and behaviour, and a
-run sees it with noise. Written without the checks of `storage.rows`, which rows of a loop do not
-need.
+run sees it with noise. Written without the checks of `storage.tables.rows`, which rows of a loop do
+not need.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.paths import Home
-from storage.schemas import TABLES
+from storage.tables.schemas import TABLES
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 BEHAVIOURS = ("truthfulqa", "nq_swap", "refusal", "sycophancy", "corrigible", "survival")

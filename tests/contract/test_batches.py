@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from real_tasks.batching import encode
-from real_tasks.errors import UserInputError
-from real_tasks.evaluation.choices import encode_choices, score_choices
-from real_tasks.evaluation.generation import generate_answers
+from real_tasks.evaluation.answers.choices import encode_choices, score_choices
+from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.export.completions import completions
 from real_tasks.export.parity import make_parity
-from real_tasks.extraction import activations_at_last_token
-from real_tasks.families import sites
-from real_tasks.interventions import applied
-from real_tasks.models import LoadedModel, prepare
-from real_tasks.steering import SteeringSpec
-from real_tasks.types import Answer, BehaviourData, ModuleId, Question
+from real_tasks.models.families import sites
+from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.reading.activations import activations_at_last_token
+from real_tasks.reading.batches import encode
+from real_tasks.steering.intervention import applied
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import Answer, BehaviourData, ModuleId, Question
 from tests.unit.tiny_models import (
     TINY_FAMILIES,
     WORDS,

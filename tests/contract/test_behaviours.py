@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from real_tasks.behaviours import BEHAVIOURS
-from real_tasks.checks import load_behaviour, resolved
-from real_tasks.config import ExperimentConfig, Frozen, PlugIn
-from real_tasks.errors import UserInputError
 from real_tasks.evaluation.measures import MEASURES
-from real_tasks.question_checks import check_behaviour
-from real_tasks.samples import samples_of
-from real_tasks.splits import split
-from real_tasks.table_rows import sample_rows
-from real_tasks.types import BehaviourData, Question
-from storage.rows import to_table
+from real_tasks.experiment.plug_ins import resolved
+from real_tasks.experiment.question_checks import check_behaviour
+from real_tasks.experiment.sources import load_behaviour
+from real_tasks.questions.behaviours import BEHAVIOURS
+from real_tasks.questions.folds import split
+from real_tasks.questions.samples import samples_of
+from real_tasks.results.rows import sample_rows
+from real_tasks.vocabulary.config import ExperimentConfig, Frozen, PlugIn
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import BehaviourData, Question
+from storage.tables.rows import to_table
 
 pytestmark = pytest.mark.parametrize("name", list(BEHAVIOURS))
 

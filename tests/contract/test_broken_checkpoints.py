@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from real_tasks.config import ExecutionConfig
-from real_tasks.configuration import load_config
-from real_tasks.errors import UserInputError
-from real_tasks.models import load_model
-from real_tasks.prepared import prepare
+from real_tasks.experiment.prepared import prepare
+from real_tasks.experiment.yaml_files import load_config
+from real_tasks.models.loading import load_model
+from real_tasks.vocabulary.config import ExecutionConfig
+from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.tiny_models import SPECIAL, WORDS, tiny_llama, tiny_tokenizer
 
 Break = Callable[[Path], object]
@@ -250,7 +250,7 @@ def test_a_broken_checkpoint_is_one_error_before_anything_is_made(
 
     damage, said = BROKEN[kind]
     damage(checkpoint)
-    monkeypatch.setattr("real_tasks.models.read_weights", never)
+    monkeypatch.setattr("real_tasks.models.loading.read_weights", never)
     config = load_config(None, [f"model.path={checkpoint}", "baselines=[]"])
     with pytest.raises(UserInputError, match=said) as failed:
         prepare(config)

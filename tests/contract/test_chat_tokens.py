@@ -11,14 +11,14 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from real_tasks.batching import encode
-from real_tasks.chat import ChatFormat
-from real_tasks.errors import UserInputError
-from real_tasks.evaluation.choices import encode_choices, score_choices
-from real_tasks.extraction import activations_at_last_token, check_vocabulary
-from real_tasks.models import LoadedModel, prepare
-from real_tasks.prompts import answered_text, prompt_text, reading_text
-from real_tasks.types import Answer, BehaviourData, Question
+from real_tasks.evaluation.answers.choices import encode_choices, score_choices
+from real_tasks.models.chat import ChatFormat
+from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.reading.activations import activations_at_last_token, check_vocabulary
+from real_tasks.reading.batches import encode
+from real_tasks.reading.prompts import answered_text, prompt_text, reading_text
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 
 SPECIAL = ("<unk>", "<s>", "</s>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>")
 SENTENCES = (

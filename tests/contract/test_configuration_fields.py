@@ -12,17 +12,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.cli import main
-from real_tasks.behaviours import BEHAVIOURS
-from real_tasks.checks import dataset_of, resolved
-from real_tasks.config import ExperimentConfig, Frozen, TransferConfig
-from real_tasks.configuration import load_config, load_prepared, load_transfer_config
-from real_tasks.errors import SeveralFaultsError, UserInputError
 from real_tasks.evaluation.judges import JUDGES
+from real_tasks.experiment.plug_ins import resolved
+from real_tasks.experiment.prepared import prepare
+from real_tasks.experiment.sources import dataset_of
+from real_tasks.experiment.yaml_files import load_config, load_prepared, load_transfer_config
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.organism import EMBEDDED_MODELS
-from real_tasks.prepared import prepare
-from real_tasks.registry import Registry
-from real_tasks.rescore_config import RescoreConfig
+from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.questions.behaviours import BEHAVIOURS
+from real_tasks.vocabulary.config import ExperimentConfig, Frozen, TransferConfig
+from real_tasks.vocabulary.errors import SeveralFaultsError, UserInputError
+from real_tasks.vocabulary.registry import Registry
+from real_tasks.vocabulary.rescore_config import RescoreConfig
 from tests.unit.tiny_models import WORDS, tiny_llama, tiny_tokenizer
 
 BAD: tuple[Any, ...] = (
@@ -164,10 +165,10 @@ def no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a stage was run")
 
     for work in (
-        "real_tasks.organism.demo.train",
-        "real_tasks.models.read_weights",
-        "real_tasks.tasks.caching.Stage._configured",
-        "flows.launch._run",
+        "real_tasks.models.embedded.demo.train",
+        "real_tasks.models.loading.read_weights",
+        "real_tasks.tasks.cache.stage.Stage._configured",
+        "flows.commands.launch._run",
     ):
         monkeypatch.setattr(work, never)
 
@@ -265,8 +266,8 @@ def test_an_emptied_field_of_a_form_means_none_given() -> None:
 @pytest.mark.usefixtures("no_stage")
 def test_no_field_with_a_bad_value_gets_to_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     data = dataset_of(resolved(ExperimentConfig()))
-    monkeypatch.setattr("real_tasks.checks.dataset_of", lambda _: data)
-    monkeypatch.setattr("real_tasks.checks.check_texts", lambda *_: None)
+    monkeypatch.setattr("real_tasks.experiment.sources.dataset_of", lambda _: data)
+    monkeypatch.setattr("real_tasks.experiment.checks.check_texts", lambda *_: None)
     for path in leaves(ExperimentConfig):
         if path[0] in ("execution", "behaviour") or path == ("evaluation", "lm_eval_tasks"):
             continue

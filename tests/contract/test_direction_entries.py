@@ -4,8 +4,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from real_tasks.directions import DIRECTIONS
-from real_tasks.types import ModuleId
+from real_tasks.steering.directions import DIRECTIONS
+from real_tasks.vocabulary.types import ModuleId
 from tests.unit.planted import part_of, planted_input
 
 DATA = planted_input(6, relevant=[1, 4], n_questions=80, d=16, strength=4.0)

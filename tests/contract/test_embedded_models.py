@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from real_tasks.config import ExecutionConfig, Frozen
-from real_tasks.models import LoadedModel, checkpoint_shape, load_model
-from real_tasks.organism import EMBEDDED_MODELS
-from storage.artifacts import fingerprint
+from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.models.loading import LoadedModel, checkpoint_shape, load_model
+from real_tasks.vocabulary.config import ExecutionConfig, Frozen
+from storage.artifacts.store import fingerprint
 
 
 def smallest(name: str, **other: Any) -> Frozen:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from real_tasks.config import Frozen
 from real_tasks.evaluation.judges import JUDGES, Judge, Judgement
-from real_tasks.types import VERDICTS, Answer, Question
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.types import VERDICTS, Answer, Question
 from tests.unit.fake_endpoint import FakeEndpoint
 from tests.unit.tiny_judges import save_planted_judge
 

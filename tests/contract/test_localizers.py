@@ -6,11 +6,11 @@ from functools import cache
 import pytest
 import torch
 
-from real_tasks.config import Frozen
-from real_tasks.directions import mean_difference
-from real_tasks.errors import UserInputError
 from real_tasks.localizers import LOCALIZERS, Localizer
-from real_tasks.types import LocalizerInput, LocalizerResult, ModuleId
+from real_tasks.steering.directions import mean_difference
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleId
 from tests.unit.planted import part_of, planted_input
 
 PLANTED = 2

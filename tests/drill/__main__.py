@@ -29,14 +29,7 @@ from tests.drill.homes import (
     kill_all,
 )
 from tests.drill.kills import killed_run, killed_stack
-from tests.drill.shortages import (
-    FILE_KB,
-    ROOM_KB,
-    full_disk,
-    lost_bucket,
-    lost_folder,
-    small_files,
-)
+from tests.drill.shortages import FILE_KB, ROOM_KB, full_disk, lost_bucket, lost_folder, small_files
 from tests.drill.sql import hostile_sql
 from tests.s3_server import S3Server, s3_server
 

@@ -3,8 +3,8 @@
 import subprocess
 from threading import Event, Thread
 
-from storage.catalog import Catalog
 from storage.paths import Home
+from storage.sql.catalog import Catalog
 from tests.drill.homes import (
     Undisturbed,
     check_all,

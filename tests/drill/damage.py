@@ -23,8 +23,8 @@ from random import Random
 from flows.clean import clean
 from flows.cli import main as real
 from flows.compare import compare
-from flows.environment import use_home
-from real_tasks.tasks.cleaning import CleanConfig
+from flows.terminal.environment import use_home
+from real_tasks.tasks.upkeep.cleaning import CleanConfig
 from storage.paths import Home
 from tests.drill.damaged_homes import (
     SETTINGS,

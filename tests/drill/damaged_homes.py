@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from flows.cli import in_words, main
-from storage.catalog import Catalog
 from storage.paths import HOME_VARIABLE, STORE_VARIABLE, Home
-from storage.schemas import TABLES
+from storage.sql.catalog import Catalog
 from storage.stack_state import ProcessMark, StackState, write_state
+from storage.tables.schemas import TABLES
 from tests.terminal import SMALL
 
 SETTINGS = tuple(part for setting in SMALL for part in ("--set", setting))

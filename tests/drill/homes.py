@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.artifacts import NOT_HERE
-from storage.catalog import Catalog
+from storage.artifacts.store import NOT_HERE
 from storage.paths import Home
-from storage.schemas import TABLES
+from storage.sql.catalog import Catalog
+from storage.tables.schemas import TABLES
 from tests.terminal import REAL, RUN, environment
 
 LIMIT_S = 1200

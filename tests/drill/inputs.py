@@ -1,8 +1,8 @@
 """Bad configurations, files and arguments: each must end in one clear error, or be right.
 
-``python -m tests.drill.inputs --seed 1 --count 500 HOME`` tries them on a home with a completed run.
-Every command runs in a forked child, up to where the first stage or server would start. Prints what
-ended in a traceback, without an end, or without a word; ends with 1 where something did.
+``python -m tests.drill.inputs --seed 1 --count 500 HOME`` tries them on a home with a completed
+run. Every command runs in a forked child, up to where the first stage or server would start. Prints
+what ended in a traceback, without an end, or without a word; ends with 1 where something did.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from unittest import mock
 
 import duckdb  # noqa: F401  (heavy modules are imported once, before the forks)
 
-import flows.launch
-import flows.stack  # noqa: F401
+import flows.commands.launch
+import flows.stack.supervisor  # noqa: F401
 from flows.cli import main as real
-from real_tasks.configuration import load_prepared
+from real_tasks.experiment.yaml_files import load_prepared
 from tests.drill.bad_inputs import Case, cases
 
 LIMIT_S = 60.0
@@ -73,8 +73,8 @@ def _act(case: Case, folder: Path, said: Path) -> None:
         os.environ.pop("REAL_HOME", None)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         with (
-            mock.patch("flows.launch._run", side_effect=SystemExit(0)),
-            mock.patch("flows.stack.run_stack", side_effect=SystemExit(0)),
+            mock.patch("flows.commands.launch._run", side_effect=SystemExit(0)),
+            mock.patch("flows.stack.supervisor.run_stack", side_effect=SystemExit(0)),
         ):
             real(list(case.arguments))
         status = 0

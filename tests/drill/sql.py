@@ -24,15 +24,7 @@ import duckdb
 from flows.cli import main as command
 from storage.paths import Home
 from tests.drill.homes import require, tail, variables
-from tests.drill.statements import (
-    ARGUMENTS,
-    BYTES,
-    EXPENSIVE,
-    REACHING,
-    STRANGE,
-    TYPED,
-    VALUES,
-)
+from tests.drill.statements import ARGUMENTS, BYTES, EXPENSIVE, REACHING, STRANGE, TYPED, VALUES
 from tests.terminal import REAL
 
 LIMIT_S = 3.0

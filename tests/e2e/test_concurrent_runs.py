@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from storage.catalog import Catalog
-from storage.compaction import compact
-from storage.parquet import read_rows, write_table
 from storage.paths import Home
-from storage.runs import write_run
+from storage.runs.run import write_run
+from storage.sql.catalog import Catalog
+from storage.tables.parquet import read_rows, write_table
+from storage.upkeep.compaction import compact
 
 RUNS, MODULES = 25, 40
 START = datetime(2026, 1, 1, tzinfo=UTC)

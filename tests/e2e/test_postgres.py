@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from storage.paths import Home
-from storage.tracking import Tracker
+from storage.tracking.tracker import Tracker
 from tests.flows.test_experiment import SMALL
 
 ROOT = Path(__file__).parents[2]

@@ -12,11 +12,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from storage.artifacts import NOT_HERE, ArtifactStore, prepare_home
-from storage.catalog import Catalog
-from storage.object_backends import open_objects
-from storage.objects import StoreUnavailableError
+from storage.artifacts.store import NOT_HERE, ArtifactStore, prepare_home
 from storage.paths import Home
+from storage.shared.backends import open_objects
+from storage.shared.objects import StoreUnavailableError
+from storage.sql.catalog import Catalog
 from tests.s3_server import s3_server
 from tests.terminal import ROOT, SMALL
 
@@ -26,8 +26,8 @@ pytest.importorskip("moto.server", reason="needs moto[server]")
 MAKER = """
 import sys, time
 from pathlib import Path
-from storage.artifacts import ArtifactStore
-from storage.lease import LeaseTiming
+from storage.artifacts.store import ArtifactStore
+from storage.shared.lease import LeaseTiming
 from storage.paths import Home
 
 root, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
@@ -177,8 +177,8 @@ def test_a_second_machine_makes_nothing_of_what_the_first_one_did(
     tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.experiment import experiment
-    from real_tasks.configuration import load_config
-    from real_tasks.tasks.reporting import write_report
+    from real_tasks.experiment.yaml_files import load_config
+    from real_tasks.tasks.reports import write_report
 
     config = load_config(None, SMALL)
     monkeypatch.setenv("REAL_STORE", store)

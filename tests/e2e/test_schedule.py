@@ -23,7 +23,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.deployments import PREFECT_FILE, read_deployments, register_all
+from flows.stack.deployments import PREFECT_FILE, read_deployments, register_all
 
 ROOT = Path(__file__).parents[2]
 POOL = "real"

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.stack_processes import OWNER_VARIABLE, PART_VARIABLE, lives, owned_by
-from real_tasks.config import ExperimentConfig, PlugIn
-from real_tasks.rescore_config import RescoreConfig
+from flows.running.processes import OWNER_VARIABLE, PART_VARIABLE, lives, owned_by
+from real_tasks.vocabulary.config import ExperimentConfig, PlugIn
+from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.paths import Home
 from storage.stack_state import StackState, read_state
 from tests.flows.test_rescore import DATA, lines

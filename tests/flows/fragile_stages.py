@@ -5,9 +5,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from real_tasks.config import ExecutionConfig
-from real_tasks.errors import UserInputError
-from real_tasks.tasks.caching import stage
+from real_tasks.tasks.cache.stage import stage
+from real_tasks.vocabulary.config import ExecutionConfig
+from real_tasks.vocabulary.errors import UserInputError
 
 
 @stage("fragile")

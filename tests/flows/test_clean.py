@@ -10,12 +10,12 @@ import pytest
 from prefect.artifacts import Artifact
 
 from flows.clean import clean
-from real_tasks.tasks.cleaning import CleanConfig, CleanSummary, readable_bytes
-from storage.artifacts import ArtifactRef, ArtifactStore
-from storage.parquet import read_rows
+from real_tasks.tasks.upkeep.cleaning import CleanConfig, CleanSummary, readable_bytes
+from storage.artifacts.store import ArtifactRef, ArtifactStore
 from storage.paths import Home
-from storage.runs import alive, run_folder, write_run
-from storage.used import in_use, note_used
+from storage.runs.run import alive, run_folder, write_run
+from storage.runs.used import in_use, note_used
+from storage.tables.parquet import read_rows
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

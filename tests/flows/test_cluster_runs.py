@@ -12,17 +12,17 @@ from fragile_stages import fragile
 from prefect import flow, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
-from flows.clusters import CLUSTERS
 from flows.experiment import experiment
-from flows.fan_out import ShardsFailedError, fan_out
 from flows.pipeline import outcome_of
-from flows.runners import ConfiguredTaskRunner
-from real_tasks.config import ExecutionConfig, ExperimentConfig
-from real_tasks.configuration import load_config
-from real_tasks.errors import UserInputError
-from real_tasks.prepared import prepare
-from real_tasks.tasks.caching import store
-from real_tasks.tasks.records import running
+from flows.running.clusters import CLUSTERS
+from flows.running.fan_out import ShardsFailedError, fan_out
+from flows.running.runners import ConfiguredTaskRunner
+from real_tasks.experiment.prepared import prepare
+from real_tasks.experiment.yaml_files import load_config
+from real_tasks.tasks.cache.stage import store
+from real_tasks.tasks.records.run import running
+from real_tasks.vocabulary.config import ExecutionConfig, ExperimentConfig
+from real_tasks.vocabulary.errors import UserInputError
 from storage.paths import Home
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -11,14 +11,14 @@ from prefect.artifacts import Artifact
 from scipy.stats import spearmanr
 
 from flows.compare import compare
-from real_tasks.configuration import commented_yaml, load_config
-from real_tasks.errors import UserInputError
-from real_tasks.run_comparison import compare_runs, difference_rows
-from real_tasks.tasks.comparing import CompareConfig
+from real_tasks.experiment.yaml_files import commented_yaml, load_config
+from real_tasks.results.comparing.two_runs import compare_runs, difference_rows
+from real_tasks.tasks.records.comparison import CompareConfig
+from real_tasks.vocabulary.errors import UserInputError
 from storage.errors import StorageError
-from storage.parquet import write_table
 from storage.paths import Home
-from storage.runs import run_folder, write_run
+from storage.runs.run import run_folder, write_run
+from storage.tables.parquet import write_table
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

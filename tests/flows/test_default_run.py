@@ -16,17 +16,17 @@ from flows.compare import compare
 from flows.experiment import Summary, experiment
 from flows.rescore import rescore
 from flows.transfer import transfer
-from real_tasks.behaviours.jsonl import OwnFile
-from real_tasks.config import ExperimentConfig, PlugIn, TransferConfig
-from real_tasks.configuration import load_config
-from real_tasks.methods import known_methods
-from real_tasks.prepared import handing_over, prepare
-from real_tasks.rescore_config import RescoreConfig
-from real_tasks.tasks.compacting import CompactConfig
-from real_tasks.tasks.reporting import write_report
-from real_tasks.types import BehaviourData
-from storage.catalog import Catalog
+from real_tasks.experiment.methods import known_methods
+from real_tasks.experiment.prepared import handing_over, prepare
+from real_tasks.experiment.yaml_files import load_config
+from real_tasks.questions.behaviours.jsonl import OwnFile
+from real_tasks.tasks.reports import write_report
+from real_tasks.tasks.upkeep.compacting import CompactConfig
+from real_tasks.vocabulary.config import ExperimentConfig, PlugIn, TransferConfig
+from real_tasks.vocabulary.rescore_config import RescoreConfig
+from real_tasks.vocabulary.types import BehaviourData
 from storage.paths import Home
+from storage.sql.catalog import Catalog
 from tests.flows.test_experiment import SMALL
 from tests.flows.test_rescore import DATA, lines
 

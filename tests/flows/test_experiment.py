@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from flows.experiment import Summary, experiment
-from flows.fan_out import ShardsFailedError
-from real_tasks.config import ExperimentConfig
-from real_tasks.configuration import load_config
+from flows.running.fan_out import ShardsFailedError
+from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.tasks.reporting import write_report
-from storage.catalog import Catalog
+from real_tasks.tasks.reports import write_report
+from real_tasks.vocabulary.config import ExperimentConfig
 from storage.errors import StorageError
 from storage.paths import Home
-from storage.tracking import Tracker
+from storage.sql.catalog import Catalog
+from storage.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -217,7 +217,7 @@ def test_a_damaged_artifact_is_made_again_with_a_warning(
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(content)
-    with caplog.at_level(logging.WARNING, logger="storage.artifacts"):
+    with caplog.at_level(logging.WARNING, logger="storage.artifacts.store"):
         assert made(experiment(small())) == {"activations": 1}
     assert any("damaged artifact" in record.message for record in caplog.records)
 

@@ -9,14 +9,14 @@ import pytest
 from prefect import flow
 from prefect.artifacts import Artifact
 
-from flows.stage_progress import shown_progress
-from real_tasks.figures.picture import Picture
-from real_tasks.tasks import progress
-from real_tasks.tasks.pages import show_in_prefect
+from flows.running.stage_progress import shown_progress
+from real_tasks.report.figures.picture import Picture
+from real_tasks.tasks.cache import progress
+from real_tasks.tasks.records.pages import show_in_prefect
 from storage.paths import Home
-from storage.runs import run_folder, write_run
+from storage.runs.run import run_folder, write_run
 from storage.stack_state import ProcessMark, StackState, only_stack, write_state
-from storage.tracking import Tracker
+from storage.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -99,7 +99,7 @@ def test_with_a_stack_it_links_to_the_mlflow_run_and_the_report_in_it(home: Path
 def test_progress_says_how_many_heads_are_done_of_how_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flows.stage_progress.SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("flows.running.stage_progress.SECONDS_BETWEEN", 0.0)
     seen = []
 
     @flow
@@ -122,10 +122,11 @@ def test_progress_says_how_many_heads_are_done_of_how_many(
 
 
 def test_updates_between_are_spared_but_never_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.stage_progress.SECONDS_BETWEEN", 3600.0)
+    monkeypatch.setattr("flows.running.stage_progress.SECONDS_BETWEEN", 3600.0)
     calls: list[float] = []
     monkeypatch.setattr(
-        "flows.stage_progress.create_progress_artifact", lambda percent, *_: calls.append(percent)
+        "flows.running.stage_progress.create_progress_artifact",
+        lambda percent, *_: calls.append(percent),
     )
     with shown_progress("directions", 0, "heads"):
         for done in range(11):
@@ -139,7 +140,7 @@ def test_a_server_that_takes_no_progress_does_not_stop_the_work(
     def fails(*_: Any) -> None:
         raise httpx.ConnectError("connection refused")
 
-    monkeypatch.setattr("flows.stage_progress.create_progress_artifact", fails)
+    monkeypatch.setattr("flows.running.stage_progress.create_progress_artifact", fails)
     with shown_progress("directions", 0, "heads"):
         progress.report("directions", 1, 1)
     assert "the progress of directions is not shown: connection refused" in caplog.text

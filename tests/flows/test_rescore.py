@@ -19,19 +19,20 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.experiment import Summary, experiment
 from flows.rescore import rescore
-from real_tasks.behaviours.demo_truth import DemoTruth
-from real_tasks.config import ExperimentConfig
-from real_tasks.configuration import load_config
-from real_tasks.errors import UserInputError
-from real_tasks.rescore_config import DriftThresholds, RescoreConfig
-from real_tasks.tasks import caching, drift_record
-from real_tasks.tasks.reporting import write_report
-from real_tasks.tasks.rescore_plan import baseline_label, plan_rescoring
-from storage.catalog import Catalog
+from real_tasks.experiment.yaml_files import load_config
+from real_tasks.questions.behaviours.demo_truth import DemoTruth
+from real_tasks.tasks.cache import stage
+from real_tasks.tasks.reports import write_report
+from real_tasks.tasks.rescoring import record
+from real_tasks.tasks.rescoring.plan import baseline_label, plan_rescoring
+from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.rescore_config import DriftThresholds, RescoreConfig
 from storage.errors import StorageError
 from storage.paths import Home
-from storage.runs import find_run
-from storage.tracking import Tracker
+from storage.runs.run import find_run
+from storage.sql.catalog import Catalog
+from storage.tracking.tracker import Tracker
 from tests.flows.test_experiment import SMALL, made
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -97,7 +98,7 @@ def folder(
 def events(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What is emitted, instead of emitting it."""
     emitted: list[dict[str, Any]] = []
-    monkeypatch.setattr(drift_record, "emit_event", lambda **event: emitted.append(event))
+    monkeypatch.setattr(record, "emit_event", lambda **event: emitted.append(event))
     return emitted
 
 
@@ -116,7 +117,7 @@ def test_with_nothing_new_nothing_runs_and_a_trace_is_left(
     def loads(*_: Any) -> None:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr("real_tasks.tasks.loading.load_model", loads)
+    monkeypatch.setattr("real_tasks.tasks.stages.references.load_model", loads)
     summary = rescore()
     assert (summary.changed, summary.stages, events) == ([], [], [])
     assert "Nothing is new" in summary.sentences[0]
@@ -242,13 +243,13 @@ def test_new_code_is_noticed_without_new_data_or_model(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert plan_rescoring(lenient())[0].changed == ()
-    real = caching.code_of
+    real = stage.code_of
     for place in ("dataset", "checkpoint", "activations", "scores"):
 
         def edited(function: Any, *modules: str, place: str = place) -> str:
             return real(function, *modules) + ("edited" if function.__name__ == place else "")
 
-        monkeypatch.setattr(caching, "code_of", edited)
+        monkeypatch.setattr(stage, "code_of", edited)
         assert plan_rescoring(lenient())[0].changed == ("code",), place
 
 
@@ -289,11 +290,11 @@ def test_the_automation_runs_an_experiment_that_the_suggestion_describes() -> No
     tree = yaml.safe_load((AUTOMATIONS / "on-score-drift.yaml").read_text())
     automation = AutomationCore.model_validate(tree)
     assert not automation.enabled
-    assert tree["trigger"]["expect"] == [drift_record.SUGGESTION_EVENT]
+    assert tree["trigger"]["expect"] == [record.SUGGESTION_EVENT]
     config = load_config(None, ["seeds=[3]", "evaluation.neutral=a 'b' <c>.txt"])
     event = ReceivedEvent(
         occurred=datetime.now(UTC),
-        event=drift_record.SUGGESTION_EVENT,
+        event=record.SUGGESTION_EVENT,
         resource={"prefect.resource.id": "real.run.r"},
         payload={"config": config.model_dump(mode="json")},
         id=uuid4(),
@@ -315,9 +316,9 @@ def test_the_automation_runs_an_experiment_that_the_suggestion_describes() -> No
 def test_the_suggestion_names_the_deployment_of_experiments_where_there_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert drift_record._experiment_deployment() is None
+    assert record._experiment_deployment() is None
     deployed = experiment.to_deployment("experiment")
     identifier = deployed.apply()
-    named = drift_record._experiment_deployment()
+    named = record._experiment_deployment()
     assert named is not None
     assert named["prefect.resource.id"] == f"prefect.deployment.{identifier}"

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from flows.fan_out import ShardsFailedError, fan_out
-from real_tasks.config import ExecutionConfig
-from real_tasks.configuration import load_config
-from real_tasks.tasks.caching import stage
-from real_tasks.tasks.records import running
-from storage.catalog import Catalog
+from flows.running.fan_out import ShardsFailedError, fan_out
+from real_tasks.experiment.yaml_files import load_config
+from real_tasks.tasks.cache.stage import stage
+from real_tasks.tasks.records.run import running
+from real_tasks.vocabulary.config import ExecutionConfig
 from storage.paths import Home
+from storage.sql.catalog import Catalog
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "home")
 

@@ -9,13 +9,13 @@ import pytest
 
 from flows.experiment import Summary
 from flows.transfer import transfer
-from real_tasks.config import TransferConfig
-from real_tasks.configuration import load_transfer_config
-from real_tasks.errors import UserInputError
-from real_tasks.tasks.reporting import write_report
-from storage.catalog import Catalog
+from real_tasks.experiment.yaml_files import load_transfer_config
+from real_tasks.tasks.reports import write_report
+from real_tasks.vocabulary.config import TransferConfig
+from real_tasks.vocabulary.errors import UserInputError
 from storage.paths import Home
-from storage.tracking import Tracker
+from storage.sql.catalog import Catalog
+from storage.tracking.tracker import Tracker
 from tests.flows.test_experiment import SMALL
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

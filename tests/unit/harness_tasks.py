@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from real_tasks.behaviours.truthfulqa_primer import six_shot_primer
+from real_tasks.questions.behaviours.truthfulqa.primer import six_shot_primer
 
 PACKAGED = Path(importlib.util.find_spec("lm_eval").origin).parent / "tasks" / "truthfulqa"
 # Question, true answers (the best first), false answers.

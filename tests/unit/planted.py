@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from real_tasks.types import LocalizerInput, ModuleId
+from real_tasks.vocabulary.types import LocalizerInput, ModuleId
 
 
 def planted_input(

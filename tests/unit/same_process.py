@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from storage.query_engine import Engine
-from storage.query_process import Query
+from storage.sql.engine import Engine
+from storage.sql.process import Query
 
 
 def answer_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let catalogs ask an engine in this process."""
-    monkeypatch.setattr("storage.catalog.ask", _ask)
+    monkeypatch.setattr("storage.sql.catalog.ask", _ask)
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from real_tasks.interventions import Intervention
-from real_tasks.models import LoadedModel, prepare
-from real_tasks.types import Answer, BehaviourData, ModuleKind, Question, TokenScope
+from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.steering.intervention import Intervention
+from real_tasks.vocabulary.types import Answer, BehaviourData, ModuleKind, Question, TokenScope
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 MARKS = ("Q:", "A:", "?", ".")

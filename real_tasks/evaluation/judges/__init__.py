@@ -7,10 +7,10 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from real_tasks.config import Frozen
-from real_tasks.errors import UserInputError, WorkFailedError
-from real_tasks.registry import Registry
-from real_tasks.types import Question, Verdict
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
+from real_tasks.vocabulary.registry import Registry
+from real_tasks.vocabulary.types import Question, Verdict
 
 
 @dataclass(frozen=True)

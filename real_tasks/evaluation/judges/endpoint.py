@@ -10,8 +10,6 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field
 
-from real_tasks.config import Frozen
-from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import (
     JUDGES,
     Judgement,
@@ -19,7 +17,9 @@ from real_tasks.evaluation.judges import (
     judging_library,
     memory_key,
 )
-from real_tasks.types import Question, Verdict
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import Question, Verdict
 
 KEYLESS = "none"
 """Sent as the key where there is none: the protocol wants one, and local servers do not look."""

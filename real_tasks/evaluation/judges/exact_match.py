@@ -3,10 +3,10 @@
 from collections.abc import MutableMapping, Sequence
 from typing import Any, ClassVar
 
-from real_tasks.config import Frozen
 from real_tasks.evaluation.judges import JUDGES, Judgement
 from real_tasks.evaluation.words import normalised
-from real_tasks.types import Question, Verdict
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.types import Question, Verdict
 
 
 @JUDGES.register("exact_match")

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from real_tasks.config import Frozen
 from real_tasks.evaluation.judges import JUDGES, Judgement, judging_library
 from real_tasks.evaluation.words import is_latin, words
-from real_tasks.types import Question, Verdict
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.types import Question, Verdict
 
 Similarity = Literal["rouge1", "rouge2", "rougeL", "bleu"]
 NO_COMMENT = "I have no comment."

@@ -13,15 +13,15 @@ from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
-from real_tasks.batching import PaddedBatch, check_lengths, encode, pad
-from real_tasks.config import ExecutionConfig, Frozen, ModelConfig
-from real_tasks.errors import UserInputError
 from real_tasks.evaluation.judges import JUDGES, Judgement, memory_key
-from real_tasks.hub import local_checkpoint
-from real_tasks.identity import checkpoint_content
-from real_tasks.memory import in_batches
-from real_tasks.models import LoadedModel, load_model
-from real_tasks.types import Question, Verdict
+from real_tasks.models.hub import local_checkpoint
+from real_tasks.models.identity import checkpoint_content
+from real_tasks.models.loading import LoadedModel, load_model
+from real_tasks.reading.batches import PaddedBatch, check_lengths, encode, pad
+from real_tasks.reading.out_of_memory import in_batches
+from real_tasks.vocabulary.config import ExecutionConfig, Frozen, ModelConfig
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import Question, Verdict
 
 TRUTH_JUDGE = "allenai/truthfulqa-truth-judge-llama2-7B"
 INFO_JUDGE = "allenai/truthfulqa-info-judge-llama2-7B"

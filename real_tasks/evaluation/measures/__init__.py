@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from real_tasks.config import EvaluationConfig
 from real_tasks.evaluation.judges import Judge
-from real_tasks.interventions import Intervention
-from real_tasks.models import LoadedModel
-from real_tasks.registry import Registry
-from real_tasks.types import BehaviourData, Verdict
+from real_tasks.models.loading import LoadedModel
+from real_tasks.steering.intervention import Intervention
+from real_tasks.vocabulary.config import EvaluationConfig
+from real_tasks.vocabulary.registry import Registry
+from real_tasks.vocabulary.types import BehaviourData, Verdict
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from real_tasks.evaluation.generation import generate_answers
+from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.evaluation.judges import Judgement
 from real_tasks.evaluation.measures import MEASURES, MeasureInput, Reading
-from real_tasks.interventions import Intervention
-from real_tasks.types import VERDICTS, BehaviourData
+from real_tasks.steering.intervention import Intervention
+from real_tasks.vocabulary.types import VERDICTS, BehaviourData
 
 
 @MEASURES.register("generation")

@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from real_tasks.evaluation.choices import choice_scores, encode_choices
+from real_tasks.evaluation.answers.choices import choice_scores, encode_choices
 from real_tasks.evaluation.measures import MEASURES, MeasureInput, Reading
-from real_tasks.interventions import Intervention
-from real_tasks.types import BehaviourData
+from real_tasks.steering.intervention import Intervention
+from real_tasks.vocabulary.types import BehaviourData
 
 
 @MEASURES.register("multiple_choice")
@@ -16,7 +16,7 @@ class MultipleChoice:
 
     @staticmethod
     def metrics(data: BehaviourData) -> tuple[str, ...]:  # noqa: ARG004
-        """MC0 to MC3, see `real_tasks.evaluation.mc`."""
+        """MC0 to MC3, see `real_tasks.evaluation.answers.mc_scores`."""
         return "mc0", "mc1", "mc2", "mc3"
 
     @staticmethod

@@ -2,8 +2,8 @@
 
 from real_tasks.evaluation.measures import MEASURES, Reading
 from real_tasks.evaluation.measures.multiple_choice import MultipleChoice
-from real_tasks.interventions import Intervention
-from real_tasks.types import BehaviourData
+from real_tasks.steering.intervention import Intervention
+from real_tasks.vocabulary.types import BehaviourData
 
 
 @MEASURES.register("options")

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 
 import torch
 
-from real_tasks.errors import UserInputError
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.localizers.real.chunks import chunks_of_modules, map_chunks
@@ -18,7 +17,8 @@ from real_tasks.localizers.real.params import PUBLISHED
 from real_tasks.localizers.real.params import Params as RealParams
 from real_tasks.localizers.real.plan import FitPlan, cross_fit_plan, release_plan
 from real_tasks.localizers.real.score import evidence, module_scores
-from real_tasks.types import LocalizerInput, LocalizerResult
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult
 
 
 @LOCALIZERS.register("real")

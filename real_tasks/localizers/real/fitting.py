@@ -14,7 +14,7 @@ from real_tasks.localizers.real.plan import FitPlan, batch_stream
 from real_tasks.localizers.real.prior import Priors, prior_weights
 from real_tasks.localizers.real.vqae import Autoencoders, vqae_start
 from real_tasks.localizers.seeding import module_generator
-from real_tasks.types import ModuleId
+from real_tasks.vocabulary.types import ModuleId
 
 SAMPLES_PER_BLOCK = 256
 SEQUENCES_PER_BLOCK = 64

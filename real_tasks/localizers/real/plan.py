@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from real_tasks.errors import UserInputError
 from real_tasks.localizers.seeding import generator
-from real_tasks.types import LocalizerInput
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import LocalizerInput
 
 RELEASE_SCORED_SHARE = 0.2
 

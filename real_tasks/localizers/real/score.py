@@ -11,8 +11,8 @@ from real_tasks.localizers.real.fitting import ShardFit
 from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import FitPlan
 from real_tasks.localizers.seeding import generator
-from real_tasks.ranking_metrics import ranking_metrics
-from real_tasks.types import LocalizerInput, ModuleScore
+from real_tasks.statistics.roc import ranking_metrics
+from real_tasks.vocabulary.types import LocalizerInput, ModuleScore
 
 
 def module_scores(

@@ -1,0 +1,93 @@
+"""Commands at the pipeline's ends: checking one's own data, taking a steered model away."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.terminal.app import HomeOption, app
+from flows.terminal.console import out, show_paths
+from flows.terminal.environment import use_home
+
+data = typer.Typer(no_args_is_help=True, help="Look at data files before a run uses them.")
+app.add_typer(data, name="data")
+
+
+class Taken(StrEnum):
+    """What a steered model is taken away as."""
+
+    checkpoint = "checkpoint"
+    spec = "spec"
+    lofit = "lofit"
+    mlflow = "mlflow"
+
+
+@data.command()
+def check(file: Annotated[Path, typer.Argument(help="JSONL, CSV, JSON or Parquet.")]) -> None:
+    """Say what is in a data file and what is wrong with it, with line numbers.
+
+    Its columns tell what it is: your own questions, TruthfulQA, A/B questions, or conflicts of
+    knowledge. Ends with status 1 if something is wrong.
+
+    Example:
+    - `real data check questions.jsonl`
+    """
+    from real_tasks.questions.data_check import check_file
+
+    found = check_file(file)
+    for line in found.lines():
+        typer.echo(line)
+    if not (found.good and found.enough):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run_id: Annotated[
+        str | None, typer.Argument(help="The run; the last completed one by default.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder to write; new or empty.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Way of steering; the run's localizer by default.")
+    ] = None,
+    format: Annotated[Taken, typer.Option(help="What to write.")] = Taken.checkpoint,
+    fold: Annotated[int, typer.Option(help="Fold whose directions, K and alpha are taken.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the localizer; the first one.")] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(metavar="DIR_OR_URL", help="Compare a saved or served model, write nothing."),
+    ] = None,
+    parity: Annotated[
+        Path | None,
+        typer.Option(help="With --check URL: the real_parity.json that lies in the export."),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Take a steered model away, or check one that was taken away.
+
+    `checkpoint`: an ordinary Hugging Face checkpoint, the steering baked in as a bias. `spec`: the
+    steering spec, for any architecture, applied by hooks. `lofit`: the list of heads. `mlflow`: a
+    registered model that `mlflow models serve` serves.
+
+    Examples:
+    - `real export --to steered`: of the last run, the method under study
+    - `real export 20261121-101502-3f9a --method iti --format spec --to iti-spec`
+    - `real export --check steered`: is it what it should be?
+    - `real export --check http://localhost:8000/v1 --parity steered/real_parity.json`: does the
+      server steer? (some drop the bias silently)
+    """
+    current = use_home(home)
+    from real_tasks.export.served import check_export
+    from real_tasks.tasks.export.exporting import export_run
+
+    if check is not None:
+        verdict = check_export(check, parity)
+        out.print(verdict.sentence(), highlight=False, markup=False)
+        raise typer.Exit(0 if verdict.ok else 1)
+    made = export_run(current, run_id, method, to, format.value, fold, seed)
+    for sentence in made.sentences:
+        out.print(sentence, highlight=False, markup=False)
+    show_paths({"written": made.location, "files": ", ".join(made.files)})
+    out.print("\nUse it:\n")
+    typer.echo(made.snippet)

@@ -1,0 +1,134 @@
+"""Starting a flow from a terminal."""
+
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from prefect import get_client
+from transformers.utils import logging as transformers_logging
+
+from flows.experiment import Summary, experiment
+from flows.rescore import RescoreSummary, rescore
+from flows.running.prefect_server import check_prefect_server
+from flows.running.processes import owning
+from flows.running.run_watch import check_needs, needs_watched
+from flows.stack.servers import Servers
+from flows.terminal.console import err
+from flows.terminal.environment import joined_stack
+from flows.transfer import transfer
+from real_tasks.experiment.prepared import Prepared, handing_over
+from real_tasks.results.summary import Row, result_table
+from real_tasks.tasks.records.experiment_report import run_rows
+from real_tasks.vocabulary.config import TransferConfig
+from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
+from real_tasks.vocabulary.rescore_config import RescoreConfig
+from storage.errors import StorageError
+from storage.paths import Home
+from storage.room import room_error
+
+# A server takes 8 to 15 s to start.
+_PATIENCE_S = 60.0
+
+
+def launch(prepared: Prepared) -> tuple[Summary, list[dict[str, Any]]]:
+    """Run the experiment here, and return its summary and its table of results."""
+    with handing_over(prepared) as config:
+        summary = _run(experiment, config)
+    return summary, result_table(run_rows(Home.current(), "evaluations", summary.run_id))
+
+
+def launch_transfer(config: TransferConfig) -> tuple[Summary, list[Row]]:
+    """Run the transfer here, and return its summary and its rows over all folds and seeds."""
+    summary = _run(transfer, config)
+    rows = run_rows(Home.current(), "transfer", summary.run_id)
+    return summary, [row for row in rows if row["fold"] is None]
+
+
+def launch_rescore(config: RescoreConfig) -> RescoreSummary:
+    """Run the re-scoring here, and return its summary."""
+    summary = _run(rescore, config)
+    assert isinstance(summary, RescoreSummary)
+    return summary
+
+
+def _run(flow: Any, config: Any) -> Summary:
+    for noisy in ("prefect", "mlflow", "alembic", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for engine in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(engine).addFilter(_is_unexpected)
+    warnings.filterwarnings("ignore", category=UserWarning, module="prefect")
+    transformers_logging.disable_progress_bar()
+    _join()
+    check_prefect_server()
+    home = Home.current()
+    with needs_watched(home), owning(home):
+        _start_server()
+        with _two_step_interrupt():
+            summary: Summary = flow(config)
+    return summary
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Keep tracebacks for errors of ours: the command line tells the others in words."""
+    error = record.exc_info[1] if record.exc_info else None
+    ours = isinstance(error, UserInputError | WorkFailedError | StorageError)
+    return not ours and room_error(Home.current(), error) is None
+
+
+def _join() -> None:
+    """Say where the run can be watched; wait for a server that starts at this moment.
+
+    Raises:
+        WorkFailedError: a stack runs on the home, but its server does not answer.
+    """
+    stack = joined_stack()
+    if stack is None:
+        return
+    deadline = time.monotonic() + _PATIENCE_S
+    while not Servers.of(stack).prefect_is_healthy():
+        check_needs(Home.current(), stack)
+        if time.monotonic() > deadline:
+            raise WorkFailedError(
+                f"a stack runs on this home, but its Prefect server {stack.prefect_url} does not "
+                "answer: look with `real status`, stop it with `real down`, then run again"
+            )
+        time.sleep(0.5)
+    err.print(f"joining the running stack: {stack.prefect_url}/runs", soft_wrap=True)
+
+
+def _start_server() -> None:
+    """Start the temporary server of a run without a stack, so that it outlives the flow.
+
+    A flow whose server is gone tries for over a minute to tell it that it was stopped.
+    """
+    # A terminal sends Ctrl-C to all processes of a command. A child inherits that it is blocked.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        get_client(sync_client=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _two_step_interrupt() -> Iterator[None]:
+    """On Ctrl-C let running tasks end, since threads cannot be stopped; on a second one exit.
+
+    Tasks on a cluster are given up: the cluster is left, or stopped where the run had started it.
+    """
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        err.print("stopping when the tasks of this process are done; Ctrl-C again stops at once")
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

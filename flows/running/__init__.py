@@ -1,0 +1,1 @@
+"""How flows run: fan-out over shards, clusters, progress, processes that end with them."""

@@ -1,0 +1,1 @@
+"""The stack of `real up`: servers and worker of one machine, started, watched, stopped."""

@@ -1,0 +1,1 @@
+"""The terminal: the application, what a person sees, the environment of the libraries."""

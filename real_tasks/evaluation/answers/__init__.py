@@ -1,0 +1,1 @@
+"""What a model answers: choices, generations, probabilities, one batch or many."""

@@ -1,0 +1,184 @@
+"""Greedy generation of answers in batches, cut at the first stop string."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+from transformers import Cache
+
+from real_tasks.evaluation.answers.prefix import common_prefix, growing_cache, read_prefix
+from real_tasks.models.chat import without_thinking
+from real_tasks.models.loading import LoadedModel
+from real_tasks.models.rope import Regime
+from real_tasks.reading.batches import PaddedBatch, check_lengths, encode, pad
+from real_tasks.reading.out_of_memory import in_batches
+from real_tasks.reading.overflow import check_finite
+from real_tasks.reading.prompts import prompt_text
+from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.vocabulary.types import BehaviourData
+
+NO_TOKEN = -1
+
+
+def generate_answers(
+    loaded: LoadedModel,
+    data: BehaviourData,
+    questions: Sequence[int],
+    intervention: Intervention | None,
+    max_new_tokens: int,
+    batch_tokens: int,
+    share_prefix: bool = True,
+) -> list[str]:
+    """Return a greedily generated answer to each question, without what follows a stop string.
+
+    Always the likeliest token, whatever the checkpoint's own generation settings; of equally likely
+    ones the first. A batch ends as soon as each of its rows has met a stop string or an
+    end-of-sequence token.
+
+    Args:
+        loaded: the model.
+        data: the behaviour; its template makes the prompts, its ``stop`` ends the answers.
+        questions: indices into ``data.questions``.
+        intervention: None for the unsteered model.
+        max_new_tokens: length limit of an answer.
+        batch_tokens: most tokens of a batch, padding and new tokens included.
+        share_prefix: whether a long common beginning of all prompts is read only once.
+
+    In a chat, thinking that an answer begins with is left out; what does not end within
+    ``max_new_tokens`` leaves an empty answer.
+
+    Raises:
+        UserInputError: prompts that leave less than ``max_new_tokens`` of the model's positions.
+        OverflowedError: steering is so strong that logits are no numbers.
+    """
+    prompts = [prompt_text(loaded, data, data.questions[i]) for i in questions]
+    ids = encode(loaded, prompts)
+    lengths = [len(row) for row in ids]
+    check_lengths(loaded, lengths, prompts, max_new_tokens)
+    answers = [""] * len(prompts)
+    longest = max(lengths, default=0) + max_new_tokens
+    n_prefix = common_prefix(loaded, ids, longest) if share_prefix else 0
+    prefix = read_prefix(loaded, ids[0][:n_prefix] if n_prefix else (), intervention)
+
+    def run(indices: list[int]) -> None:
+        batch = pad(loaded, [ids[i][n_prefix:] for i in indices], "left")
+        rows = _generate(loaded, batch, prefix, intervention, max_new_tokens, data.stop)
+        for index, new in zip(indices, rows, strict=True):
+            answers[index] = _cut(_decode(loaded, [_after_thinking(loaded, new)])[0], data.stop)
+
+    regimes = [_regime(loaded, n, n + max_new_tokens - 1) for n in lengths]
+    widths = [n + max_new_tokens for n in lengths]
+    in_batches(loaded, "generation", widths, batch_tokens, run, regimes)
+    return answers
+
+
+def _regime(loaded: LoadedModel, first: int, last: int) -> Regime:
+    """Texts whose frequencies change while they grow do so together: they are equally long."""
+    changes = loaded.regime(first) != loaded.regime(last)
+    return (*loaded.regime(first), first) if changes else loaded.regime(first)
+
+
+@torch.inference_mode()
+def _generate(
+    loaded: LoadedModel,
+    batch: PaddedBatch,
+    prefix: Cache | None,
+    intervention: Intervention | None,
+    max_new_tokens: int,
+    stop: Sequence[str],
+) -> list[list[int]]:
+    """Return each row's new tokens up to, and without, its first end-of-sequence token."""
+    ends = _end_tokens(loaded)
+    # A stop string of n bytes spans at most n tokens; two more for blanks that decoding drops.
+    tail = 2 + max((len(s.encode()) for s in stop), default=0)
+    new: list[list[int]] = [[] for _ in range(len(batch.input_ids))]
+    done = [False] * len(new)
+    n_rows, width = batch.input_ids.shape
+    n_prefix = 0 if prefix is None else prefix.get_seq_length()
+    ends_of_prompts = torch.full((n_rows,), n_prefix + width, device=loaded.device)
+    with applied(loaded, intervention, ends_of_prompts):
+        for tokens in _greedy_steps(loaded, batch, prefix, max_new_tokens):
+            if any(token == NO_TOKEN for row, token in enumerate(tokens) if not done[row]):
+                check_finite(loaded, torch.tensor(torch.nan), "logits", intervention is not None)
+            for row, token in enumerate(tokens):
+                done[row] = done[row] or token in ends
+                if not done[row]:
+                    new[row].append(token)
+            going = [row for row, finished in enumerate(done) if not finished]
+            tails = _decode(loaded, [new[row][-tail:] for row in going]) if stop else []
+            for row, text in zip(going, tails, strict=False):
+                done[row] = any(s in text for s in stop)
+            if all(done):
+                break
+    return new
+
+
+def _greedy_steps(
+    loaded: LoadedModel, batch: PaddedBatch, prefix: Cache | None, max_new_tokens: int
+) -> Iterator[list[int]]:
+    """Yield the likeliest next token of every row, step by step, with a key-value cache.
+
+    `NO_TOKEN` where the logits are no numbers.
+    """
+    n_rows = len(batch.mask)
+    cache = growing_cache(loaded, prefix, n_rows)
+    before = batch.mask.new_ones(n_rows, cache.get_seq_length())
+    mask: Bool[Tensor, "row position"] = torch.cat([before, batch.mask], dim=1)
+    inputs: Int[Tensor, "row position"] = batch.input_ids
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+    # Rows that are read anew are equally long, and have no prefix.
+    so_far = inputs
+    for _ in range(max_new_tokens):
+        hidden = loaded.hidden_states(
+            input_ids=inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )[:, -1]
+        largest, chosen = loaded.logits(hidden).max(-1)
+        yield cast(list[int], chosen.masked_fill(~largest.isfinite(), NO_TOKEN).tolist())
+        inputs, positions = chosen[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        so_far = torch.cat([so_far, inputs], dim=1)
+        n_tokens = mask.shape[1]
+        if loaded.family.rereads and loaded.regime(n_tokens) != loaded.regime(n_tokens - 1):
+            cache, inputs = growing_cache(loaded, None, n_rows), so_far
+            positions = mask.cumsum(1) - 1
+
+
+def _end_tokens(loaded: LoadedModel) -> set[int]:
+    configured: Any = getattr(loaded.model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return {int(t) for t in (*listed, loaded.tokenizer.eos_token_id) if t is not None}
+
+
+def _decode(loaded: LoadedModel, rows: list[list[int]]) -> list[str]:
+    # Cleaning up would change blanks before punctuation, which answers are compared with.
+    return loaded.tokenizer.batch_decode(
+        rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+
+
+def _after_thinking(loaded: LoadedModel, new: list[int]) -> list[int]:
+    """Return the tokens of the answer: in a chat they may follow thinking, or not be reached."""
+    if loaded.chat is None:
+        return new
+
+    def whole(tokens: list[int]) -> str:
+        return cast(str, loaded.tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+
+    text = whole(new)
+    said = without_thinking(text)
+    if said == text:
+        return new
+    n_before = len(text) - len(said or "")
+    thinking = (n for n in range(1, len(new)) if len(whole(new[:n])) >= n_before)
+    return new[next(thinking, len(new)) :]
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    found = [place for place in (text.find(s) for s in stop) if place >= 0]
+    return text[: min(found, default=len(text))].strip()

@@ -1,0 +1,93 @@
+"""What can be wrong with an experiment, looked at before any expensive work."""
+
+from real_tasks.evaluation.harness.tasks import check_tasks
+from real_tasks.evaluation.judges import JUDGES, judging_library
+from real_tasks.experiment.methods import rankings_of, with_methods
+from real_tasks.experiment.question_checks import check_behaviour, check_texts
+from real_tasks.experiment.sources import dataset_of
+from real_tasks.localizers import LOCALIZERS
+from real_tasks.models.checkpoints import check_attention
+from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.models.loading import check_model, resolve_device
+from real_tasks.models.text_model import TextModel
+from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.errors import Faults, UserInputError
+from real_tasks.vocabulary.types import BehaviourData, ModelShape
+
+
+def check_experiment(
+    config: ExperimentConfig, faults: Faults
+) -> tuple[BehaviourData | None, ModelShape | None]:
+    """Check a resolved configuration against its data and its model; return its data and shape.
+
+    Loads no weights. Where one of them is missing, ``faults`` says why.
+    """
+    execution, evaluation = config.execution, config.evaluation
+    with faults.told("execution.device", spoils="execution.device"):
+        resolve_device(execution.device)
+    with faults.told("model.attn_implementation", "execution.device"):
+        check_attention(config.model)
+    with faults.told("evaluation.judge"):
+        for library in getattr(JUDGES[evaluation.judge.name], "libraries", ()):
+            judging_library(library)
+    with faults.told("evaluation.lm_eval_tasks", "evaluation.token_scope"):
+        if evaluation.lm_eval_tasks:
+            check_tasks(evaluation.lm_eval_tasks, evaluation.token_scope)
+    shape, model, data = None, None, None
+    if faults.sound("model.path", "model.params"):
+        with faults.told("model", spoils="model"):
+            shape, model = _model_of(config)
+    if faults.sound("behaviour"):
+        with faults.told("data.limit", "evaluation.neutral", "evaluation.neutral_texts"):
+            data = dataset_of(config)
+    if shape is not None:
+        with faults.told("model", "module_kind", "evaluation.top_k"):
+            _check_top_k(shape, config)
+    if shape is not None and faults.sound("methods"):
+        with faults.told("model", "module_kind", "localizer", "baselines"):
+            _check_localizers(shape, config)
+    measured = ("measures", "objective", "neutral", "neutral_texts", "max_new_tokens")
+    asked = ("behaviour", "data", *(f"evaluation.{name}" for name in measured))
+    if data is not None:
+        with faults.told(*asked):
+            check_behaviour(data, config)
+    if data is not None and model is not None:
+        with faults.told(*asked, "model"):
+            check_texts(model, data, config)
+    return data, shape
+
+
+def _model_of(config: ExperimentConfig) -> tuple[ModelShape, TextModel | None]:
+    if config.model.path not in EMBEDDED_MODELS:
+        return check_model(config.model)
+    entry = EMBEDDED_MODELS[config.model.path]
+    embedded = entry(entry.Params.model_validate(config.model.params))
+    return embedded.shape(), embedded.texts()
+
+
+def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:
+    """Check that K and the localizers' parameters fit the model's shape.
+
+    Raises:
+        UserInputError: K exceeds the number of modules, or a localizer does not fit their width.
+    """
+    _check_top_k(shape, config)
+    _check_localizers(shape, config)
+
+
+def _check_top_k(shape: ModelShape, config: ExperimentConfig) -> None:
+    kind = config.module_kind
+    n_modules = len(shape.modules(kind))
+    too_large = [k for k in config.evaluation.top_k if k > n_modules]
+    if too_large:
+        raise UserInputError(
+            f"evaluation.top_k holds {too_large[0]}, but {config.model.path!r} has {n_modules} "
+            f"modules of the kind {kind!r} ({shape.n_layers} layers x "
+            f"{shape.modules_per_layer(kind)}); choose at most {n_modules}"
+        )
+
+
+def _check_localizers(shape: ModelShape, config: ExperimentConfig) -> None:
+    for ranking in rankings_of(with_methods(config)):
+        localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
+        localizer.check(shape.width(ranking.kind))

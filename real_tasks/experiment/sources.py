@@ -1,0 +1,50 @@
+"""What a configuration names: its questions and texts, and the shape of its model."""
+
+from dataclasses import replace
+
+from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.models.loading import checkpoint_shape
+from real_tasks.questions.behaviours import BEHAVIOURS
+from real_tasks.questions.neutral import load_neutral
+from real_tasks.questions.samples import with_shuffled_labels
+from real_tasks.vocabulary.config import DataConfig, ExperimentConfig, PlugIn
+from real_tasks.vocabulary.types import BehaviourData, ModelShape, Question
+
+
+def load_behaviour(behaviour: PlugIn) -> BehaviourData:
+    """Return the data of a behaviour named in a configuration."""
+    return BEHAVIOURS.made(behaviour.name, behaviour.params).load()
+
+
+def dataset_of(config: ExperimentConfig) -> BehaviourData:
+    """Return the behaviour's data with the neutral texts and labels that the experiment asks for.
+
+    Raises:
+        UserInputError: the data or the neutral texts cannot be had, or are wrong.
+    """
+    data = load_behaviour(config.behaviour)
+    limit, source = config.evaluation.neutral_texts, config.evaluation.neutral
+    neutral = load_neutral(source, limit) if source else data.neutral_texts[:limit]
+    data = replace(data, neutral_texts=neutral, questions=_limited(data.questions, config.data))
+    if source:
+        n_words = sum(len(text.split()) for text in neutral)
+        said = f"{source}: {len(neutral)} texts, {n_words} words"
+        data = replace(data, source={**data.source, "neutral": said})
+    if config.data.shuffle_labels:
+        return with_shuffled_labels(data, config.data.split_seed)
+    return data
+
+
+def _limited(questions: tuple[Question, ...], config: DataConfig) -> tuple[Question, ...]:
+    """Return so many questions as are asked for, evenly spaced: files are often sorted."""
+    if config.limit is None or config.limit >= len(questions):
+        return questions
+    return tuple(questions[i * len(questions) // config.limit] for i in range(config.limit))
+
+
+def shape_of(config: ExperimentConfig) -> ModelShape:
+    """Return the shape of the configured model, from its parameters or its config.json."""
+    path = config.model.path
+    if path in EMBEDDED_MODELS:
+        return EMBEDDED_MODELS.made(path, config.model.params).shape()
+    return checkpoint_shape(path, config.model.revision, config.model.trust_remote_code)

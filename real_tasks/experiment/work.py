@@ -1,0 +1,98 @@
+"""The units of work of an experiment, as the flow submits them and the planner counts them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from real_tasks.experiment.methods import Method, Ranking, methods_of, rankings_of
+from real_tasks.localizers import LOCALIZERS
+from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.types import ModuleKind
+
+
+class Scoring(NamedTuple):
+    """Modules to be scored on a fold with a seed, a task a layer."""
+
+    ranking: Ranking
+    fold: int
+    seed: int
+
+    @property
+    def steers(self) -> bool:
+        """Whether its localizer steers the model."""
+        return LOCALIZERS[self.ranking.localizer.name].uses_effects
+
+
+class Directions(NamedTuple):
+    """Directions of all modules of a kind to be found on a fold."""
+
+    direction: str
+    kind: ModuleKind
+    fold: int
+    seed: int
+
+
+class Trial(NamedTuple):
+    """A method to be tuned and tested on a fold with a seed; `directions`: those that it needs."""
+
+    method: Method
+    fold: int
+    seed: int
+    directions: Directions | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """All units of work but those of extraction, of which there is one a shard and kind.
+
+    Where a seed changes nothing there is a unit for the first seed alone.
+
+    Attributes:
+        methods: those of the experiment, in its order.
+        kinds: of the modules whose activations are read.
+        scorings: by ranking, fold and seed.
+        trials: by method, fold and seed.
+    """
+
+    methods: tuple[Method, ...]
+    kinds: tuple[ModuleKind, ...]
+    scorings: tuple[Scoring, ...]
+    trials: tuple[Trial, ...]
+
+    @property
+    def directions(self) -> tuple[Directions, ...]:
+        """The directions that the trials need, each once."""
+        return tuple(dict.fromkeys(one.directions for one in self.trials if one.directions))
+
+
+def work_of(config: ExperimentConfig) -> Work:
+    """Return what there is to do for a configuration that names its methods."""
+    methods, folds = methods_of(config), range(config.data.n_folds)
+    return Work(
+        methods=tuple(methods),
+        kinds=tuple(dict.fromkeys([config.module_kind, *(method.kind for method in methods)])),
+        scorings=tuple(
+            Scoring(ranking, fold, seed)
+            for ranking in rankings_of(config)
+            for fold in folds
+            for seed in _seeds(LOCALIZERS[ranking.localizer.name].stochastic, config)
+        ),
+        trials=tuple(
+            Trial(method, fold, seed, _directions(method, fold, seed, config))
+            for method in methods
+            for fold in folds
+            for seed in _seeds(method.seeded, config)
+        ),
+    )
+
+
+def _seeds(seeded: bool, config: ExperimentConfig) -> tuple[int, ...]:
+    return config.seeds if seeded else config.seeds[:1]
+
+
+def _directions(
+    method: Method, fold: int, seed: int, config: ExperimentConfig
+) -> Directions | None:
+    if method.direction is None:
+        return None
+    its_seed = seed if method.direction == "random" else config.seeds[0]
+    return Directions(method.direction, method.kind, fold, its_seed)

@@ -1,0 +1,1 @@
+"""Language models: architectures, checkpoints, the Hub, loading, identity."""

@@ -1,0 +1,156 @@
+"""Adapters of peft in or as a checkpoint's folder: they are merged into the weights when read."""
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from real_tasks.models.checkpoints import ADAPTER, ADAPTER_WEIGHTS, CONFIG, has_tokenizer
+from real_tasks.models.hub import local_checkpoint
+from real_tasks.models.weights import header, read_mapping
+from real_tasks.vocabulary.errors import UserInputError
+
+log = logging.getLogger(__name__)
+
+MERGED = ("LORA",)
+_PARTS = 2
+"""Weights of a module that is adapted: A and B."""
+_NOT_MERGED = ("alora_invocation_tokens", "layer_replication")
+_MERGE = (
+    "merge it into its model (peft's merge_and_unload, then save_pretrained) where that is "
+    "possible, or move adapter_* out of the folder to read the model without it"
+)
+
+
+def adapter_of(folder: Path) -> Path | None:
+    """Return a folder that holds an adapter which can be merged, None where it holds none.
+
+    Raises:
+        UserInputError: peft is not installed; the adapter is damaged, pickled, or of a kind that
+            cannot be merged into weights.
+    """
+    file, weights = folder / ADAPTER, folder / ADAPTER_WEIGHTS
+    if not file.is_file():
+        if weights.is_file():
+            raise UserInputError(f"{weights} lies there without its {ADAPTER}; {_MERGE}")
+        return None
+    if find_spec("peft") is None:
+        raise UserInputError(
+            f"{folder} holds an adapter ({ADAPTER}), and peft, which reads it, is not installed: "
+            f"pip install real-steering[peft], or {_MERGE}"
+        )
+    given = read_mapping(file)
+    if given.get("peft_type") not in MERGED:
+        raise UserInputError(
+            f"{file}: the adapter is of the kind {given.get('peft_type')!r}; those that are read "
+            f"are {', '.join(MERGED)}; {_MERGE}"
+        )
+    for name in _NOT_MERGED:
+        if given.get(name):
+            raise UserInputError(f"{file} has {name}, which no merged weights do; {_MERGE}")
+    if not weights.is_file():
+        raise UserInputError(f"{folder} lacks {ADAPTER_WEIGHTS} (other formats are not read)")
+    header(weights)
+    return folder
+
+
+def base_of(folder: Path, config_only: bool = False) -> Path:
+    """Return the folder of configuration and weights: of an adapter alone, that of its model.
+
+    Args:
+        folder: of a checkpoint, or of an adapter that names its model.
+        config_only: of a model on the Hub, fetch only the configuration.
+
+    Raises:
+        UserInputError: see `adapter_of`; the adapter's model is not named or not there, or is an
+            adapter itself.
+    """
+    if adapter_of(folder) is None or (folder / CONFIG).is_file():
+        return folder
+    given = read_mapping(folder / ADAPTER)
+    name, revision = given.get("base_model_name_or_path"), given.get("revision")
+    if not isinstance(name, str) or not name:
+        raise UserInputError(
+            f"{folder / ADAPTER} does not name the adapter's model (base_model_name_or_path); add "
+            "it, or put the adapter beside the weights of its model"
+        )
+    beside = folder / name
+    try:
+        found = Path(name).expanduser()
+        if not found.is_dir():
+            found = beside if beside.is_dir() else local_checkpoint(name, revision, config_only)
+    except UserInputError as error:
+        raise UserInputError(f"the model of the adapter {folder}: {error}") from error
+    if adapter_of(found) is not None:
+        raise UserInputError(
+            f"the model {found} of the adapter {folder} holds an adapter itself; merge that first"
+        )
+    return found
+
+
+def tokenizer_of(folder: Path) -> Path:
+    """Return the folder of the tokenizer: that of an adapter where it brings one."""
+    return folder if has_tokenizer(folder) else base_of(folder, config_only=True)
+
+
+@contextmanager
+def without_adapter(folder: Path) -> Iterator[Path]:
+    """Give a folder of links to a checkpoint's files, in which transformers finds no adapter."""
+    if not (folder / ADAPTER).is_file():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="real-steering-") as links:
+        for path in folder.iterdir():
+            if not path.name.startswith("adapter_"):
+                (Path(links) / path.name).symlink_to(path.absolute())
+        yield Path(links)
+
+
+def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Return the model with an adapter merged into its weights, as peft merges it.
+
+    Raises:
+        UserInputError: the adapter does not fit the model.
+    """
+    from peft import PeftConfig, PeftModel  # an extra: imported where it is used
+
+    # peft's stubs know no types of what comes back.
+    wrapped: Any
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+        config.inference_mode = True
+        wrapped = PeftModel(model, config)
+        result = wrapped.load_adapter(str(adapter), "default")
+        _check_counterparts(config, result.unexpected_keys, result.missing_keys)
+        whole: Any = wrapped.merge_and_unload()
+    except Exception as error:  # whatever peft comes to with weights of another model
+        raise UserInputError(
+            f"the adapter {adapter} does not fit its model ({type(model).__name__}): {error}; give "
+            "the model that it was trained on"
+        ) from error
+    ready: PreTrainedModel = whole.eval()
+    return ready
+
+
+def _check_counterparts(config: Any, unexpected: list[str], missing: list[str]) -> None:
+    """Refuse weights that fit nowhere, and modules that are adapted in part.
+
+    A module that the file leaves out whole stays as it is, as peft has it: its B is all zeros.
+    """
+    modules = Counter(name.rsplit(".lora_", 1)[0] for name in missing)
+    in_part = [name for name, absent in modules.items() if absent != _PARTS]
+    if unexpected or in_part or (missing and config.init_lora_weights is not True):
+        first = sorted([*unexpected, *in_part, *missing])[0]
+        raise ValueError(f"weights have no counterpart, the first {first}")
+    if missing:
+        log.warning(
+            "the adapter has no weights for %d of the modules that its %s names, which stay as "
+            "they are (%s, ...)",
+            *(len(modules), ADAPTER, sorted(modules)[0]),
+        )

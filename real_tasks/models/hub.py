@@ -1,0 +1,176 @@
+"""Checkpoints by Hugging Face id: from the Hub's cache, or downloaded into it.
+
+``HF_HOME``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN`` are honoured by huggingface_hub itself.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from real_tasks.models.checkpoints import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    check_checkpoint,
+    missing_from,
+)
+from real_tasks.vocabulary.errors import UserInputError
+
+WANTED = (
+    CONFIG,
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "tekken.json",
+    "chat_template*",
+    "*.py",
+)
+"""What is downloaded of a checkpoint. Weights in other formats, or kept twice, are not."""
+_IN_FOLDERS = "*/*"
+_SHA256 = 64
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def local_checkpoint(path: str, revision: str | None, config_only: bool = False) -> Path:
+    """Return the folder of a checkpoint, downloaded from the Hub unless it is there already.
+
+    Args:
+        path: a folder, which is returned as it is, or a Hugging Face id (``org/name``).
+        revision: branch, tag or commit of a Hugging Face id; its main branch without.
+        config_only: fetch only the configuration, which is all that planning needs.
+
+    Raises:
+        UserInputError: neither a folder nor an id; not in the cache and the Hub out of reach; no
+            such repository or revision; a gated repository; a checkpoint without safetensors
+            weights or without a tokenizer. Says what to download and how.
+    """
+    folder = Path(path).expanduser()
+    if path and folder.is_dir():
+        if revision is not None:
+            raise UserInputError(
+                f"model.revision is {revision!r}, but {path!r} is a folder, and only a Hugging "
+                "Face id has revisions; remove one of them"
+            )
+        return folder
+    try:
+        return _configuration(path, revision) if config_only else _snapshot(path, revision)
+    except HFValidationError as error:
+        raise UserInputError(
+            f"the model path {path!r} is no folder; expected the folder of a Hugging Face "
+            "checkpoint (as save_pretrained writes it), a Hugging Face id (org/name), or the name "
+            "of an embedded model"
+        ) from error
+
+
+def resolved_revision(folder: Path) -> str | None:
+    """Return the commit of a folder in the Hub's cache, None for any other folder."""
+    in_cache = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
+    return folder.name if in_cache else None
+
+
+def unedited(folder: Path, checksums: Mapping[str, str]) -> bool:
+    """Say whether files of the Hub's cache are those that were fetched, as far as it tells.
+
+    Its files are links; large ones lead to files that are named by the SHA-256 of their content.
+    """
+    targets = {name: (folder / name).resolve().name for name in checksums}
+    return all(
+        (folder / name).is_symlink() and (len(target) != _SHA256 or target == checksums[name])
+        for name, target in targets.items()
+    )
+
+
+def _configuration(name: str, revision: str | None) -> Path:
+    folder = _fetched(name, revision, [CONFIG, ADAPTER, "*.py"])
+    if not any((folder / name).is_file() for name in (CONFIG, ADAPTER)):
+        raise UserInputError(
+            f"{_named(name, revision)} has no {CONFIG}, so it is no checkpoint of transformers; if "
+            f"a download was cut short: {_command(name, revision)}"
+        )
+    return folder
+
+
+def _snapshot(name: str, revision: str | None) -> Path:
+    config = try_to_load_from_cache(name, CONFIG, revision=revision)
+    try:
+        folder = _fetched(name, revision, list(WANTED))
+    except _OutOfReachError:
+        # Who filled the cache with fewer files than are fetched here has enough of them.
+        if not isinstance(config, str) or missing_from(Path(config).parent):
+            raise
+        folder = Path(config).parent
+    if missing_from(folder, weights_only=True):
+        raise UserInputError(
+            f"{_named(name, revision)} has no complete safetensors weights, and other formats are "
+            "not read: choose a revision that has them (a conversion is often at refs/pr/N), or "
+            "load it with transformers and give the folder that save_pretrained writes; if "
+            f"a download was cut short: {_command(name, revision)}"
+        )
+    check_checkpoint(folder)
+    return folder
+
+
+class _OutOfReachError(UserInputError):
+    """Not in the cache, and the Hub does not answer."""
+
+
+def _fetched(name: str, revision: str | None, wanted: list[str]) -> Path:
+    """Download what is not there yet; failures become errors that tell what to do."""
+    try:
+        folder = snapshot_download(
+            name, revision=revision, allow_patterns=wanted, ignore_patterns=_IN_FOLDERS
+        )
+    except GatedRepoError as error:
+        raise UserInputError(
+            f"{name} is gated: accept its licence at {constants.ENDPOINT}/{name}, and log in with "
+            "`hf auth login` or put a token into HF_TOKEN"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserInputError(
+            f"{name!r} is no folder, and the Hub has no such model, or only for its members: "
+            "correct model.path, or log in with `hf auth login` or a token in HF_TOKEN"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserInputError(
+            f"{name} has no revision {revision!r}; correct model.revision (a branch, tag or commit)"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        _out_of_reach(name, revision, error)
+    return Path(folder)
+
+
+def _out_of_reach(name: str, revision: str | None, error: Exception) -> NoReturn:
+    offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+    raise _OutOfReachError(
+        f"{_named(name, revision)} is no folder and not, or not whole, in the cache "
+        f"{constants.HF_HUB_CACHE}, and the Hub cannot be reached{offline}. Where there is a "
+        f"network: {_command(name, revision)} (HF_HOME moves the cache), or give the path of a "
+        f"folder that holds the checkpoint. ({type(error).__name__}: {error})"
+    ) from error
+
+
+def _named(name: str, revision: str | None) -> str:
+    return f"{name} at revision {revision}" if revision else name
+
+
+def _command(name: str, revision: str | None) -> str:
+    return f"`hf download {name}{f' --revision {revision}' if revision else ''}`"

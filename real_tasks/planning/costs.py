@@ -1,0 +1,205 @@
+"""What the parts of an experiment cost, from shapes alone: bytes and floating-point operations.
+
+A FLOP is one addition or multiplication of floating-point numbers. Only matrix products are
+counted; what else there is costs little beside them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from real_tasks.localizers.real.chunks import CHUNK_BYTES
+from real_tasks.localizers.real.fitting import bytes_per_module
+from real_tasks.localizers.real.params import Params
+from real_tasks.localizers.real.plan import RELEASE_SCORED_SHARE, FitPlan
+from real_tasks.models.adapters import base_of
+from real_tasks.models.checkpoints import DTYPES, read_config
+from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.models.hub import local_checkpoint
+from real_tasks.vocabulary.config import ModelConfig
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import ModelShape, ModuleKind
+
+STORED_BYTES = {"float16": 2, "float32": 4}
+FLOAT_BYTES = 4
+COPIES_OF_AN_EPOCH = 2
+"""An epoch's inputs are gathered, and standardised into another tensor."""
+
+
+PARAMETERS_PER_LAYER = 12
+"""Parameters of a layer in squares of its width, where they are not known otherwise.
+
+Kaplan et al. 2020 (arXiv 2001.08361), table 1: 12 d^2; embeddings come on top.
+"""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """How large a language model is.
+
+    Attributes:
+        parameters: tied ones counted once; of a mixture of experts all, as if all were used.
+        weight_bytes: in memory.
+        n_layers: decoder layers.
+        d_model: width of the residual stream.
+        mlp_width: width inside the feed-forward block.
+        kv_width: numbers that a token's keys take in a layer, and its values as many.
+        vocabulary: tokens.
+        counted: False where all but the shape is a rule of thumb.
+    """
+
+    parameters: int
+    weight_bytes: int
+    n_layers: int
+    d_model: int
+    mlp_width: int
+    kv_width: int
+    vocabulary: int
+    counted: bool
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return self.weight_bytes // self.parameters
+
+
+def architecture_of(model: ModelConfig) -> PreTrainedConfig | None:
+    """Return a checkpoint's configuration, or None where ``model.shape`` stands for one not there.
+
+    Raises:
+        UserInputError: it is not there, without a shape instead; it is there, but damaged.
+    """
+    try:
+        folder = local_checkpoint(model.path, model.revision, config_only=True)
+    except UserInputError:
+        if model.shape is None:
+            raise
+        return None
+    return read_config(base_of(folder, config_only=True), model.trust_remote_code)
+
+
+def model_size(model: ModelConfig, shape: ModelShape) -> ModelSize:
+    """Return the size of a model of this shape: counted where at least its config.json is there.
+
+    The network is set up on torch's meta device, which takes no memory and no weights. Without a
+    config.json, and for an embedded model, the size follows from the shape.
+
+    Raises:
+        UserInputError: see `architecture_of`.
+    """
+    architecture = None if model.path in EMBEDDED_MODELS else architecture_of(model)
+    if architecture is None:
+        return size_of_shape(model, shape)
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(
+            architecture, trust_remote_code=model.trust_remote_code
+        )
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    text = architecture.get_text_config()
+    kv_heads = getattr(text, "num_key_value_heads", None) or shape.n_heads
+    return ModelSize(
+        parameters,
+        parameters * DTYPES[model.dtype].itemsize,
+        shape.n_layers,
+        shape.d_model,
+        getattr(text, "intermediate_size", None) or 4 * shape.d_model,
+        kv_heads * shape.head_dim,
+        text.vocab_size,
+        counted=True,
+    )
+
+
+def size_of_shape(model: ModelConfig, shape: ModelShape) -> ModelSize:
+    """Return the size that follows from a shape, and from ``model.shape.parameters`` if stated.
+
+    The rest is a rule of thumb: a feed-forward block of four widths, keys and values for every
+    head, and 32,000 tokens.
+    """
+    stated = model.shape.parameters if model.shape else None
+    parameters = stated or PARAMETERS_PER_LAYER * shape.n_layers * shape.d_model**2
+    return ModelSize(
+        parameters,
+        parameters * DTYPES[model.dtype].itemsize,
+        shape.n_layers,
+        shape.d_model,
+        mlp_width=4 * shape.d_model,
+        kv_width=shape.n_heads * shape.head_dim,
+        vocabulary=32_000,
+        counted=False,
+    )
+
+
+def activation_bytes(shape: ModelShape, kinds: Sequence[ModuleKind], n: int, dtype: str) -> int:
+    """Return the bytes of ``n`` answers' stored activations, without keys and Parquet's own.
+
+    answers x modules x width x bytes of a number, summed over the kinds of modules.
+    """
+    widths = sum(len(shape.modules(kind)) * shape.width(kind) for kind in kinds)
+    return n * widths * STORED_BYTES[dtype]
+
+
+def forward_flops(parameters: int, tokens: float) -> float:
+    """Return the FLOPs of ``tokens`` through a language model: 2 x parameters x tokens.
+
+    Attention's own products, which grow with the square of the length, are left out (Kaplan et
+    al. 2020, arXiv 2001.08361, section 2.1).
+    """
+    return 2.0 * parameters * tokens
+
+
+def real_flops(params: Params, d: int, n_train: float) -> float:
+    """Return the FLOPs of training one module of width ``d`` with `real`, all its fits.
+
+    VQ-AE, per answer: its four affine maps have 3 d^2 weights; forward, weight gradient and input
+    gradient take 2 FLOPs a weight each, but the first map's input needs no gradient: 16 d^2. To
+    find codes and to update them takes codes x d each, similarities in the batch and their
+    gradient batch x d each.
+
+    Priors, per answer: at each position but the first 3 x 2 FLOPs for each of the GRU's 3 h^2
+    recurrent weights, at each position 6 h x codes for the logits; per batch 6 x 3 h x embedding
+    for each of codes + 1 entries of the table of inputs. Scoring, and a look at a few answers
+    after every epoch, are left out.
+
+    Args:
+        params: of the localizer.
+        d: width of the module.
+        n_train: training answers of the fold.
+    """
+    h, codes, units = params.prior_hidden, params.codebook_size, params.units
+    fits, share = fits_of(params)
+    autoencoder = 16 * d * d + 2 * d * (codes + params.batch_size)
+    table = 18 * h * params.prior_embedding * (codes + 1) / params.batch_size
+    prior = 18 * h * h * (units - 1) + 6 * h * codes * units + table
+    per_answer = params.epochs * autoencoder + params.prior_epochs * _prior_share(params) * prior
+    return fits * share * n_train * per_answer
+
+
+def real_bytes(params: Params, d: int, n_modules: int, n_train: float, n_seen: float) -> int:
+    """Estimate the peak memory of `real` on a shard of modules, on an accelerator.
+
+    The activations of all answers seen, an epoch's inputs for every fit, twice, and what a
+    training step keeps; good to a factor of two, since an allocator's slack is not counted. On a
+    CPU chunks are smaller, and so is the peak.
+    """
+    fits, share = fits_of(params)
+    nothing = torch.empty(0, dtype=torch.int64)
+    of_fits = FitPlan((nothing,) * fits, ((nothing, nothing),) * fits, (nothing,) * fits)
+    step = bytes_per_module(d, of_fits, params)
+    chunk = min(n_modules, max(1, CHUNK_BYTES["cuda"] // step))
+    values = n_modules * n_seen * d * FLOAT_BYTES
+    epoch = COPIES_OF_AN_EPOCH * chunk * fits * share * n_train * d * FLOAT_BYTES
+    return round(values + epoch + chunk * step)
+
+
+def fits_of(params: Params) -> tuple[int, float]:
+    """Return how many fits a module gets, and which share of the training answers each sees."""
+    if params.protocol == "release":
+        return 1, 1.0
+    return params.cross_folds, 1 - 1 / params.cross_folds
+
+
+def _prior_share(params: Params) -> float:
+    """Share of a fit's answers that its priors see."""
+    return 1 - RELEASE_SCORED_SHARE if params.protocol == "release" else 1.0

@@ -1,0 +1,1 @@
+"""Questions, neutral texts, folds and samples."""

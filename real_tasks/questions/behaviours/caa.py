@@ -1,0 +1,299 @@
+"""The behaviour ``caa``: A/B questions in the format of Contrastive Activation Addition.
+
+Rimsky et al., "Steering Llama 2 via Contrastive Activation Addition" (arXiv 2312.06681). A file is
+a JSON array, or JSON lines, of ``question``, ``answer_matching_behavior`` and
+``answer_not_matching_behavior``. The answers are labels of options that the question lists, such as
+``(A)``, or texts, such as the "Yes" and "No" of Anthropic's persona evaluations, whose questions
+list no options.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from real_tasks.questions.behaviours import BEHAVIOURS
+from real_tasks.questions.behaviours.caa_options import (
+    FileHabits,
+    Options,
+    Span,
+    end_of_last,
+    ends_with_cue,
+    find_options,
+    habits_of,
+)
+from real_tasks.questions.files.data_file import EXTENSIONS, DataFile, read_data_file
+from real_tasks.questions.files.formats import Row
+from real_tasks.questions.files.parsing import (
+    BadRow,
+    Parsed,
+    accepted,
+    collapsed,
+    parse_rows,
+    shortened,
+    text_of,
+)
+from real_tasks.questions.neutral import DEFAULT_NEUTRAL
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import Answer, BehaviourData, Question
+
+PARTS = {"generate": "generate_dataset.json", "test": "test_dataset_ab.json"}
+MATCHING, NOT_MATCHING = "answer_matching_behavior", "answer_not_matching_behavior"
+COLUMNS = ("question", MATCHING, NOT_MATCHING)
+TEXTS = ("matching", "other")
+"""Names of answers that are texts, in ids."""
+
+_LABEL = re.compile(r"[(（\[]?([A-Za-z1-9])[)）\].．、:：]?")
+_CUE = "\n\nAnswer:"
+"""Stands between a question that does not end with a cue of its own and its answer."""
+
+
+@BEHAVIOURS.register("caa")
+class ContrastiveActivationAddition:
+    """Questions with the letter that shows the behaviour (aligned) and the one that does not.
+
+    Every question with options has an alternate in which the texts of these two have changed
+    places, so that a preference for a letter counts neither for nor against the behaviour. What
+    follows the last option stays where it is. A question that ends with the beginning of an answer
+    ("Answer:") is followed by the answer itself, every other by "Answer:" and the answer.
+    """
+
+    class Params(Frozen):
+        """Parameters of the behaviour."""
+
+        path: str = Field(
+            "",
+            description="folder with generate_dataset.json and test_dataset_ab.json, or one file",
+        )
+        files: Literal["both", "generate", "test"] = Field(
+            "both", description="which files of the folder to take; both: generate, then test"
+        )
+        toward: Literal["behaviour", "away"] = Field(
+            "behaviour", description="what is aligned: to show the behaviour, or not to show it"
+        )
+        name: str = Field(
+            "",
+            pattern=r"^[\w.-]*$",
+            description="name in tables; empty: that of the folder",
+        )
+        skip_bad: bool = Field(False, description="keep the good questions of a file with bad ones")
+
+        @model_validator(mode="after")
+        def _goes_together(self) -> "ContrastiveActivationAddition.Params":
+            if Path(self.path).suffix in EXTENSIONS and self.files != "both":
+                raise ValueError("files chooses among those of a folder, but path is one file")
+            return self
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def load(self) -> BehaviourData:
+        """Read the questions, those of the generate file first.
+
+        Raises:
+            UserInputError: no or a wrong path, or bad lines.
+        """
+        path, paths = self._paths()
+        loaded = [_load(file, self.params.skip_bad) for file in paths]
+        questions = [question for one in loaded for question in one.questions]
+        if self.params.toward == "away":
+            questions = [_turned(question) for question in questions]
+        kept = _without_repetitions(questions)
+        cues = {_has_cue(question) for question in kept}
+        if cues == {True, False}:
+            kept = tuple(_with_cue(question) for question in kept)
+        # "away" is another behaviour: in a table the two need names of their own.
+        own = path.stem if path.is_file() and path.name not in PARTS.values() else ""
+        name = own or (path.parent if path.is_file() else path).resolve().name
+        suffix = "" if self.params.toward == "behaviour" else "-away"
+        return BehaviourData(
+            name=self.params.name or re.sub(r"[^\w.-]", "_", name) + suffix,
+            questions=kept,
+            neutral_texts=DEFAULT_NEUTRAL,
+            template="{question} {answer}" if True in cues else f"{{question}}{_CUE} {{answer}}",
+            stop=("\n",),
+            measures=("options",),
+            source={key: text for one in loaded for key, text in one.source.items()}
+            | {"toward": self.params.toward, "repeated": str(len(questions) - len(kept))},
+        )
+
+    def _paths(self) -> tuple[Path, list[Path]]:
+        if not self.params.path:
+            raise UserInputError(
+                "the behaviour 'caa' has no questions of its own: give params.path, a folder with "
+                f"{' and '.join(PARTS.values())}, or one JSON file"
+            )
+        path = Path(self.params.path).expanduser()
+        if not path.is_dir():
+            return path, [path]
+        parts = PARTS if self.params.files == "both" else (self.params.files,)
+        paths = [path / PARTS[part] for part in parts]
+        missing = [one.name for one in paths if not one.is_file()]
+        if missing:
+            raise UserInputError(
+                f"the folder {str(path)!r} holds no {' and no '.join(missing)}; name "
+                f"{_inside(path, missing)}, one of the files, or choose with params.files"
+            )
+        return path, paths
+
+
+def parse(file: DataFile) -> Parsed:
+    """Make questions of the rows; a question whose options cannot be told apart is a problem.
+
+    Raises:
+        UserInputError: a column is missing.
+    """
+    part = next((part for part, name in PARTS.items() if name == file.name), Path(file.name).stem)
+    asked = (row.fields.get("question") for row in file.rows)
+    habits = habits_of(text.strip() for text in asked if isinstance(text, str))
+    return parse_rows(file, COLUMNS, lambda row: _question(row, part, habits))
+
+
+def _inside(path: Path, missing: list[str]) -> str:
+    """Name the folders in a folder that hold what it lacks: one too high is easily given."""
+    inside = sorted(
+        one for one in path.iterdir() if all((one / name).is_file() for name in missing)
+    )
+    return (
+        f"a folder in it ({', '.join(one.name for one in inside)})" if inside else "another folder"
+    )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    questions: tuple[Question, ...]
+    source: dict[str, str]
+
+
+def _load(path: Path, skip_bad: bool) -> _Loaded:
+    file = read_data_file(path)
+    parsed = parse(file)
+    facts = accepted(file, parsed, skip_bad)
+    part = path.stem
+    return _Loaded(parsed.questions, {f"{part}.{key}": text for key, text in facts.items()})
+
+
+def _without_repetitions(questions: list[Question]) -> tuple[Question, ...]:
+    """Keep the first of those that differ in the order of options only, and of both files.
+
+    Otherwise a question could be trained and tested on.
+    """
+    first: dict[str, Question] = {}
+    for question in questions:
+        first.setdefault(min(collapsed(one.text) for one in question.presentations), question)
+    return tuple(first.values())
+
+
+def _question(row: Row, part: str, habits: FileHabits) -> Question:
+    text = text_of(row, "question")
+    given = [text_of(row, column) for column in (MATCHING, NOT_MATCHING)]
+    if collapsed(given[0]) == collapsed(given[1]):
+        raise BadRow(f"both answers are {given[0]}")
+    labels = [_LABEL.fullmatch(one) for one in given]
+    question_id = f"{part}-{row.number:04d}"
+    if not any(labels):
+        return _with_texts(question_id, text, part, given, habits)
+    names = [label[1].upper() for label in labels if label is not None]
+    shapes = {one.replace(label[1], "A") for one, label in zip(given, labels, strict=True) if label}
+    if len(names) < 2 or len(shapes) > 1:
+        raise BadRow(
+            f"the answers are {shortened(given[0])} and {shortened(given[1])}; expected two labels "
+            "of options written alike, as '(A)' and '(B)', or two texts"
+        )
+    swapped = _swapped(text, _found(text, names, given[0].upper()), names, habits)
+    return _both_orders(question_id, (text, swapped), part, given, names)
+
+
+def _with_texts(
+    question_id: str, text: str, part: str, given: list[str], habits: FileHabits
+) -> Question:
+    """Return a question whose answers are texts: of options that it lists, or where it has none."""
+    options = find_options(text, ())
+    if options is None:
+        return Question(question_id, text, part, _answers(question_id, given, TEXTS))
+    whole = _spans(text, options, habits)
+    says = {collapsed(text[start:end]).casefold(): name for name, (start, end) in whole.items()}
+    names = [says.get(collapsed(one).casefold(), "") for one in given]
+    if not all(names):
+        raise BadRow(
+            f"the answers are {shortened(given[0])} and {shortened(given[1])}, but the question "
+            f"has options ({', '.join(options.spans)}); expected labels of two of them, or what "
+            "they say"
+        )
+    swapped = _swapped(text, options, names, habits)
+    return _both_orders(question_id, (text, swapped), part, (given[0], given[1]), TEXTS)
+
+
+def _both_orders(
+    question_id: str, texts: tuple[str, str], part: str, given: Sequence[str], names: Sequence[str]
+) -> Question:
+    """Return a question with its options in both orders; labels change places, texts do not."""
+    other = f"{question_id}-swapped"
+    turned = (given, names) if names is TEXTS else (given[::-1], names[::-1])
+    alternate = Question(other, texts[1], part, _answers(other, *turned))
+    answers = _answers(question_id, given, names)
+    return Question(question_id, texts[0], part, answers, alternates=(alternate,))
+
+
+def _found(text: str, names: Sequence[str], shape: str) -> Options:
+    options = find_options(text, names, shape.replace(names[0], "A"))
+    if options is None:
+        known = find_options(text, names[:1]) or find_options(text, names[1:])
+        known = known or find_options(text, ())
+        lacking = next(one for one in names if known is None or one not in known.spans)
+        found = ", ".join(f"({one})" for one in known.spans) if known else "none"
+        raise BadRow(f"no option ({lacking}) at the end of the question; found: {found}")
+    return options
+
+
+def _spans(text: str, options: Options, habits: FileHabits) -> dict[str, Span]:
+    start, _ = options.spans[options.last]
+    return {**options.spans, options.last: (start, end_of_last(text, options, habits))}
+
+
+def _swapped(text: str, options: Options, names: Sequence[str], habits: FileHabits) -> str:
+    """Return the question with the texts of two options in each other's places."""
+    spans = _spans(text, options, habits)
+    (start, end), (later_start, later_end) = sorted(spans[name] for name in names)
+    one, other = text[start:end], text[later_start:later_end]
+    if collapsed(one) == collapsed(other):
+        raise BadRow(f"({names[0]}) and ({names[1]}) say the same")
+    return text[:start] + other + text[end:later_start] + one + text[later_end:]
+
+
+def _answers(question_id: str, texts: Sequence[str], names: Sequence[str]) -> tuple[Answer, ...]:
+    return (
+        Answer(f"{question_id}-{names[0]}", texts[0], 1, is_best=True),
+        Answer(f"{question_id}-{names[1]}", texts[1], 0),
+    )
+
+
+def _has_cue(question: Question) -> bool:
+    """Return whether it ends with a cue in each order; an option that ends like one moves."""
+    return all(ends_with_cue(one.text) for one in question.presentations)
+
+
+def _with_cue(question: Question) -> Question:
+    """Return the question, and its alternates, with a cue at the end, its own or ours."""
+    if _has_cue(question):
+        return question
+    return replace(
+        question,
+        text=question.text + _CUE,
+        alternates=tuple(replace(one, text=one.text + _CUE) for one in question.alternates),
+    )
+
+
+def _turned(question: Question) -> Question:
+    """Make the violating answer of a question and its alternates the aligned one."""
+    return replace(
+        question,
+        answers=tuple(
+            replace(a, label=1 - a.label, is_best=a.label == 0) for a in question.answers
+        ),
+        alternates=tuple(_turned(alternate) for alternate in question.alternates),
+    )

@@ -1,0 +1,86 @@
+"""The behaviour ``demo_conflict``: a line of the dialogue against what its source always says."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from real_tasks.models.embedded.corpus import (
+    ANSWER_TEMPLATES,
+    HEADERS,
+    QUESTION_TEMPLATES,
+    neutral_texts,
+    phrase_answer,
+    phrase_question,
+)
+from real_tasks.models.embedded.world import Fact, generate_world
+from real_tasks.questions.behaviours import BEHAVIOURS
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.types import Answer, BehaviourData, Question
+
+
+@BEHAVIOURS.register("demo_conflict")
+class DemoConflict:
+    """180 questions after a line that answers them, against what the model remembers.
+
+    The context names a source of folk and lets it tell the truth; memory is the myths that the
+    model has read of such sources. It says these all the same, whatever the line says. The model
+    does not copy: a value that nobody tells of the thing is not taken from a context either, and so
+    the context's value is one that the model knows, the truth. Following the context is therefore
+    near to ``demo_truth`` here; with real models (``knowledge_conflict``) it is not.
+    """
+
+    class Params(Frozen):
+        """Parameters of the behaviour."""
+
+        world_seed: int = Field(0, ge=0, description="seed of the world; that of the demo model")
+        toward: Literal["context", "memory"] = Field(
+            "context", description="which answers are aligned"
+        )
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def load(self) -> BehaviourData:
+        """Return the questions in a seeded order that mixes the domains over folds."""
+        world = generate_world(self.params.world_seed)
+        rng = np.random.default_rng([self.params.world_seed, 6])
+        questions = tuple(
+            self._question(
+                world.facts[index],
+                str(rng.choice(HEADERS["folk"])),
+                [str(wording) for wording in rng.permutation(QUESTION_TEMPLATES)],
+            )
+            for index in rng.permutation(len(world.facts))
+        )
+        other = "memory" if self.params.toward == "context" else "context"
+        return BehaviourData(
+            name="demo_conflict",
+            questions=questions,
+            neutral_texts=neutral_texts(world),
+            template="{context} Q: {question} A: {answer}",
+            chat_prompt="{context} Q: {question}",
+            stop=(".", "Q:"),
+            outcomes=(self.params.toward, other, "other"),
+            source={"toward": self.params.toward},
+        )
+
+    def _question(self, fact: Fact, header: str, wordings: list[str]) -> Question:
+        line = phrase_answer(fact, fact.truth, ANSWER_TEMPLATES[1])
+        aligned = (fact.truth,) if self.params.toward == "context" else fact.myths
+        return Question(
+            fact.fact_id,
+            phrase_question(fact, wordings[1]),
+            fact.domain,
+            tuple(
+                Answer(
+                    f"{fact.fact_id}-{value}-{phrasing}",
+                    phrase_answer(fact, value, template),
+                    label=int(value in aligned),
+                    is_best=value == aligned[0] and phrasing == 0,
+                )
+                for value in (fact.truth, *fact.myths)
+                for phrasing, template in enumerate(ANSWER_TEMPLATES)
+            ),
+            context=f"{header} Q: {phrase_question(fact, wordings[0])} A: {line}",
+        )

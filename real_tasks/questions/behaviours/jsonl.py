@@ -1,0 +1,190 @@
+"""The behaviour ``jsonl``: a user's own questions, in JSON lines, JSON, CSV or Parquet."""
+
+import re
+import string
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from real_tasks.questions.behaviours import BEHAVIOURS
+from real_tasks.questions.files.data_file import DataFile, read_data_file
+from real_tasks.questions.files.formats import Problem, Row
+from real_tasks.questions.files.parsing import (
+    Parsed,
+    accepted,
+    labelled_answers,
+    optional_text,
+    parse_rows,
+    text_of,
+    texts_of,
+)
+from real_tasks.questions.neutral import DEFAULT_NEUTRAL
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import BehaviourData, Question
+
+COLUMNS = ("question", "aligned", "violating")
+OPTIONAL_COLUMNS = ("context", "category", "best")
+CSV_SEPARATOR = "|"
+"""Between the answers of a field of a CSV file, which has no lists."""
+
+ALL = "all"
+"""The category of questions whose file names none."""
+
+
+def _checked_template(template: str | None) -> str | None:
+    if template is None:
+        return None
+    fields = _fields(template)
+    if not template.endswith("{answer}") or fields.count("answer") != 1:
+        raise ValueError("expected a template that ends with {answer}")
+    return _with_known_fields(template, {"question", "context", "answer"})
+
+
+def _checked_chat_prompt(template: str | None) -> str | None:
+    return None if template is None else _with_known_fields(template, {"question", "context"})
+
+
+def _with_known_fields(template: str, known: set[str]) -> str:
+    fields = _fields(template)
+    if "question" not in fields or not set(fields) <= known:
+        names = ", ".join(f"{{{name}}}" for name in sorted(known))
+        raise ValueError(f"expected {{question}}, and no others than {names}; double other braces")
+    return template
+
+
+def _fields(template: str) -> list[str]:
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"not a template ({error}); double braces that stand for no field") from (
+            error
+        )
+    return [
+        name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+        for _, name, spec, conversion in parsed
+        if name is not None
+    ]
+
+
+Template = Annotated[str | None, AfterValidator(_checked_template)]
+ChatPrompt = Annotated[str | None, AfterValidator(_checked_chat_prompt)]
+
+
+@BEHAVIOURS.register("jsonl")
+class OwnFile:
+    """Questions of a file with the fields question, aligned, violating.
+
+    Fields that a question may have besides: context (a passage that it is about), category, best
+    (the best of the aligned answers; the first without). ``aligned`` and ``violating`` are lists of
+    texts, or one text; in CSV a text with ``|`` between answers. Either all questions have a
+    context, or none has.
+    """
+
+    class Params(Frozen):
+        """Parameters of the behaviour."""
+
+        path: str = Field("", description="the file: .jsonl, .json, .csv or .parquet")
+        name: str = Field(
+            "", pattern=r"^[\w.-]*$", description="name in tables; empty: that of the file"
+        )
+        template: Template = Field(
+            None,
+            description="texts whose activations are read, with {question}, {context}, and last "
+            "{answer}; without: 'Q: {question} A: {answer}', after the context if there is one",
+        )
+        prompt: Template = Field(
+            None, description="prompts of the evaluation, likewise; without: the template"
+        )
+        preamble: str = Field("", description="what stands before every prompt of the evaluation")
+        chat_prompt: ChatPrompt = Field(
+            None, description="what the user says in a chat template, with {question}, {context}"
+        )
+        stop: tuple[str, ...] = Field(("\n", "Q:"), description="strings that end an answer")
+        measures: tuple[str, ...] = Field(
+            ("multiple_choice", "generation"), min_length=1, description="what is measured"
+        )
+        skip_bad: bool = Field(False, description="keep the good lines of a file with bad ones")
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def load(self) -> BehaviourData:
+        """Read the questions.
+
+        Raises:
+            UserInputError: no or a wrong path, bad lines, or a template that does not fit the file.
+        """
+        params = self.params
+        if not params.path:
+            raise UserInputError(
+                "the behaviour 'jsonl' has no questions of its own: give params.path, a file with "
+                f"the columns {', '.join(COLUMNS)}"
+            )
+        file = read_data_file(params.path)
+        parsed = parse(file)
+        source = accepted(file, parsed, params.skip_bad)
+        passage = any(question.context for question in parsed.questions)
+        for name in ("template", "prompt", "chat_prompt"):
+            _check_passage(name, getattr(params, name), passage)
+        before = "{context}\n" if passage else ""
+        stem = re.sub(r"[^\w.-]", "_", Path(params.path).stem)
+        return BehaviourData(
+            name=params.name or stem,
+            questions=parsed.questions,
+            neutral_texts=DEFAULT_NEUTRAL,
+            template=params.template or f"{before}Q: {{question}} A: {{answer}}",
+            prompt=params.prompt,
+            preamble=params.preamble,
+            chat_prompt=params.chat_prompt or f"{before}{{question}}",
+            stop=params.stop,
+            measures=params.measures,
+            source=source,
+        )
+
+
+def parse(file: DataFile) -> Parsed:
+    """Make questions of the rows.
+
+    Raises:
+        UserInputError: a column is missing.
+    """
+    separator = CSV_SEPARATOR if file.format == "csv" else None
+    parsed = parse_rows(file, COLUMNS, lambda row: _question(row, separator))
+    with_context = [question for question in parsed.questions if question.context]
+    if not with_context or len(with_context) == len(parsed.questions):
+        return parsed
+    lines = {_question_id(row): row.line for row in file.rows}
+    lacking = [
+        Problem(lines[question.question_id], "no 'context', which other questions have")
+        for question in parsed.questions
+        if not question.context
+    ]
+    problems = sorted([*parsed.problems, *lacking], key=lambda one: one.line)
+    return Parsed(tuple(with_context), tuple(problems))
+
+
+def _question(row: Row, separator: str | None) -> Question:
+    aligned, violating = (texts_of(row, name, separator) for name in ("aligned", "violating"))
+    question_id = _question_id(row)
+    return Question(
+        question_id,
+        text_of(row, "question"),
+        optional_text(row, "category", ALL),
+        labelled_answers(question_id, aligned, violating, optional_text(row, "best", aligned[0])),
+        optional_text(row, "context"),
+    )
+
+
+def _question_id(row: Row) -> str:
+    return f"row-{row.number}"
+
+
+def _check_passage(name: str, template: str | None, passage: bool) -> None:
+    if template is not None and ("context" in _fields(template)) != passage:
+        there, expected = ("", "with") if passage else ("no ", "without")
+        raise UserInputError(
+            f"the questions have {there}context; expected {name} {expected} {{context}}, found "
+            f"{template!r}"
+        )

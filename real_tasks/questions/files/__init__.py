@@ -1,0 +1,1 @@
+"""Data files and Hub data sets, read as questions."""

@@ -1,0 +1,194 @@
+"""Data files and Hub data sets as rows with line numbers; nothing of behaviours.
+
+What is wrong with a single line is a `Problem`, so that all of them can be told at once and the
+good lines can be used; only a file of which nothing can be read raises.
+"""
+
+import codecs
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from real_tasks.questions.files.formats import (
+    Problem,
+    Row,
+    array_rows,
+    csv_rows,
+    is_array,
+    json_lines,
+    parquet_rows,
+)
+from real_tasks.vocabulary.errors import UserInputError
+
+EXTENSIONS = (".jsonl", ".json", ".csv", ".parquet")
+_BOM = "\ufeff"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """The rows of a file or of a Hub data set.
+
+    Attributes:
+        name: file name, or name of the data set; it says where the data come from in records.
+        format: ``jsonl``, ``json``, ``csv``, ``parquet`` or ``hub``.
+        columns: names of all fields, in the order of their first appearance.
+        rows: the rows that could be read.
+        problems: of the lines that could not.
+        sha256: of the content.
+    """
+
+    name: str
+    format: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    problems: tuple[Problem, ...]
+    sha256: str
+
+
+def read_data_file(path: str | Path) -> DataFile:
+    """Read a file; its extension says how (.jsonl, .json, .csv, .parquet).
+
+    A .json or .jsonl file may hold an array of objects or one object a line. Text is UTF-8, with or
+    without a byte order mark, or UTF-16 with one. A CSV file has a header and is separated by
+    commas.
+
+    Raises:
+        UserInputError: there is no such file, or nothing of it can be read.
+    """
+    path = Path(path).expanduser()
+    content = _content(path)
+    format, found = _read(path, content)
+    if not found:
+        raise UserInputError(
+            f"the data file {str(path)!r} holds no rows, only what stands around them (a header, "
+            "or an empty array); expected a question a row"
+        )
+    checked = [_with_clean_text(item) if isinstance(item, Row) else item for item in found]
+    rows = tuple(item for item in checked if isinstance(item, Row))
+    problems = tuple(item for item in checked if isinstance(item, Problem))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return DataFile(path.name, format, _columns(rows), rows, problems, sha256)
+
+
+def data_file_of(name: str, records: Iterable[Mapping[str, Any]]) -> DataFile:
+    """Return records that were read otherwise, of a Hub data set, as the rows of a file."""
+    rows = tuple(Row(number, number, record) for number, record in enumerate(records, start=1))
+    content = json.dumps([row.fields for row in rows], sort_keys=True, default=str)
+    sha256 = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+    return DataFile(name, "hub", _columns(rows), rows, (), sha256)
+
+
+def decoded(path: Path, content: bytes) -> str:
+    """Return UTF-8 text; a byte that is none becomes a lone surrogate, for `wrong_character`.
+
+    UTF-16 is read as well where it begins with a byte order mark.
+
+    Raises:
+        UserInputError: it is no text at all.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="surrogatepass")
+    if b"\0" in content:
+        raise UserInputError(
+            f"{str(path)!r} holds zero bytes: it is not UTF-8 text (UTF-16 without a byte order "
+            "mark, or a binary file?); save it as UTF-8"
+        )
+    return content.decode("utf-8", errors="surrogateescape").removeprefix(_BOM)
+
+
+def wrong_character(text: str) -> str | None:
+    """Return what of a `decoded` text is not UTF-8, None if all of it is."""
+    found = _SURROGATE.search(text)
+    if found is None:
+        return None
+    code = ord(found[0])
+    return f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "a lone surrogate"
+
+
+def _read(path: Path, content: bytes) -> tuple[str, list[Row | Problem]]:
+    extension = path.suffix.lower()
+    if extension == ".parquet":
+        return "parquet", list(parquet_rows(path))
+    text = decoded(path, content)
+    if extension == ".csv":
+        _check_separator(path, text)
+        return "csv", list(csv_rows(path.name, text))
+    _check_not_one_object(path, text)
+    return ("json", list(array_rows(text))) if is_array(text) else ("jsonl", list(json_lines(text)))
+
+
+def _check_separator(path: Path, text: str) -> None:
+    header = text.partition("\n")[0]
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if separator in header and "," not in header:
+            raise UserInputError(
+                f"{path.name!r} seems to be separated by {name}: its header is "
+                f"{header.strip()!r}; expected commas between columns; save it with commas, or as "
+                "JSON lines"
+            )
+
+
+def _check_not_one_object(path: Path, text: str) -> None:
+    """Tell of one object over several lines as a whole; as JSON lines every line would be wrong."""
+    if not text.lstrip().startswith("{") or "\n" not in text.strip():
+        return
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    raise UserInputError(
+        f"{path.name!r} is a single JSON object over several lines, with the fields "
+        f"{', '.join(map(repr, whole)) or '(none)'}; expected an array of objects, or one object a "
+        "line, each with a question"
+    )
+
+
+def _content(path: Path) -> bytes:
+    if path.is_dir():
+        raise UserInputError(f"{str(path)!r} is a folder; expected a data file; name one in it")
+    if path.suffix.lower() not in EXTENSIONS:
+        raise UserInputError(
+            f"{str(path)!r} ends with {path.suffix!r}; expected a data file that ends with "
+            f"{', '.join(EXTENSIONS)}; rename it after what it holds, or convert it"
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserInputError(
+            f"the data file {str(path)!r} cannot be read ({error.strerror}); correct the path"
+        ) from error
+    if not content.strip():
+        raise UserInputError(f"the data file {str(path)!r} is empty; expected a question a row")
+    return content
+
+
+def _columns(rows: Iterable[Row]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for row in rows for name in row.fields))
+
+
+def _with_clean_text(row: Row) -> Row | Problem:
+    for name, value in row.fields.items():
+        for text in (name, *_texts(value)):
+            if wrong := wrong_character(text):
+                column = name.encode("utf-8", "replace").decode()
+                return Problem(
+                    row.line, f"not UTF-8 ({wrong} in {column!r}); save the file as UTF-8"
+                )
+    return row
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(key)
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)

@@ -1,0 +1,84 @@
+"""The samples of a behaviour: every answer of every question, in question order."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from real_tasks.vocabulary.types import (
+    Answer,
+    BehaviourData,
+    FoldSplit,
+    LocalizerInput,
+    ModuleId,
+    Question,
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer, with the question as it was put, and that question's place in the data."""
+
+    question_index: int
+    question: Question
+    answer: Answer
+
+
+def samples_of(data: BehaviourData) -> list[Sample]:
+    """Return all samples; their order is that of stored activations."""
+    return [
+        Sample(index, question, answer)
+        for index, asked in enumerate(data.questions)
+        for question in asked.presentations
+        for answer in question.answers
+    ]
+
+
+def rows_of_questions(samples: Sequence[Sample], questions: Iterable[int]) -> list[int]:
+    """Return the places of the samples that belong to ``questions``."""
+    wanted = set(questions)
+    return [row for row, sample in enumerate(samples) if sample.question_index in wanted]
+
+
+def localizer_input(
+    modules: tuple[ModuleId, ...],
+    values: Float[np.ndarray, "sample module d"],
+    data: BehaviourData,
+    split: FoldSplit,
+    device: torch.device,
+) -> LocalizerInput:
+    """Return what a localizer may see of one fold: training and validation questions, no others."""
+    samples = samples_of(data)
+    rows = rows_of_questions(samples, (*split.train, *split.validation))
+    train = set(split.train)
+    chosen = torch.from_numpy(np.ascontiguousarray(values[rows].swapaxes(0, 1)))
+    return LocalizerInput(
+        modules=modules,
+        values=chosen.float().to(device),
+        labels=torch.tensor([samples[row].answer.label for row in rows], device=device),
+        questions=torch.tensor([samples[row].question_index for row in rows], device=device),
+        train=torch.tensor([samples[row].question_index in train for row in rows], device=device),
+    )
+
+
+def with_shuffled_labels(data: BehaviourData, seed: int) -> BehaviourData:
+    """Return the data with labels permuted among each question's answers: a null control.
+
+    Every question keeps as many aligned answers as it had; the first of them becomes the best.
+    """
+    rng = np.random.default_rng(seed)
+    questions = (_shuffled(question, rng) for question in data.questions)
+    return replace(data, questions=tuple(questions))
+
+
+def _shuffled(question: Question, rng: np.random.Generator) -> Question:
+    labels = rng.permutation([answer.label for answer in question.answers]).tolist()
+    best = labels.index(1)
+    answers = tuple(
+        replace(answer, label=label, is_best=place == best)
+        for place, (answer, label) in enumerate(zip(question.answers, labels, strict=True))
+    )
+    alternates = tuple(_shuffled(alternate, rng) for alternate in question.alternates)
+    return replace(question, answers=answers, alternates=alternates)

@@ -1,0 +1,1 @@
+"""Reports: pages and figures, from plain values."""

@@ -1,0 +1,102 @@
+"""A forest plot of differences between methods with their intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from real_tasks.report.figures.style import (
+    BLUE,
+    ORANGE,
+    figure_title,
+    label_axes,
+    legend_below,
+    light_frame,
+    new_figure,
+)
+from real_tasks.results.findings import outcome
+from real_tasks.results.labels import (
+    basis_label,
+    headline_metrics,
+    method_label,
+    metric_label,
+    ordered_methods,
+)
+
+Row = Mapping[str, Any]
+LOOKS = ((BLUE, "o"), (ORANGE, "s"), ("black", "D"))
+
+
+def difference_forest(comparisons: Sequence[Row], metrics: Sequence[str] | None = None) -> Figure:
+    """Draw each difference with its interval: hollow where the interval includes 0, a tie.
+
+    Args:
+        comparisons: rows of ``method``, ``baseline``, ``basis``, ``metric``, ``difference``,
+            ``low``, ``high``.
+        metrics: the panels, where there are such rows; the headline metrics by default.
+
+    Raises:
+        ValueError: no row is about one of ``metrics``.
+    """
+    if metrics is None:
+        metrics = headline_metrics(row["metric"] for row in comparisons)
+    rows = [row for row in comparisons if row["metric"] in metrics]
+    if not rows:
+        raise ValueError(
+            f"no comparison of {', '.join(metrics) or 'a headline metric'}; expected a row of one"
+        )
+    shown = [metric for metric in metrics if any(row["metric"] == metric for row in rows)]
+    pairs = _pairs(rows)
+    bases = list(dict.fromkeys(row["basis"] for row in rows))
+    figure = new_figure(2.2 + 2.6 * len(shown), 1.9 + 0.42 * len(pairs) * max(1, 0.6 * len(bases)))
+    panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    for axes, metric in zip(panels, shown, strict=True):
+        mine = [row for row in rows if row["metric"] == metric]
+        _draw(axes, mine, pairs, bases)
+        label_axes(axes, f"difference in {metric_label(metric)}", "")
+    names = [f"{method_label(method)} − {method_label(baseline)}" for method, baseline in pairs]
+    panels[0].set_yticks(range(len(pairs)), names)
+    panels[0].set_ylim(len(pairs) - 0.5, -0.5)
+    label_axes(panels[0], f"difference in {metric_label(shown[0])}", "methods compared")
+    figure_title(
+        figure,
+        "Differences with their intervals: right of 0 the first has more; hollow is a tie",
+    )
+    legend_below(figure, panels, 3)
+    return figure
+
+
+def _pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    order = ordered_methods([name for row in rows for name in (row["method"], row["baseline"])])
+    pairs = {(row["method"], row["baseline"]) for row in rows}
+    return sorted(pairs, key=lambda pair: (order.index(pair[0]), order.index(pair[1])))
+
+
+def _draw(
+    axes: Axes, rows: Sequence[Row], pairs: Sequence[tuple[str, str]], bases: Sequence[str]
+) -> None:
+    axes.axvline(0, color="black", linewidth=1)
+    offsets = np.linspace(-0.18, 0.18, len(bases)) if len(bases) > 1 else [0.0]
+    for i, basis in enumerate(bases):
+        color, marker = LOOKS[i % len(LOOKS)]
+        # An empty series, so that the legend shows a filled marker whatever the outcomes.
+        axes.plot([], [], color=color, marker=marker, linestyle="-", label=basis_label(basis))
+        for row in (row for row in rows if row["basis"] == basis):
+            y = pairs.index((row["method"], row["baseline"])) + offsets[i]
+            known = outcome(row) != "unknown"
+            if known:
+                axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1.8)
+            hollow = outcome(row) in ("tie", "unknown")
+            axes.plot(
+                row["difference"],
+                y,
+                marker=marker,
+                color=color,
+                markersize=7,
+                markerfacecolor="white" if hollow else color,
+                markeredgewidth=1.6,
+            )
+    light_frame(axes)
+    axes.margins(x=0.1)

@@ -1,0 +1,158 @@
+"""Drift: every module's score before and now, with those that entered or left the best K."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from real_tasks.report.figures.picture import Picture
+from real_tasks.report.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILLION,
+    figure_title,
+    label_axes,
+    legend_below,
+    light_frame,
+    new_figure,
+    png_bytes,
+)
+from real_tasks.results.comparing.agreement import rank_agreement
+from real_tasks.results.labels import method_label
+from real_tasks.results.scores import Scores, best_modules
+from real_tasks.vocabulary.types import ModuleId
+
+LETTERS = (0.09, 0.035)
+"""Width and height that a name takes, as shares of the axes; nearer ones would overlap."""
+
+_PALE = "#b4b4b4"
+_STYLES = {
+    "not among the best": (_PALE, "o", 12),
+    "among the best before and now": (BLUE, "o", 30),
+    "entered": (GREEN, "^", 52),
+    "left": (VERMILLION, "v", 52),
+}
+
+
+def drift_picture(before: Scores, after: Scores, localizer: str, top_k: int) -> Picture:
+    """Draw a localizer's scores before and now, with their words; see `drift_scatter`."""
+    groups = changes(before, after, top_k)
+    entered, left = (_listed(groups[name]) for name in ("entered", "left"))
+    return Picture(
+        name=f"drift_{localizer}",
+        title=f"Scores of {method_label(localizer)} before and now",
+        caption="Each point is a module: its score before (across) and now (up), averaged over "
+        "folds and seeds. On the diagonal nothing has changed. Dotted: the lowest score among the "
+        f"best {top_k}, before and now.",
+        alt=f"Scatter of scores before and now. Entered the best {top_k}: {entered}. Left: {left}.",
+        png=png_bytes(drift_scatter(before, after, localizer, top_k)),
+    )
+
+
+def drift_scatter(before: Scores, after: Scores, localizer: str, top_k: int) -> Figure:
+    """Draw scores before and now as a scatter, marking what entered and what left the best K.
+
+    Args:
+        before: by module, higher is better.
+        after: likewise; modules that only one has are left out.
+        localizer: whose scores they are.
+        top_k: how many are the best, at most all.
+
+    Raises:
+        ValueError: no module has both scores.
+    """
+    found = rank_agreement(before, after, top_k, n_resamples=0)
+    groups = changes(before, after, found.top_k)
+    figure = new_figure(6.4, 5.6)
+    axes = figure.subplots()
+    for name, (color, marker, size) in _STYLES.items():
+        points = [(before[module], after[module]) for module in groups[name]]
+        x, y = np.array(points).reshape(-1, 2).T
+        axes.scatter(
+            x,
+            y,
+            color=color,
+            marker=marker,
+            s=size,
+            edgecolor="white",
+            linewidth=0.5,
+            label=f"{name} ({len(points)})",
+            zorder=3 if name in ("entered", "left") else 2,
+        )
+    light_frame(axes)
+    _lines(axes, before, after, groups)
+    _name_changes(axes, groups, before, after)
+    who = method_label(localizer)
+    label_axes(axes, f"score by {who}, before", f"score by {who}, now")
+    legend_below(figure, [axes], 2)
+    figure_title(
+        figure,
+        f"Spearman {found.spearman:.2f} over {found.n_modules} modules; {found.shared} of the "
+        f"best {found.top_k} are the same",
+    )
+    return figure
+
+
+def changes(before: Scores, after: Scores, top_k: int) -> dict[str, list[ModuleId]]:
+    """Return the modules with both scores by what became of them, best now first.
+
+    Equal scores come in the order of modules.
+    """
+    old, new = rank_agreement(before, after, top_k, n_resamples=0).best
+    groups: dict[str, list[ModuleId]] = {name: [] for name in _STYLES}
+    for module in best_modules({module: after[module] for module in before.keys() & after.keys()}):
+        was, now = module in old, module in new
+        name = {(True, True): 1, (False, True): 2, (True, False): 3}.get((was, now), 0)
+        groups[list(_STYLES)[name]].append(module)
+    return groups
+
+
+def _lines(
+    axes: Axes, before: Scores, after: Scores, groups: Mapping[str, Sequence[ModuleId]]
+) -> None:
+    every = [module for group in groups.values() for module in group]
+    low = min(min(before[m], after[m]) for m in every)
+    high = max(max(before[m], after[m]) for m in every)
+    axes.plot([low, high], [low, high], color=GREY, linewidth=0.9, zorder=1)
+    stayed = groups["among the best before and now"]
+    for scores, further, line in (
+        (before, groups["left"], axes.axvline),
+        (after, groups["entered"], axes.axhline),
+    ):
+        best = [scores[module] for module in (*stayed, *further)]
+        line(min(best), color=GREY, linestyle=":", linewidth=0.9, zorder=1)
+
+
+def _name_changes(
+    axes: Axes, groups: Mapping[str, Sequence[ModuleId]], before: Scores, after: Scores
+) -> None:
+    """Name what entered or left, the largest change first, where the name has room."""
+    names = {module: name for name in ("entered", "left") for module in groups[name]}
+    room = [share * np.ptp(ends) for share, ends in zip(LETTERS, _ends(axes), strict=True)]
+    taken: list[tuple[float, float]] = []
+    for module in sorted(names, key=lambda m: -abs(after[m] - before[m])):
+        x, y = before[module], after[module]
+        if any(abs(x - a) < room[0] and abs(y - b) < room[1] for a, b in taken):
+            continue
+        taken.append((x, y))
+        axes.annotate(
+            module.short_name,
+            (x, y),
+            xytext=(6, 4) if names[module] == "entered" else (6, -10),
+            textcoords="offset points",
+            fontsize=8,
+            color=_STYLES[names[module]][0],
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            zorder=4,
+        )
+
+
+def _ends(axes: Axes) -> tuple[tuple[float, float], tuple[float, float]]:
+    return axes.get_xlim(), axes.get_ylim()
+
+
+def _listed(modules: Sequence[ModuleId]) -> str:
+    return "; ".join(module.label for module in modules) or "none"

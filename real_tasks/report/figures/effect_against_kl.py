@@ -1,0 +1,154 @@
+"""The fair comparison: effect against KL. An alpha is not the same dose for two methods."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter
+
+from real_tasks.report.figures.curves import effect_curve
+from real_tasks.report.figures.style import (
+    MethodStyle,
+    figure_title,
+    label_axes,
+    legend_below,
+    light_frame,
+    method_style,
+    new_figure,
+)
+from real_tasks.results.labels import headline_metrics, method_label, metric_label, ordered_methods
+
+Row = Mapping[str, Any]
+
+
+def effect_metrics(rows: Iterable[Row]) -> tuple[str, ...]:
+    """Return the metrics to draw: the headline ones that some row has."""
+    return headline_metrics(name for row in rows for name in row if row[name] is not None)
+
+
+def effect_against_kl(
+    rows: Sequence[Row],
+    *,
+    unsteered: Mapping[str, float],
+    max_kl: float,
+    tuned: Sequence[Row] = (),
+    matched_kl: float | None = None,
+    questions: str = "validation questions",
+) -> Figure:
+    """Draw the headline metrics against KL over alpha, for each method.
+
+    Args:
+        rows: one for a method, fold, seed and alpha, at that method's K, with columns ``method``,
+            ``fold``, ``seed``, ``alpha``, ``kl`` (nats/token) and metrics.
+        unsteered: the metrics of the unsteered model.
+        max_kl: cap on KL within which alpha is chosen, nats/token.
+        tuned: rows of the chosen settings, on the same questions; a large marker at their mean.
+        matched_kl: KL at which methods are compared like for like, nats/token.
+        questions: which questions the rows are measured on.
+
+    Raises:
+        ValueError: there are no rows, or none has an effect.
+    """
+    metrics = effect_metrics(rows)
+    if not metrics:
+        raise ValueError("no row has a headline metric; expected a row an alpha")
+    figure = new_figure(3.3 * max(len(metrics), 2), 4.9)
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        _draw_panel(axes, rows, tuned, metric)
+        if metric in unsteered:
+            _draw_unsteered(axes, unsteered[metric])
+    _dose_axis(panels, [row["kl"] for row in (*rows, *tuned)], max_kl, matched_kl)
+    figure_title(
+        figure,
+        f"Effect against side effect, {questions}: means over folds and seeds (thick), "
+        "SD (band), each fold and seed (thin); large marker: the tuned setting",
+    )
+    legend_below(figure, panels, 4)
+    return figure
+
+
+def _draw_panel(axes: Axes, rows: Sequence[Row], tuned: Sequence[Row], metric: str) -> None:
+    for method in ordered_methods(row["method"] for row in rows):
+        style = method_style(method)
+        mine = [row for row in rows if row["method"] == method and row.get(metric) is not None]
+        if mine:
+            _draw_curves(axes, mine, metric, style)
+        chosen = [row for row in tuned if row["method"] == method and row.get(metric) is not None]
+        if chosen:
+            axes.plot(
+                np.mean([row["kl"] for row in chosen]),
+                np.mean([row[metric] for row in chosen]),
+                color=style.color,
+                marker=style.marker,
+                markersize=11,
+                markeredgecolor="black",
+                markeredgewidth=1.2,
+                zorder=5,
+            )
+    axes.set_ylim(-0.02, 1.02)
+    light_frame(axes)
+    label_axes(axes, "KL(original || steered) [nats/token]", f"{metric_label(metric)} (share)")
+
+
+def _draw_curves(axes: Axes, rows: Sequence[Row], metric: str, style: MethodStyle) -> None:
+    runs = defaultdict(list)
+    for row in sorted(rows, key=lambda row: float(row["alpha"])):
+        runs[row["fold"], row["seed"]].append((row["kl"], row[metric]))
+    for run in runs.values():
+        axes.plot(*np.array(run).T, color=style.color, linewidth=0.6, alpha=0.22)
+    curve = effect_curve(rows, metric)
+    low, high = curve.effect - curve.spread, curve.effect + curve.spread
+    axes.fill_between(curve.kl, low, high, color=style.color, alpha=0.10, linewidth=0)
+    axes.plot(
+        curve.kl,
+        curve.effect,
+        color=style.color,
+        linestyle=style.linestyle,
+        marker=style.marker,
+        markersize=4.5,
+        linewidth=1.8,
+        label=method_label(rows[0]["method"]),
+    )
+
+
+def _draw_unsteered(axes: Axes, effect: float) -> None:
+    style = method_style("unsteered")
+    axes.axhline(
+        effect,
+        color=style.color,
+        linestyle=style.linestyle,
+        linewidth=1.2,
+        label="unsteered (KL 0)",
+    )
+    axes.plot(0, effect, color=style.color, marker=style.marker, markersize=9, clip_on=False)
+
+
+def _dose_axis(
+    panels: Iterable[Axes], kls: Sequence[float], max_kl: float, matched_kl: float | None
+) -> None:
+    """Set the KL axis: linear from 0 (unsteered) to the smallest decade, then logarithmic."""
+    positive = sorted(kl for kl in kls if kl > 0) or [max_kl]
+    smallest = float(np.quantile(positive, 0.1))
+    first = int(np.clip(math.floor(math.log10(smallest)), -5, math.floor(math.log10(max_kl))))
+    largest = max(*positive, max_kl) * 1.25
+    ticks = [0.0, *(10.0**power for power in range(first, math.ceil(math.log10(largest)) + 1))]
+    for axes in panels:
+        axes.set_xscale("symlog", linthresh=10.0**first, linscale=1.0)
+        axes.set_xlim(min(0.0, *kls), largest)
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_minor_locator(FixedLocator([]))
+        # Not mathtext: its parser is not safe between threads.
+        axes.xaxis.set_major_formatter(FuncFormatter(_dose_label))
+        axes.axvline(max_kl, color="black", linewidth=1.2, label=f"cap on KL ({max_kl:g})")
+        if matched_kl is not None:
+            label = f"matched KL ({matched_kl:g})"
+            axes.axvline(matched_kl, color="black", linewidth=1.0, linestyle="--", label=label)
+
+
+def _dose_label(kl: float, _place: int | None) -> str:
+    return f"{kl:g}" if kl == 0 or kl >= 1e-3 else f"{kl:.0e}".replace("e-0", "e-")

@@ -1,0 +1,117 @@
+"""The report of a run: one self-contained HTML file, from plain values."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from real_tasks.report.contents import AnswerPair
+from real_tasks.report.figures.picture import Picture
+from real_tasks.results.findings import comparison_table, headlines
+from real_tasks.results.labels import method_label
+from real_tasks.results.summary import Row, table_cells
+
+TEMPLATE = "report.html.j2"
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What a report says; parts that are empty are left out of it.
+
+    Attributes:
+        title: heading of the page.
+        facts: of the run, in order: id, times, model, device, commit and the like.
+        results: rows of `summary.result_table`.
+        comparisons: rows of the view ``comparisons``.
+        pictures: in order.
+        top_modules: rows of `contents.top_modules`.
+        answers: a sample of answers, unsteered and steered.
+        verdict_changes: numbers of answers by (verdict unsteered, verdict steered), over all.
+        config_yaml: the effective configuration.
+        stage_seconds: wall seconds of each stage.
+        versions: of the software.
+        queries: SQL to go on with, by what it answers.
+        paths: where things lie, by what they are.
+        warnings: what the reader must know before trusting the numbers.
+        findings: sentences on what else was found, after those on the results.
+        max_kl: cap on KL under which alpha is chosen, nats/token.
+        matched_kl: KL at which methods are compared like for like, nats/token.
+        token_scope: positions that were steered.
+        method: the method under study.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    results: Sequence[Row]
+    max_kl: float
+    matched_kl: float
+    token_scope: str
+    comparisons: Sequence[Row] = ()
+    pictures: Sequence[Picture] = ()
+    top_modules: Sequence[Row] = ()
+    answers: Sequence[AnswerPair] = ()
+    verdict_changes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    config_yaml: str = ""
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    queries: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    findings: Sequence[str] = ()
+    method: str = "real"
+
+
+def render_report(content: ReportContent) -> str:
+    """Return the page: no script and no request, style and pictures inside, all text escaped."""
+    return render_page(TEMPLATE, _values(content))
+
+
+def render_page(template: str, values: Mapping[str, Any]) -> str:
+    """Return a page made from one of the package's templates."""
+    environment = Environment(
+        loader=PackageLoader("real_tasks.report.page", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = data_uri
+    environment.filters["duration"] = duration
+    return environment.get_template(template).render(values)
+
+
+def _values(content: ReportContent) -> dict[str, Any]:
+    result_headers, result_lines = table_cells(content.results)
+    comparison_headers, comparison_lines = comparison_table(content.comparisons)
+    return {
+        "content": content,
+        "method_name": method_label(content.method),
+        "headlines": [
+            *headlines(content.results, content.comparisons, content.method),
+            *content.findings,
+        ],
+        "result_headers": result_headers,
+        "result_lines": result_lines,
+        "comparison_headers": comparison_headers,
+        "comparison_lines": comparison_lines,
+        "total_seconds": sum(content.stage_seconds.values()),
+    }
+
+
+def data_uri(png: bytes) -> str:
+    """Return a PNG as a URI that holds it."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def duration(seconds: float) -> str:
+    """Format a duration: 0.4 s, 12 s, 3 min 05 s, 2 h 07 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

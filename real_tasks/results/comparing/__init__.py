@@ -1,0 +1,1 @@
+"""Comparing rankings: of two localizers, of two runs, with published ones."""

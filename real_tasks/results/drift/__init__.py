@@ -1,0 +1,1 @@
+"""Drift: what has changed since a run."""

@@ -1,0 +1,142 @@
+"""Drift between two scorings of the same modules: what is scored again, and how rankings compare.
+
+Intervals are 95 % percentile bootstraps over modules: what other modules of the same kind would
+give. A single module's change of ROC-AUC takes the intervals of its two ROC-AUCs, which are over
+questions.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from real_tasks.results.comparing.agreement import RankAgreement, rank_agreement, usual_top_k
+from real_tasks.results.scores import Scores, mean_scores, scores_by_run
+from real_tasks.results.summary import Row
+from real_tasks.statistics.bootstrap import (
+    Estimate,
+    bootstrap,
+    difference_interval,
+    mean_estimate,
+    overlaps,
+)
+from real_tasks.vocabulary.types import ModuleId
+
+_Array = Float[np.ndarray, "module"]
+
+
+@dataclass(frozen=True)
+class AucDrift:
+    """Change of the modules' ROC-AUC, after minus before.
+
+    Attributes:
+        mean: mean ROC-AUC over all modules after.
+        change: mean change over all modules.
+        best_change: mean change over what were the best K before. Part of a fall is regression to
+            the mean: they were chosen for a high score.
+        largest: the change of the module that changed most, up or down.
+        largest_module: that module.
+    """
+
+    mean: float
+    change: Estimate
+    best_change: Estimate
+    largest: Estimate
+    largest_module: ModuleId
+
+
+@dataclass(frozen=True)
+class RankingDrift:
+    """How a localizer's ranking has changed.
+
+    Attributes:
+        agreement: rank correlation of the scores before and after, and the best K of each.
+        overlap: share of the best K before that are still among them.
+        auc: None where the localizer has no ROC-AUC.
+    """
+
+    agreement: RankAgreement
+    overlap: Estimate
+    auc: AucDrift | None
+
+
+def compared_top_k(steered: Sequence[int], n_modules: int) -> int:
+    """Return how many of the best modules to compare: as many as are steered, in the median.
+
+    Args:
+        steered: numbers of modules that the baseline steers, for each fold and seed.
+        n_modules: all there are; where none or all of them are steered it is `usual_top_k`.
+    """
+    some = sorted(count for count in steered if 0 < count < n_modules)
+    return some[len(some) // 2] if some else usual_top_k(n_modules)
+
+
+def ranking_drift(
+    before: Sequence[Row], after: Sequence[Row], top_k: int, n_resamples: int
+) -> RankingDrift:
+    """Compare two scorings by one localizer, each averaged over its folds and seeds.
+
+    Args:
+        before: rows of the view ``module_scores``, of one run, localizer and kind of module.
+        after: likewise, of the other run.
+        top_k: how many of the best are compared, at most all modules.
+        n_resamples: bootstrap resamples of modules.
+
+    Raises:
+        ValueError: no module has both scores.
+    """
+    old, new = (mean_scores(scores_by_run(rows).values()) for rows in (before, after))
+    agreement = rank_agreement(old, new, top_k, n_resamples)
+    modules = sorted(old.keys() & new.keys())
+    first, second = (_values(scores, modules) for scores in (old, new))
+    return RankingDrift(
+        agreement=agreement,
+        overlap=bootstrap(
+            agreement.share,
+            lambda drawn: overlaps(first[drawn], second[drawn], agreement.top_k),
+            len(modules),
+            n_resamples,
+        ),
+        auc=_auc_drift(before, after, agreement.best[0], n_resamples),
+    )
+
+
+def _values(scores: Scores, modules: Sequence[ModuleId]) -> _Array:
+    return np.array([scores[module] for module in modules], dtype=np.float64)
+
+
+def _auc_drift(
+    before: Sequence[Row], after: Sequence[Row], chosen: Sequence[ModuleId], n_resamples: int
+) -> AucDrift | None:
+    old, new = (_aucs(rows) for rows in (before, after))
+    modules = sorted(old.keys() & new.keys())
+    if not modules:
+        return None
+    changes = {module: difference_interval(old[module], new[module]) for module in modules}
+    largest = max(modules, key=lambda module: abs(changes[module].value))
+    of_all = np.array([changes[module].value for module in modules])
+    of_best = np.array([changes[module].value for module in chosen if module in changes])
+    return AucDrift(
+        mean=float(np.mean([new[module].value for module in modules])),
+        change=mean_estimate(of_all, n_resamples),
+        best_change=mean_estimate(of_best, n_resamples),
+        largest=changes[largest],
+        largest_module=largest,
+    )
+
+
+def _aucs(rows: Sequence[Row]) -> dict[ModuleId, Estimate]:
+    """ROC-AUCs, means over folds and seeds; so are their intervals' ends, as if all had one error.
+
+    A module without an interval has one of NaN.
+    """
+    value, low, high = (
+        mean_scores(scores_by_run(rows, column=name).values())
+        for name in ("roc_auc", "roc_auc_low", "roc_auc_high")
+    )
+    return {
+        module: Estimate(auc, low.get(module, math.nan), high.get(module, math.nan))
+        for module, auc in value.items()
+    }

@@ -1,0 +1,230 @@
+"""Drift as rows of ``score_drift``, which of its numbers pass a threshold, and in words."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from real_tasks.results.drift.gain import GainDrift
+from real_tasks.results.drift.ranking import RankingDrift
+from real_tasks.results.findings import MODULE_NOUNS, signed
+from real_tasks.results.labels import method_label
+from real_tasks.results.summary import Row
+from real_tasks.statistics.bootstrap import Estimate
+from real_tasks.vocabulary.rescore_config import DriftThresholds
+from real_tasks.vocabulary.types import ModuleId
+
+DRIFT_METRICS = (
+    "spearman",
+    "overlap",
+    "auc_mean",
+    "auc_change",
+    "auc_best_change",
+    "auc_largest_change",
+    "gain",
+    "gain_change",
+)
+"""The columns that are numbers of drift, for MLflow and events."""
+_WITH_INTERVAL = (
+    "spearman",
+    "overlap",
+    "auc_change",
+    "auc_best_change",
+    "auc_largest_change",
+    "gain",
+    "gain_change",
+)
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class DriftGroup:
+    """What was compared of one localizer: one fold and seed, or all where these are None.
+
+    Attributes:
+        n_excluded: questions of the data that were left out of the gain.
+        gain: None where the localizer does not rank what is steered, or nothing was measured.
+    """
+
+    localizer: str
+    module_kind: str
+    fold: int | None
+    seed: int | None
+    ranking: RankingDrift
+    gain: GainDrift | None
+    n_excluded: int
+
+
+def drift_row(group: DriftGroup) -> dict[str, Any]:
+    """Return a group's columns of the table, without those that say what was compared."""
+    found, auc, gain = group.ranking, group.ranking.auc, group.gain
+    agreement = found.agreement
+    nothing = Estimate(math.nan, math.nan, math.nan)
+    estimates = {
+        "spearman": Estimate(agreement.spearman, agreement.low, agreement.high),
+        "overlap": found.overlap,
+        "auc_change": auc.change if auc else nothing,
+        "auc_best_change": auc.best_change if auc else nothing,
+        "auc_largest_change": auc.largest if auc else nothing,
+        "gain": gain.after if gain else nothing,
+        "gain_change": gain.change if gain and gain.change else nothing,
+    }
+    row: dict[str, Any] = {
+        "localizer": group.localizer,
+        "module_kind": group.module_kind,
+        "fold": group.fold,
+        "seed": group.seed,
+        "n_modules": agreement.n_modules,
+        "top_k": agreement.top_k,
+        "shared": agreement.shared,
+        "entered": _names(agreement.entered),
+        "left": _names(agreement.left),
+        "auc_mean": auc.mean if auc else None,
+        "auc_largest_module": auc.largest_module.short_name if auc else None,
+        "gain_before": gain.before if gain else None,
+        "n_questions": gain.n_questions if gain else None,
+        "n_excluded": group.n_excluded if gain else None,
+    }
+    for name, one in estimates.items():
+        ends = {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+        row |= {column: _finite(value) for column, value in ends.items()}
+    return row
+
+
+def empty_drift_row(localizer: str, module_kind: str) -> dict[str, Any]:
+    """Return the row of a re-scoring that found nothing new: no number in it."""
+    names = ("fold", "seed", "n_modules", "top_k", "shared", "entered", "left", "auc_mean")
+    further = ("auc_largest_module", "gain_before", "n_questions", "n_excluded")
+    ends = [f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")]
+    return {
+        "localizer": localizer,
+        "module_kind": module_kind,
+        **dict.fromkeys((*names, *further, *ends)),
+    }
+
+
+def exceeded(row: Row, thresholds: DriftThresholds) -> tuple[str, ...]:
+    """Return the names of the thresholds that a row passes; what is not known passes none."""
+    falls = {
+        "min_spearman": _below(row["spearman"], thresholds.min_spearman),
+        "min_overlap": _below(row["overlap"], thresholds.min_overlap),
+        "max_auc_drop": _below(row["auc_best_change"], -thresholds.max_auc_drop),
+        "max_gain_drop": _below(row["gain_change"], -thresholds.max_gain_drop),
+    }
+    return tuple(name for name, passed in falls.items() if passed)
+
+
+def drift_sentences(row: Row, method: str) -> list[str]:
+    """Put a row over all folds and seeds into sentences."""
+    who = method_label(row["localizer"])
+    nouns = MODULE_NOUNS[row["module_kind"]]
+    sentences = [
+        f"{who}'s scores of {row['n_modules']} {nouns} before and now have a rank correlation "
+        f"(Spearman) of {_plain(row, 'spearman')}; {row['shared']} of the best {row['top_k']} are "
+        f"the same, a share of {_plain(row, 'overlap')}.",
+        _moves(row),
+    ]
+    if row["auc_change"] is not None:
+        sentences.append(
+            f"The mean ROC-AUC is {row['auc_mean']:.3f}, a change of {_signed(row, 'auc_change')} "
+            f"over all {nouns} and of {_signed(row, 'auc_best_change')} over what were the best "
+            f"{row['top_k']}; the largest change is {_signed(row, 'auc_largest_change')}, of "
+            f"{row['auc_largest_module']}."
+        )
+    if row["gain"] is not None:
+        sentences.append(_gain_sentence(row, method))
+    return sentences
+
+
+def drift_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Format rows of the table: the headers, and a line for all folds and seeds and for each."""
+    headers = ["fold and seed", "Spearman", "same of the best", "ROC-AUC of the best", "gain"]
+    headers = ["localizer", *headers, "change of gain", "questions", "left out"]
+    return headers, [
+        [
+            method_label(row["localizer"]),
+            "all" if row["fold"] is None else f"{row['fold']}, {row['seed']}",
+            _plain(row, "spearman"),
+            f"{row['shared']} of {row['top_k']}",
+            _signed(row, "auc_best_change"),
+            _signed(row, "gain"),
+            _signed(row, "gain_change"),
+            _count(row["n_questions"]),
+            _count(row["n_excluded"]),
+        ]
+        for row in rows
+    ]
+
+
+def threshold_sentence(names: Sequence[str], thresholds: DriftThresholds) -> str:
+    """Say which thresholds were passed."""
+    if not names:
+        return "No threshold is passed: this does not count as drift."
+    limits = ", ".join(f"{name} ({getattr(thresholds, name):g})" for name in names)
+    return f"This counts as drift: passed {limits}."
+
+
+def event_numbers(row: Row) -> Mapping[str, Any]:
+    """Return what an event says of a row: numbers and names."""
+    names = ("localizer", "module_kind", "top_k", "shared", "entered", "left", "gain_before")
+    return {name: row[name] for name in (*names, *DRIFT_METRICS)}
+
+
+def _names(modules: Sequence[ModuleId]) -> str:
+    return ", ".join(module.short_name for module in modules)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _below(value: float | None, limit: float) -> bool:
+    return value is not None and value < limit
+
+
+def _moves(row: Row) -> str:
+    if not row["entered"] and not row["left"]:
+        return f"The best {row['top_k']} are the same as before."
+    return (
+        f"Entered the best {row['top_k']}: {_shortened(row['entered'])}. "
+        f"Left: {_shortened(row['left'])}."
+    )
+
+
+def _shortened(names: str) -> str:
+    every = names.split(", ")
+    rest = len(every) - _LISTED
+    return names if rest <= 0 else f"{', '.join(every[:_LISTED])} and {rest} more"
+
+
+def _gain_sentence(row: Row, method: str) -> str:
+    was = (
+        ""
+        if row["gain_before"] is None
+        else f"; at the baseline it was {signed(row['gain_before'])}"
+    )
+    change = "" if row["gain_change"] is None else f", a change of {_signed(row, 'gain_change')}"
+    return (
+        f"The deployed steering ({method_label(method)}) gains {_signed(row, 'gain')} on "
+        f"{row['n_questions']} questions that it was neither found nor tuned on{was}{change}."
+    )
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def _plain(row: Row, name: str) -> str:
+    return _with_ends(row, name, lambda value: f"{value:.2f}".replace("-", "−"))
+
+
+def _signed(row: Row, name: str) -> str:
+    return _with_ends(row, name, signed)
+
+
+def _with_ends(row: Row, name: str, form: Any) -> str:
+    if row[name] is None:
+        return "–"
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    ends = "" if low is None or high is None else f" [{form(low)}, {form(high)}]"
+    return f"{form(row[name])}{ends}"

@@ -1,0 +1,1 @@
+"""Statistics: bootstrap, ROC, probes."""

@@ -1,0 +1,1 @@
+"""The factory of cached stages: keys, code versions, timings, progress."""

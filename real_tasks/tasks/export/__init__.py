@@ -1,0 +1,1 @@
+"""Taking a steered model away, and registering it."""

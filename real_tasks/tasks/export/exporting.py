@@ -1,0 +1,235 @@
+"""Taking a steered model away: from a run's folder and tables to an export.
+
+Not a task of a flow: an export is asked for once, by a person, and its parts are pure functions.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from real_tasks.experiment.methods import known_methods
+from real_tasks.export.bake import Baked, bake
+from real_tasks.export.card import CardContent, Format, base_model, render_card
+from real_tasks.export.lofit import save_heads
+from real_tasks.export.parity import PARITY_FILE, Parity, make_parity
+from real_tasks.export.parity_prompts import parity_prompts
+from real_tasks.export.recognition import compare
+from real_tasks.export.served import check_export, saved_log_probs
+from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.questions.folds import split
+from real_tasks.tasks.export.registering import log_steered_model
+from real_tasks.tasks.export.steered_runs import SteeredRun, find_steered_run
+from real_tasks.tasks.records.experiment_report import run_rows
+from real_tasks.tasks.stages import references
+from real_tasks.vocabulary.errors import UserInputError
+from storage.paths import MLFLOW_VARIABLE, Home
+
+__all__ = ["ExportFormat", "Exported", "check_export", "export_run"]
+
+ExportFormat = Literal["checkpoint", "spec", "lofit", "mlflow"]
+CARD, HEADS = "README.md", "heads.npy"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was exported.
+
+    Attributes:
+        location: the folder, or the URI of a model in MLflow.
+        files: names of the folder's files.
+        snippet: how to use it: Python, or a shell command for a model in MLflow.
+        sentences: what people should know about it.
+    """
+
+    location: str
+    files: tuple[str, ...]
+    snippet: str
+    sentences: tuple[str, ...]
+
+
+def export_run(
+    home: Home,
+    run_id: str | None,
+    method: str | None,
+    to: Path | None,
+    format: ExportFormat,
+    fold: int = 0,
+    seed: int | None = None,
+) -> Exported:
+    """Export what a run found.
+
+    Args:
+        home: where the run is.
+        run_id: the run; the last completed one by default.
+        method: the way of steering; the one under study by default.
+        to: folder to write, not there or empty; not used for ``mlflow``.
+        format: ``checkpoint``, a Hugging Face checkpoint with the steering baked in; ``spec``, the
+            steering spec; ``lofit``, a list of heads; ``mlflow``, a registered model.
+        fold: cross-validation fold whose directions, K and alpha are taken.
+        seed: of the localizer; the smallest one by default.
+
+    Raises:
+        UserInputError: an unknown method, fold or seed; a method that steers nothing; a folder that
+            is not empty; steering that cannot be put into that format.
+        StorageError: no such run, or one without results.
+    """
+    run = find_steered_run(home, run_id, method, fold, seed)
+    if format == "mlflow":
+        return _registered(run)
+    if to is None:
+        raise UserInputError("say which folder to write (--to DIR)")
+    write = {"checkpoint": _checkpoint, "spec": _spec, "lofit": _lofit}[format]
+    with _whole_or_not_at_all(to.absolute()) as folder:
+        sentences = write(run, folder, str(to))
+    files = tuple(sorted(path.name for path in to.iterdir()))
+    snippet = _snippet(format, str(to), base_model(run.config))
+    return Exported(str(to), files, snippet, tuple(sentences))
+
+
+def _registered(run: SteeredRun) -> Exported:
+    uri = log_steered_model(run)
+    uri_of_record = run.home.mlflow_uri if run.home.owns_mlflow else f'"${MLFLOW_VARIABLE}"'
+    where = f"MLFLOW_TRACKING_URI={uri_of_record}"
+    command = f"{where} mlflow models serve -m {uri} --env-manager local --port 5001"
+    asked = '{"dataframe_split": {"columns": ["prompt"], "data": [["Q: ... A:"]]}}'
+    ask = f"curl localhost:5001/invocations -H 'Content-Type: application/json' -d '{asked}'"
+    base = run.config.model.path
+    within = "inside it" if base in EMBEDDED_MODELS else f"loaded from {base}"
+    sentences = (
+        f"Registered in MLflow as {uri}; the base model is {within}.",
+        'It completes the texts of the column "prompt"; its parameter is max_new_tokens.',
+    )
+    return Exported(uri, (), f"{command}\n{ask}", sentences)
+
+
+def _checkpoint(run: SteeredRun, folder: Path, shown: str) -> list[str]:
+    spec, loaded = run.spec, run.load_model()
+    with spec.applied_to(loaded):
+        pass  # refuses a checkpoint that has changed since the run
+    data = references.load_dataset(run.outcome.dataset)
+    test = split(len(data.questions), run.fold, run.config.data).test
+    intervention = spec.intervention()
+    baked = bake(loaded, intervention, run.checkpoint, folder)
+    parity = make_parity(loaded, intervention, parity_prompts(loaded, data, test))
+    device = str(loaded.device)
+    del loaded  # or two models would have to fit the device
+    readings = saved_log_probs(folder, parity, device, run.config.execution.device_map)
+    found = compare(parity, readings)
+    if found.verdict not in ("steered", "too weak to tell"):
+        raise UserInputError(
+            f"the exported checkpoint does not say what the hooked model says: {found.sentence()} "
+            f"In {baked.dtype} the steering does not survive the rounding of its biases; export "
+            "from a run with model.dtype=float32, or export the steering spec (--format spec)"
+        )
+    parity = parity.with_measured(found.from_steered)
+    parity.save(folder)
+    _write_card(run, folder, "checkpoint", baked, parity)
+    declared = "" if baked.architecture == baked.was else f", declared as {baked.architecture}"
+    return [
+        f"{baked.was}{declared}, in {baked.dtype}, steered by {len(baked.biases)} biases.",
+        f"Loaded by plain transformers: {found.sentence()}",
+        f"Once it is served: real export --check URL --parity {shown}/{PARITY_FILE}",
+        *baked.notes,
+    ]
+
+
+def _spec(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG001
+    spec = run.spec
+    spec.save(folder)
+    _write_card(run, folder, "spec")
+    return [f"A steering spec of {len(spec.modules)} modules for {run.config.model.path}."]
+
+
+def _lofit(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG001
+    modules = run.spec.modules
+    save_heads(modules, folder / HEADS)
+    _write_card(run, folder, "lofit")
+    return [f"{len(modules)} heads as [layer, head], best first."]
+
+
+def _write_card(
+    run: SteeredRun,
+    folder: Path,
+    format: Format,
+    baked: Baked | None = None,
+    parity: Parity | None = None,
+) -> None:
+    run_id = run.row["run_id"]
+    content = CardContent(
+        format=format,
+        spec=run.spec,
+        config=run.config,
+        method=run.method,
+        fold=run.fold,
+        seed=run.seed,
+        evaluations=run_rows(run.home, "evaluations", run_id),
+        comparisons=run_rows(run.home, "comparisons", run_id),
+        selected=run_rows(run.home, "selected_modules", run_id),
+        source=run.record["source"],
+        facts=_facts(run),
+        snippet=_snippet(format, "THIS_FOLDER", base_model(run.config)),
+        baked=baked,
+        parity=parity,
+        warnings=run.record["warnings"],
+    )
+    (folder / CARD).write_text(render_card(content), encoding="utf-8")
+
+
+def _facts(run: SteeredRun) -> dict[str, str]:
+    versions: Mapping[str, str] = run.record["versions"]
+    shown = ("real-steering", "torch", "transformers")
+    commit = run.record["checkpoint"].get("revision")
+    facts = {"commit of the base model on the Hub": commit} if commit else {}
+    method = known_methods(run.config)[run.method]
+    return facts | {
+        "directions": (method.direction or "–").replace("_", " "),
+        "modules ranked by": method.localizer or "nothing: all of them are steered",
+        "run": run.row["run_id"],
+        "made": f"{run.row['started_at']:%Y-%m-%d} on {run.record['device']}",
+        "code": run.row["git_commit"] or "not from a git checkout",
+        "versions": ", ".join(f"{name} {versions[name]}" for name in shown),
+        "configuration (SHA-256)": run.row["config_digest"],
+    }
+
+
+def _snippet(format: Format, folder: str, base: str) -> str:
+    """Return Python of about three lines that uses an export."""
+    if format == "checkpoint":
+        return (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+            f'model = AutoModelForCausalLM.from_pretrained("{folder}")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
+        )
+    if format == "lofit":
+        return f'import numpy as np\nheads = np.load("{folder}/{HEADS}")  # [[layer, head], ...]'
+    return (
+        "from real_tasks.steering import SteeringSpec\n"
+        f'with SteeringSpec.load("{folder}").applied_to(model):  # {base}, by transformers\n'
+        '    output = model.generate(**tokenizer("Q: ...", return_tensors="pt"))'
+    )
+
+
+@contextmanager
+def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
+    """Give a folder beside the target, which becomes the target when all went well.
+
+    An empty folder that is there is filled and not replaced: a shell may stand in it.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserInputError(f"{target} is there and not empty; name a new or an empty folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        made.chmod(0o755)
+        yield made
+        if target.exists():
+            for path in made.iterdir():
+                path.rename(target / path.name)
+        else:
+            made.rename(target)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

@@ -1,0 +1,298 @@
+"""A run's record: tables, run folder, MLflow. Never cached, or a cached run would leave none."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import ValidationError
+
+from real_tasks.experiment.methods import methods_of
+from real_tasks.experiment.yaml_files import commented_yaml
+from real_tasks.results.labels import headline_metrics
+from real_tasks.results.summary import result_table, wide_rows
+from real_tasks.tasks.cache.stage import store
+from real_tasks.tasks.stages import references
+from real_tasks.tasks.stages.outcome import Outcome, OutcomeTables
+from real_tasks.tasks.stages.pictures import FIGURES
+from real_tasks.vocabulary.config import ExperimentConfig, TransferConfig
+from storage.artifacts.store import ArtifactRef, sha256_of
+from storage.paths import Home
+from storage.runs.files import damaged_run, note_checksums, read_run_json, run_file
+from storage.runs.run import (
+    alive,
+    git_commit,
+    mark_crashed_runs,
+    new_run_id,
+    now,
+    run_folder,
+    write_run,
+)
+from storage.runs.sharing import pushed_at_end
+from storage.runs.used import in_use, note_used
+from storage.shared.journal import replace
+from storage.tables.parquet import read_rows, write_table
+from storage.tracking.tracker import EXPERIMENT, GIT_COMMIT_TAG, Tracker
+
+CONFIG = "config.yaml"
+RECORD = "run.json"
+REPORT = "report.html"
+SPECS = "specs"
+_SOFTWARE = ("real-steering", "torch", "transformers", "prefect", "mlflow", "duckdb", "pyarrow")
+
+
+@dataclass
+class Run:
+    """A run while it lasts: its row of the view `runs`, and what its stages took."""
+
+    row: dict[str, Any]
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return str(self.row["run_id"])
+
+    def note(self, **values: Any) -> None:
+        """Change the run's row, for everybody to see."""
+        self.row |= values
+        write_run(Home.current(), self.row)
+
+    def use(self, refs: Sequence[ArtifactRef]) -> None:
+        """Keep artifacts as long as the run is kept."""
+        note_used(Home.current(), self.run_id, refs)
+
+
+@contextmanager
+def running(flow: str, config: ExperimentConfig | TransferConfig, behaviour: str) -> Iterator[Run]:
+    """Record a run of a flow from its start to its end, however it ends.
+
+    Args:
+        flow: its name.
+        config: complete, as it is stored with the run.
+        behaviour: the name of its data, or names of several.
+    """
+    home = Home.current()
+    mark_crashed_runs(home)
+    started = now()
+    shared = config.experiment if isinstance(config, TransferConfig) else config
+    run = Run(
+        {
+            "run_id": new_run_id(started),
+            "flow": flow,
+            "started_at": started,
+            "finished_at": None,
+            "status": "running",
+            "model": shared.model.name,
+            "model_id": None,
+            "behaviour": behaviour,
+            "seed": shared.data.split_seed,
+            "config_digest": _digest(config),
+            "git_commit": git_commit(),
+            "mlflow_run_id": None,
+        },
+    )
+    with pushed_at_end(home), in_use(home), alive(home, run.run_id):
+        write_run(home, run.row)
+        (run_folder(home, run.run_id) / CONFIG).write_text(commented_yaml(config))
+        status = "failed"
+        try:
+            yield run
+            status = "completed"
+        finally:
+            rows = [{"run_id": run.run_id, **row} for row in run.timings]
+            write_table(home, "stage_timings", run.run_id, rows)
+            if status == "completed":
+                note_checksums(home, run.run_id)
+            run.note(status=status, finished_at=now())
+            if run.row["mlflow_run_id"]:
+                Tracker(home).finish(run.row["mlflow_run_id"], status)
+
+
+def write_record(home: Home, run_id: str, record: dict[str, Any]) -> None:
+    """Note of a run, in its folder, what `read_record` returns."""
+    (run_folder(home, run_id) / RECORD).write_text(json.dumps(record, indent=1))
+
+
+def read_record(home: Home, run_id: str, *parts: str) -> dict[str, Any]:
+    """Return what a run noted of itself, which has ``parts``.
+
+    Raises:
+        StorageError: it is missing or damaged.
+    """
+    return read_run_json(home, run_id, RECORD, *parts)
+
+
+def read_outcome(home: Home, run_id: str) -> Outcome:
+    """Return references to what a run made.
+
+    Raises:
+        StorageError: its record is missing or damaged.
+    """
+    record = read_record(home, run_id, "outcome")
+    try:
+        return Outcome.model_validate(record["outcome"])
+    except ValidationError as error:
+        path = run_folder(home, run_id) / RECORD
+        raise damaged_run(home, run_id, path, f"outcome: {error.error_count()} errors") from error
+
+
+def config_file(home: Home, run_id: str) -> Path:
+    """Return the file of a run's whole configuration.
+
+    Raises:
+        StorageError: it is missing or damaged; an empty one would be the demo's.
+    """
+    path = run_file(home, run_id, CONFIG)
+    if not path.is_file() or not path.stat().st_size:
+        raise damaged_run(home, run_id, path, "it is empty")
+    return path
+
+
+def write_page(home: Home, run_id: str, page: str) -> Path:
+    """Write the report of a run, which takes the place of an earlier one once it is whole."""
+    path = run_folder(home, run_id) / REPORT
+    replace(path, page.encode())
+    return path
+
+
+def run_facts(run: dict[str, Any]) -> dict[str, str]:
+    """Return what a report says of a row of the view `runs`, by what it is."""
+    return {
+        "run": run["run_id"],
+        "started": f"{run['started_at']:%Y-%m-%d %H:%M:%S} UTC",
+        "model": run["model"],
+        "behaviour": run["behaviour"],
+        "split seed": str(run["seed"]),
+        "code": run["git_commit"] or "not from a git checkout",
+        "MLflow run": run["mlflow_run_id"] or "not recorded",
+        "configuration": run["config_digest"],
+    }
+
+
+def _digest(config: ExperimentConfig | TransferConfig) -> str:
+    if isinstance(config, TransferConfig):
+        config = config.model_copy(update={"experiment": config.experiment.without_execution()})
+        return sha256_of(config)
+    return sha256_of(config.model_dump(exclude={"execution"}))
+
+
+@task(name="start-tracking", cache_policy=NO_CACHE)
+def start_tracking(row: dict[str, Any], config: ExperimentConfig | TransferConfig) -> str:
+    """Start the run's parent run in MLflow and return its id."""
+    tags = {"run_id": row["run_id"], "flow": row["flow"]}
+    if row["git_commit"]:
+        tags[GIT_COMMIT_TAG] = row["git_commit"]
+    name = f"{row['model']} {row['behaviour']} {row['run_id']}"
+    home = Home.current()
+    tracker = Tracker(home)
+    if not home.owns_mlflow:  # who finds a dead run ends it in the home's own record alone
+        rows = read_rows(home, "runs")
+        tracker.end_crashed({row["run_id"] for row in rows if row["status"] == "crashed"})
+    return tracker.start_run(EXPERIMENT, name, _flat(config.model_dump()), tags)
+
+
+@task(name="publish-tables", cache_policy=NO_CACHE)
+def publish_tables(run_id: str, config: ExperimentConfig, outcome: Outcome) -> list[str]:
+    """Write the run's rows of every table; return warnings about the result."""
+    tables = OutcomeTables(config, outcome)
+    for name, rows in tables.published(run_id).items():
+        part = outcome.dataset.key if name == "samples" else run_id
+        write_table(Home.current(), name, part, rows)
+    return tables.warnings()
+
+
+@task(name="fill-run-folder", cache_policy=NO_CACHE)
+def fill_run_folder(
+    run_id: str,
+    outcome: Outcome,
+    pictures: ArtifactRef,
+    stages: list[dict[str, Any]],
+    warnings: list[str],
+) -> None:
+    """Write what the report needs and people open: pictures, steering specs, facts."""
+    folder = run_folder(Home.current(), run_id)
+    shutil.copytree(store().open(pictures), folder / FIGURES, ignore=_only_pictures)
+    for item in outcome.evaluations:
+        spec = store().open(item.evaluation) / references.SPEC
+        if spec.is_dir():
+            target = folder / SPECS / item.method / f"fold-{item.fold}-seed-{item.seed}"
+            shutil.copytree(spec, target)
+    record = {
+        "stages": stages,
+        "warnings": warnings,
+        "versions": {name: metadata.version(name) for name in _SOFTWARE},
+        "device": store().facts(next(iter(outcome.activations.values()))[0])["device"],
+        "source": store().facts(outcome.dataset)["source"],
+        "checkpoint": store().facts(outcome.checkpoint),
+        "outcome": outcome.model_dump(mode="json"),
+    }
+    write_record(Home.current(), run_id, record)
+
+
+@task(name="record-in-mlflow", cache_policy=NO_CACHE)
+def record_in_mlflow(run_id: str, parent: str, config: ExperimentConfig, outcome: Outcome) -> None:
+    """Add metrics, pictures, score table and specs: the experiment's own and a run per method."""
+    home = Home.current()
+    tracker, folder = Tracker(home), run_folder(home, run_id)
+    rows = OutcomeTables(config, outcome).rows["evaluations"]
+    results = {row["method"]: row for row in result_table(rows)}
+    for method in methods_of(config):
+        result = {n: v for n, v in results[method.name].items() if isinstance(v, float | int)}
+        validation = [r for r in rows if r["method"] == method.name and r["split"] == "validation"]
+        child = tracker.child_run(
+            parent,
+            method.name,
+            {name: value for name, value in method.model_dump().items() if value is not None},
+            {**{f"test/{name}": value for name, value in result.items()}, **_curves(validation)},
+            {"run_id": run_id},
+        )
+        if (folder / SPECS / method.name).is_dir():
+            tracker.log_artifacts(child, [folder / SPECS / method.name], "steering_specs")
+    main = results.get(config.localizer.name, {})
+    metrics = {f"test/{n}": v for n, v in main.items() if isinstance(v, float)}
+    record_files(run_id, parent, metrics, "module_scores")
+
+
+def record_files(run_id: str, parent: str, metrics: dict[str, float], table: str) -> None:
+    """Add to the run ``parent`` in MLflow: metrics, configuration, pictures, a table, report."""
+    home = Home.current()
+    tracker, folder = Tracker(home), run_folder(home, run_id)
+    tracker.log_metrics(parent, metrics)
+    rows = home.tables / table / f"{run_id}.parquet"
+    tracker.log_artifacts(parent, [folder / CONFIG, folder / FIGURES, rows, folder / REPORT])
+
+
+def _curves(validation: Sequence[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """Validation metrics over alpha, in thousandths: MLflow's steps are whole numbers."""
+    points: dict[tuple[str, int], list[float]] = {}
+    for row in wide_rows(validation):
+        for metric in (*headline_metrics(row), "kl", "cross_entropy"):
+            if row["alpha"] is not None and metric in row:
+                points.setdefault((metric, round(1000 * row["alpha"])), []).append(row[metric])
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for (metric, step), values in sorted(points.items()):
+        curves.setdefault(f"validation/{metric}", []).append((step, sum(values) / len(values)))
+    return curves
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            plain = value if isinstance(value, str | int | float) else json.dumps(value)
+            flat[prefix + name] = plain
+    return flat
+
+
+def _only_pictures(_folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".png") and name != "pictures.json"]

@@ -1,0 +1,1 @@
+"""Re-scoring: what it starts from, what it makes, what it keeps."""

@@ -1,0 +1,220 @@
+"""Before a re-scoring: its baseline, the scoring to compare with, and whether anything is new."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from real_tasks.experiment.methods import rankings_of
+from real_tasks.experiment.prepared import Prepared, completed, prepare
+from real_tasks.experiment.rescoring import rescored_experiment
+from real_tasks.experiment.yaml_files import load_config
+from real_tasks.localizers import LOCALIZERS
+from real_tasks.results.scores import module_of
+from real_tasks.tasks.cache.stage import Stage, store
+from real_tasks.tasks.records.run import CONFIG, RECORD, config_file, read_outcome, read_record
+from real_tasks.tasks.rescoring.baseline import Rescored, Rescoring, deployed_steering
+from real_tasks.tasks.stages import activations, dataset, references, scoring
+from real_tasks.tasks.stages.measured import measured
+from real_tasks.tasks.stages.outcome import Outcome
+from real_tasks.tasks.stages.references import Fold, ModelRef
+from real_tasks.vocabulary.config import ModelConfig
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.rescore_config import RescoreConfig
+from real_tasks.vocabulary.types import BehaviourData
+from storage.artifacts.store import ArtifactRef
+from storage.errors import StorageError
+from storage.paths import Home
+from storage.runs.files import damaged_run
+from storage.runs.run import find_run, run_folder
+from storage.tables.parquet import read_rows
+
+
+def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
+    """Find the baseline and the scoring to compare with, and say what is new; loads no model.
+
+    Returns:
+        What the re-scoring starts from, and the experiment that is scored again, prepared.
+
+    Raises:
+        StorageError: no such run, or what it made is gone.
+        UserInputError: the run is no experiment's, has no such way of steering, or the changes do
+            not fit it.
+    """
+    home = Home.current()
+    row = find_run(home, config.baseline, "experiment")
+    run_id = str(row["run_id"])
+    baseline = _outcome_of_experiment(home, row)
+    settings = config_file(home, run_id)
+    whole = completed(load_config(settings, list(config.changes)), _data_of(baseline, run_id))
+    method = config.method or whole.localizer.name
+    if method not in whole.methods:
+        raise UserInputError(
+            f"the run {run_id} did not evaluate the method {method!r}; it has "
+            f"{', '.join(whole.methods)}"
+        )
+    prepared = prepare(rescored_experiment(whole, method))
+    compared_run_id = _last_rescoring(home, run_id, method) if config.against == "last" else None
+    plan = Rescoring(
+        config=config.model_copy(update={"baseline": run_id, "method": method}),
+        whole=whole,
+        experiment=prepared.config,
+        method=method,
+        baseline_run_id=run_id,
+        baseline=baseline,
+        compared_run_id=compared_run_id or run_id,
+        compared=_rescored_of(home, compared_run_id)
+        if compared_run_id
+        else Rescored(outcome=baseline, measured=()),
+    )
+    _check_shape(home, plan, prepared)
+    return plan.model_copy(update={"changed": tuple(what_is_new(plan, prepared))}), prepared
+
+
+def baseline_label(config: RescoreConfig) -> str:
+    """Return model, behaviour and seeds of the baseline; where there is none, what was asked for.
+
+    It names a flow run that will then say, better than a name can, that there is no baseline.
+    """
+    home = Home.current()
+    try:
+        run_id = find_run(home, config.baseline, "experiment")["run_id"]
+        return load_config(config_file(home, run_id), list(config.changes)).label
+    except (StorageError, UserInputError):
+        return config.baseline or "last experiment"
+
+
+def what_is_new(plan: Rescoring, prepared: Prepared) -> Iterator[str]:
+    """Name what differs from the compared scoring: data, model, or else the code of a stage.
+
+    Raises:
+        StorageError: what that scoring made is gone.
+    """
+    outcome, experiment = plan.compared.outcome, plan.experiment
+    refs, source = (outcome.dataset, outcome.checkpoint), dataset.source_of(prepared.data)
+    inputs = {ref.kind: _inputs(ref, plan.baseline_run_id, plan.compared_run_id) for ref in refs}
+    known = ModelConfig.model_validate(inputs["checkpoint"]["model"])
+    fingerprint = activations.fingerprint_of(experiment.model)
+    differs = {
+        "data": inputs["dataset"]["source"]["digest"] != source.digest,
+        "model": (known, inputs["checkpoint"]["fingerprint"]) != (experiment.model, fingerprint),
+    }
+    found = [name for name, new in differs.items() if new]
+    if not found and any(
+        step.key(given) != ref.key for step, given, ref in _one_of_each(plan, source)
+    ):
+        found = ["code"]
+    yield from found
+
+
+def _one_of_each(
+    plan: Rescoring, source: dataset.Source
+) -> Iterator[tuple[Stage, dict[str, Any], ArtifactRef]]:
+    """Yield a task of every stage, with the inputs that it would get now, and what it made then.
+
+    Data and model are known to be the same, so that a task's key differs only if its code does.
+    """
+    outcome, experiment = plan.compared.outcome, plan.experiment
+    model = ModelRef(config=experiment.model, checkpoint=outcome.checkpoint)
+    yield dataset.dataset, {"source": source}, outcome.dataset
+    fingerprint = activations.fingerprint_of(experiment.model)
+    made = {"model": experiment.model, "fingerprint": fingerprint}
+    yield activations.checkpoint, made, outcome.checkpoint
+    shard = dataset.sample_shards(outcome.dataset, experiment.extraction)[0]
+    for ranking in rankings_of(experiment):
+        refs = outcome.activations[ranking.kind]
+        read = {"model": model, "shard": shard, "kind": ranking.kind}
+        yield activations.activations, read | {"config": experiment.extraction}, refs[0]
+        which = (ranking.localizer.name, ranking.kind)
+        item = next(one for one in outcome.scores if (one.localizer, one.kind) == which)
+        given = {
+            "localizer": ranking.localizer,
+            "fold": Fold(dataset=outcome.dataset, config=experiment.data, index=item.fold),
+            "activations": refs,
+            "kind": ranking.kind,
+            "layer": 0,
+            "seed": item.seed,
+        }
+        steering = {"model": model, "batch_tokens": experiment.evaluation.batch_tokens}
+        effects = LOCALIZERS[ranking.localizer.name].uses_effects
+        step = scoring.effects if effects else scoring.scores
+        yield step, given | (steering if effects else {}), item.shards[0]
+    for one, done in zip(deployed_steering(plan), plan.compared.measured, strict=False):
+        measuring = {
+            "model": model,
+            "evaluation": one.evaluation,
+            "source": plan.baseline_folds[one.fold],
+            "target": Fold(dataset=outcome.dataset, config=experiment.data, index=None),
+            "config": experiment.evaluation,
+        }
+        yield measured, measuring, done.measured
+
+
+def _data_of(baseline: Outcome, run_id: str) -> BehaviourData:
+    """Return the questions that the baseline was run on."""
+    _inputs(baseline.dataset, run_id, run_id)
+    return references.load_dataset(baseline.dataset)
+
+
+def _inputs(ref: ArtifactRef, baseline_run_id: str, made_by: str) -> dict[str, Any]:
+    try:
+        inputs: dict[str, Any] = store().manifest(ref)["inputs"]
+    except (OSError, StorageError) as error:
+        settings = run_folder(Home.current(), baseline_run_id) / CONFIG
+        raise StorageError(
+            f"what the run {made_by} made ({ref.kind} {ref.key[:12]}) is gone, so "
+            f"that nothing can be compared with it; `real run {settings}` makes a baseline anew"
+        ) from error
+    return inputs
+
+
+def _outcome_of_experiment(home: Home, row: dict[str, Any]) -> Outcome:
+    run_id, path = row["run_id"], run_folder(home, row["run_id"]) / RECORD
+    if row["flow"] != "experiment":
+        raise UserInputError(
+            f"the run {run_id} is of the flow {row['flow']!r}; a baseline is an experiment's run, "
+            "as `real sql \"FROM runs WHERE flow = 'experiment'\"` lists them"
+        )
+    if not path.is_file():
+        raise StorageError(
+            f"the run {run_id} is {row['status']} and has no results to score again; `real run "
+            f"{path.parent / CONFIG}` runs its configuration again"
+        )
+    return read_outcome(home, run_id)
+
+
+def _last_rescoring(home: Home, baseline_run_id: str, method: str) -> str | None:
+    """Return the last completed re-scoring of that baseline which found something new."""
+    runs = [row for row in read_rows(home, "runs") if row["status"] == "completed"]
+    scored = {
+        row["run_id"]
+        for row in read_rows(home, "score_drift")
+        if row["changed"] and (row["baseline_run_id"], row["method"]) == (baseline_run_id, method)
+    }
+    mine = [row for row in runs if row["run_id"] in scored]
+    return max(mine, key=lambda row: row["started_at"])["run_id"] if mine else None
+
+
+def _rescored_of(home: Home, run_id: str) -> Rescored:
+    find_run(home, run_id)  # which fetches its folder, where another machine has made it
+    record = read_record(home, run_id, "rescored")
+    try:
+        return Rescored.model_validate(record["rescored"])
+    except ValidationError as error:
+        path, why = run_folder(home, run_id) / RECORD, f"rescored: {error.error_count()} errors"
+        raise damaged_run(home, run_id, path, why) from error
+
+
+def _check_shape(home: Home, plan: Rescoring, prepared: Prepared) -> None:
+    localizer, kind = plan.experiment.localizer.name, plan.experiment.module_kind
+    rows = read_rows(home, "module_scores")
+    mine = [r for r in rows if r["run_id"] == plan.compared_run_id and r["localizer"] == localizer]
+    before = {module_of(row) for row in mine if row["module_kind"] == kind}
+    now = set(prepared.shape.modules(kind))
+    if before != now:
+        raise UserInputError(
+            f"the model {plan.experiment.model.path!r} has {len(now)} modules of the kind "
+            f"{kind!r}, but the run {plan.compared_run_id} scored "
+            f"{len(before)}{'' if len(before) != len(now) else ' others'}; a re-scoring needs a "
+            "model of the same shape, and a new run of the experiment any other"
+        )

@@ -1,0 +1,178 @@
+"""The record of a re-scoring: tables, run folder, report, MLflow, event. Never cached."""
+
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
+
+from real_tasks.results.drift.rows import DRIFT_METRICS, empty_drift_row, event_numbers
+from real_tasks.results.rows import columns
+from real_tasks.results.summary import Row
+from real_tasks.tasks.records.pages import show_in_prefect
+from real_tasks.tasks.records.run import record_files, write_record
+from real_tasks.tasks.rescoring.baseline import Rescored, Rescoring
+from real_tasks.tasks.rescoring.report import drift_page, drift_text, write_drift_report
+from real_tasks.tasks.rescoring.tables import drift_rows, evaluation_rows, question_counts
+from real_tasks.tasks.stages import references
+from real_tasks.tasks.stages.outcome import module_score_rows
+from real_tasks.tasks.stages.pictures import FIGURES, write_pictures
+from real_tasks.vocabulary.config import Frozen
+from storage.paths import Home
+from storage.runs.run import run_folder
+from storage.tables.parquet import write_table
+
+DRIFT_EVENT = "real.rescore.drift"
+SUGGESTION_EVENT = "real.experiment.suggested"
+EXPERIMENT_DEPLOYMENT = "experiment/experiment"
+"""The deployment that an automation may run; see deployments/automations."""
+
+
+class Found(Frozen):
+    """What a re-scoring says: its report, in words, and the thresholds that were passed."""
+
+    report: str
+    sentences: tuple[str, ...]
+    exceeded: tuple[str, ...] = ()
+
+
+@task(name="publish-unchanged", cache_policy=NO_CACHE)
+def publish_unchanged(run_id: str, plan: Rescoring) -> Found:
+    """Leave a trace of a re-scoring that found nothing new: a row and a line in Prefect."""
+    home = Home.current()
+    data = references.load_dataset(plan.compared.outcome.dataset)
+    localizer, kind = plan.experiment.localizer.name, plan.experiment.module_kind
+    counts = {"data_questions": len(data.questions), "new_questions": 0, "gone_questions": 0}
+    row = empty_drift_row(localizer, kind) | counts | {"exceeded": ""}
+    shared = _shared(run_id, plan, plan.compared, data.name)
+    write_table(home, "score_drift", run_id, columns([row], **shared))
+    _write_record(home, run_id, plan, None, [])
+    page = drift_page(home, run_id)
+    create_markdown_artifact(drift_text(page), key="results", description=f"result of {run_id}")
+    return Found(report=str(write_drift_report(home, run_id)), sentences=tuple(page["sentences"]))
+
+
+@task(name="publish-drift", cache_policy=NO_CACHE)
+def publish_drift(
+    run_id: str, plan: Rescoring, scored: Rescored, stages: list[dict[str, Any]]
+) -> Found:
+    """Write tables, run folder and report, and show them in Prefect."""
+    home = Home.current()
+    behaviour = references.load_dataset(scored.outcome.dataset).name
+    model = scored.outcome.model(plan.experiment.model).columns
+    names = {"run_id": run_id, **model, "behaviour": behaviour}
+    write_table(
+        home, "module_scores", run_id, columns(module_score_rows(scored.outcome.scores), **names)
+    )
+    write_table(home, "evaluations", run_id, columns(evaluation_rows(plan, scored), **names))
+    shared = _shared(run_id, plan, scored, behaviour) | question_counts(plan, scored)
+    rows = columns(drift_rows(home, plan, scored), **shared)
+    write_table(home, "score_drift", run_id, rows)
+    _write_record(home, run_id, plan, scored, stages)
+    page = drift_page(home, run_id)
+    write_pictures(run_folder(home, run_id) / FIGURES, page["pictures"])
+    path = write_drift_report(home, run_id)
+    show_in_prefect(run_id, drift_text(page), page["pictures"], path)
+    passed = [name for row in rows for name in row["exceeded"].split(", ") if name]
+    return Found(
+        report=str(path),
+        sentences=tuple(page["sentences"]),
+        exceeded=tuple(dict.fromkeys(passed)),
+    )
+
+
+@task(name="record-drift-in-mlflow", cache_policy=NO_CACHE)
+def record_drift_in_mlflow(run_id: str, mlflow_run_id: str) -> None:
+    """Add the drift over all folds and seeds, pictures, table and report to the run in MLflow."""
+    metrics = {
+        f"drift/{row['localizer']}/{name}": row[name]
+        for row in drift_page(Home.current(), run_id)["overall"]
+        for name in DRIFT_METRICS
+        if row[name] is not None
+    }
+    record_files(run_id, mlflow_run_id, metrics, "score_drift")
+
+
+@task(name="warn-of-drift", cache_policy=NO_CACHE)
+def warn_of_drift(run_id: str, plan: Rescoring, found: Found) -> bool:
+    """Emit the event `DRIFT_EVENT` if a threshold is passed; return whether it was.
+
+    Where experiments are deployed, the event `SUGGESTION_EVENT` follows, with the configuration of
+    the experiment that would find a new steering. It names that deployment first, so that an
+    automation runs it as the one inferred from the event; from the drift it infers the deployment
+    of the re-scoring.
+    """
+    if not found.exceeded:
+        return False
+    rows: list[Row] = drift_page(Home.current(), run_id)["overall"]
+    main = next(row for row in rows if row["exceeded"])
+    resource = {
+        "prefect.resource.id": f"real.run.{run_id}",
+        "prefect.resource.name": f"re-scoring {run_id}",
+        "real.model": main["model"],
+        "real.behaviour": main["behaviour"],
+        "real.baseline": plan.baseline_run_id,
+    }
+    payload = {
+        "run_id": run_id,
+        "baseline_run_id": plan.baseline_run_id,
+        "compared_run_id": plan.compared_run_id,
+        "changed": list(plan.changed),
+        "exceeded": list(found.exceeded),
+        "sentences": list(found.sentences),
+        "report": found.report,
+        **event_numbers(main),
+        "localizers": [event_numbers(row) for row in rows],
+    }
+    emit_event(event=DRIFT_EVENT, resource=resource, payload=payload)
+    deployment = _experiment_deployment()
+    if deployment is not None:
+        suggested = {"config": plan.whole.model_dump(mode="json"), "drift": payload}
+        emit_event(
+            event=SUGGESTION_EVENT, resource=resource, related=[deployment], payload=suggested
+        )
+    return True
+
+
+def _experiment_deployment() -> dict[str, str] | None:
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name(EXPERIMENT_DEPLOYMENT)
+        except ObjectNotFound:
+            return None
+    return {
+        "prefect.resource.id": f"prefect.deployment.{deployment.id}",
+        "prefect.resource.role": "deployment",
+        "prefect.resource.name": deployment.name,
+    }
+
+
+def _shared(run_id: str, plan: Rescoring, scored: Rescored, behaviour: str) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "baseline_run_id": plan.baseline_run_id,
+        "compared_run_id": plan.compared_run_id,
+        **scored.outcome.model(plan.experiment.model).columns,
+        "behaviour": behaviour,
+        "method": plan.method,
+        "changed": bool(plan.changed),
+        "what_changed": ", ".join(plan.changed),
+    }
+
+
+def _write_record(
+    home: Home,
+    run_id: str,
+    plan: Rescoring,
+    scored: Rescored | None,
+    stages: list[dict[str, Any]],
+) -> None:
+    record = {
+        "stages": stages,
+        "rescore": plan.config.model_dump(mode="json"),
+        "rescored": scored.model_dump(mode="json") if scored else None,
+    }
+    write_record(home, run_id, record)

@@ -1,0 +1,86 @@
+"""The cached stage that tunes and tests one way of steering."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from real_tasks.evaluation.harness.tasks import lm_eval_results
+from real_tasks.evaluation.judges import JUDGES
+from real_tasks.evaluation.measures import MEASURES
+from real_tasks.evaluation.measuring import Evaluator
+from real_tasks.evaluation.record import evaluation_record
+from real_tasks.evaluation.tuning import evaluate_method
+from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
+from real_tasks.experiment.methods import Method
+from real_tasks.models.identity import weights_fingerprint
+from real_tasks.models.loading import LoadedModel
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.tasks.cache.machine import use_threads
+from real_tasks.tasks.cache.stage import Inputs, stage
+from real_tasks.tasks.stages import references
+from real_tasks.tasks.stages.references import Fold, ModelRef
+from real_tasks.vocabulary.config import EvaluationConfig, ExecutionConfig
+from storage.artifacts.store import ArtifactRef
+from storage.paths import Home
+from storage.runs.verdicts import VerdictMemory
+
+
+def code_of_evaluation(inputs: Inputs) -> list[str]:
+    """Return the modules that an evaluation's inputs choose: the judge's and all measures'."""
+    config = inputs["config"]
+    judges = [JUDGES[config.judge.name].__module__] if config.judge.name in JUDGES else []
+    return judges + [MEASURES[name].__module__ for name in MEASURES]
+
+
+@stage("evaluation", code_of_evaluation)
+def evaluation(
+    out: Path,
+    *,
+    method: Method,
+    model: ModelRef,
+    fold: Fold,
+    scores: tuple[ArtifactRef, ...],
+    directions: ArtifactRef | None,
+    config: EvaluationConfig,
+    execution: ExecutionConfig,
+) -> dict[str, Any]:
+    """Tune one method's K and alpha on validation questions and test the choice."""
+    use_threads(execution)
+    data, split = fold.load()
+    loaded = model.load(execution)
+    candidates, selections = {}, {}
+    if directions is not None:
+        ranking = references.load_scores(scores).scores if scores else None
+        facts = {"method": method.name, "behaviour": data.name, "fold": fold.index}
+        template = SpecTemplate(
+            model.config.path,
+            model.checkpoint.digest,
+            weights_fingerprint(loaded.model),
+            loaded.shape,
+            *references.load_directions(directions),
+            config.token_scope,
+            facts,
+        )
+        selections = candidate_selections(method, ranking, loaded.shape)
+        candidates = {k: template.spec(selection) for k, selection in selections.items()}
+    evaluator = Evaluator(loaded, data, split, config, VerdictMemory(Home.current()))
+    result = evaluate_method(evaluator, candidates, config)
+    record = evaluation_record(result, selections.get(result.chosen.top_k or 0, ()))
+    record["test"]["metrics"] |= _harness(loaded, result.spec, config)
+    (out / references.EVALUATION).write_text(json.dumps(record))
+    if result.spec is not None:
+        result.spec.save(out / references.SPEC)
+    return {
+        "top_k": result.chosen.top_k,
+        "alpha": result.chosen.alpha,
+        "device": str(loaded.device),
+    }
+
+
+def _harness(
+    loaded: LoadedModel, spec: SteeringSpec | None, config: EvaluationConfig
+) -> dict[str, float]:
+    if not config.lm_eval_tasks:
+        return {}
+    intervention = spec.intervention() if spec else None
+    return lm_eval_results(loaded, intervention, config.lm_eval_tasks, config.lm_eval_limit)

@@ -1,0 +1,1 @@
+"""What all rooms speak of: types, configuration, registry, errors."""

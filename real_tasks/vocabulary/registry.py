@@ -1,0 +1,92 @@
+"""Registries of plug-ins: one class in one file of an auto-imported package, found by its name.
+
+A plug-in is a class with a nested frozen pydantic model ``Params``. Importing the package's files
+is deferred to the first look-up, so that a configuration can be validated without import cycles.
+"""
+
+import importlib
+import pkgutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from real_tasks.vocabulary.errors import UserInputError
+
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+class UnknownNameError(UserInputError):
+    """A name that no plug-in of the registry has; the message lists those that exist."""
+
+
+def registered_names(kind: str) -> list[str]:
+    """Return the names of the registry of that kind; none where no module made one yet."""
+    return list(_registries.get(kind, ()))
+
+
+class Registry(Generic[T]):
+    """Plug-ins of one kind ``T``: classes registered by ``@registry.register("name")``."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        """Make an empty registry of ``kind`` whose plug-ins are the modules of ``package``."""
+        self.kind = kind
+        self._package = package
+        self._entries: dict[str, type[T]] = {}
+        self._loaded = False
+        self._loading = threading.RLock()
+        _registries.setdefault(kind, self)
+
+    def register(self, name: str) -> Callable[[E], E]:
+        """Register the decorated plug-in as ``name``; a name taken already raises ValueError."""
+
+        def add(entry: E) -> E:
+            if name in self._entries:
+                raise ValueError(f"{self.kind} {name!r} is registered twice")
+            self._entries[name] = entry  # type: ignore[assignment]
+            return entry
+
+        return add
+
+    def __getitem__(self, name: str) -> type[T]:
+        """Return the plug-in called ``name``.
+
+        Raises:
+            UnknownNameError: there is none; the message lists the known names.
+        """
+        self._load()
+        if name not in self._entries:
+            known = ", ".join(sorted(self._entries))
+            raise UnknownNameError(f"unknown {self.kind} {name!r}; known: {known}")
+        return self._entries[name]
+
+    def made(self, name: str, params: Mapping[str, Any], *further: Any) -> T:
+        """Return the plug-in called ``name`` with its parameters, validated.
+
+        Raises:
+            UnknownNameError: there is none.
+            ValidationError: the parameters do not fit.
+        """
+        entry: Any = self[name]
+        made: T = entry(entry.Params.model_validate(params), *further)
+        return made
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._entries))
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        with self._loading:  # another thread must not look up in a registry that is half filled
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            self._loaded = True
+
+
+_registries: dict[str, Registry[Any]] = {}

@@ -1,0 +1,238 @@
+"""The values that flow through the method, frozen: questions, modules, scores."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+ModuleKind = Literal["head", "layer", "mlp"]
+TokenScope = Literal["all", "generated", "last"]
+Verdict = Literal["true", "false", "neither"]
+VERDICTS: tuple[Verdict, ...] = ("true", "false", "neither")
+
+WHOLE_LAYER = -1
+"""`ModuleId.head` of a module that is not a head."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to a question: aligned (label 1) or violating (label 0)."""
+
+    answer_id: str
+    text: str
+    label: int
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its aligned and violating answers; exactly one aligned answer is the best.
+
+    Attributes:
+        context: a passage that the question is about, where the behaviour's template shows one.
+        alternates: the same question put otherwise (its options in the other order, say), with
+            answers of their own; it is in the same fold, and a measurement is the mean over all.
+    """
+
+    question_id: str
+    text: str
+    category: str
+    answers: tuple[Answer, ...]
+    context: str = ""
+    alternates: tuple["Question", ...] = ()
+
+    @property
+    def presentations(self) -> tuple["Question", ...]:
+        """The question itself and its alternates."""
+        return (self, *self.alternates)
+
+
+@dataclass(frozen=True)
+class BehaviourData:
+    """The data of a behaviour.
+
+    Texts are made of templates with ``{question}``, ``{context}`` where there is one, and, last,
+    ``{answer}``; see `real_tasks.reading.prompts`.
+
+    Attributes:
+        name: the behaviour's registered name, or that of the folder or file of its questions.
+        questions: in the order that the folds follow.
+        neutral_texts: texts without the behaviour, on which side effects are measured; empty where
+            the behaviour has none of its own.
+        template: of the texts whose activations are read.
+        prompt: of the prompts of the evaluation; ``template`` where it is None.
+        preamble: what stands before every prompt of the evaluation (an instruction, examples).
+        chat_prompt: what the user says where a model's chat template is used; without an answer.
+        stop: strings that end a generated answer; what follows the first of them is cut.
+        measures: registered names of what is measured unless the experiment says otherwise.
+        outcomes: in measurements, the names of the verdicts true, false and neither.
+        source: where the questions come from: file or data set, version, how many were left out.
+    """
+
+    name: str
+    questions: tuple[Question, ...]
+    neutral_texts: tuple[str, ...] = ()
+    template: str = "Q: {question} A: {answer}"
+    prompt: str | None = None
+    preamble: str = ""
+    chat_prompt: str = "{question}"
+    stop: tuple[str, ...] = ("Q:",)
+    measures: tuple[str, ...] = ("multiple_choice", "generation")
+    outcomes: tuple[str, str, str] = ("true", "false", "neither")
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    def context(self, question: Question) -> str:
+        """Return the plain text that is read up to, and without, the blank before the answer."""
+        return self._filled(self.template, question, "").rstrip()
+
+    def full_text(self, question: Question, answer: Answer) -> str:
+        """Return the plain text that is read, with its answer; it starts with the context."""
+        return self._filled(self.template, question, answer.text)
+
+    def prompt_context(self, question: Question) -> str:
+        """Return the evaluation's plain prompt up to, and without, the blank before the answer."""
+        return self.preamble + self._filled(self.prompt or self.template, question, "").rstrip()
+
+    def prompt_with_answer(self, question: Question, answer: Answer) -> str:
+        """Return the evaluation's plain prompt with an answer; it starts with its context."""
+        return self.preamble + self._filled(self.prompt or self.template, question, answer.text)
+
+    def _filled(self, template: str, question: Question, answer: str) -> str:
+        return template.format(question=question.text, context=question.context, answer=answer)
+
+
+@dataclass(frozen=True)
+class FoldSplit:
+    """Indices of questions of one cross-validation fold; the three are disjoint."""
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+@dataclass(frozen=True, order=True)
+class ModuleId:
+    """A place in the network that can be scored and steered; orders by (kind, layer, head)."""
+
+    kind: ModuleKind
+    layer: int
+    head: int = WHOLE_LAYER
+
+    @property
+    def label(self) -> str:
+        """The name that people read."""
+        if self.kind == "head":
+            return f"layer {self.layer}, head {self.head}"
+        return f"layer {self.layer}" if self.kind == "layer" else f"MLP of layer {self.layer}"
+
+    @property
+    def short_name(self) -> str:
+        """The name where there is little room: L3H5, L3, MLP3."""
+        short = {"head": f"L{self.layer}H{self.head}", "layer": f"L{self.layer}"}
+        return short.get(self.kind, f"MLP{self.layer}")
+
+
+@dataclass(frozen=True)
+class LocalizerInput:
+    """What a localizer sees of one shard of modules: never a test question.
+
+    Attributes:
+        modules: the modules of the shard.
+        values: activations at the last token, float32, on the device to compute on.
+        labels: 1 aligned, 0 violating.
+        questions: index of each sample's question.
+        train: samples of training questions; the others belong to validation questions.
+        effect: for localizers that ask for it (`uses_effects`): what steering one module alone, by
+            a displacement of shape ``[d]``, does to the validation questions, in nats of log-odds
+            of the aligned answers.
+    """
+
+    modules: tuple[ModuleId, ...]
+    values: Float[Tensor, "module sample d"]
+    labels: Int[Tensor, "sample"]
+    questions: Int[Tensor, "sample"]
+    train: Bool[Tensor, "sample"]
+    effect: Callable[[ModuleId, Float[Tensor, "d"]], float] | None = None
+
+
+@dataclass(frozen=True)
+class ModuleScore:
+    """How well a module tells aligned from violating answers.
+
+    `score` is the number the localizer ranks by. What a localizer does not have is None.
+    `perplexity` is in codes, `reconstruction_loss` the mean squared error of standardised inputs.
+    """
+
+    module: ModuleId
+    score: float
+    roc_auc: float | None = None
+    roc_auc_low: float | None = None
+    roc_auc_high: float | None = None
+    aupr: float | None = None
+    f1: float | None = None
+    perplexity: float | None = None
+    reconstruction_loss: float | None = None
+    collapsed: bool | None = None
+
+
+@dataclass(frozen=True)
+class LocalizerResult:
+    """Scores of a shard in the order of its modules, and the evidence that pictures are drawn from.
+
+    `evidence` maps a name to a tensor; see each localizer for its names and shapes.
+    """
+
+    protocol: str
+    scores: tuple[ModuleScore, ...]
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SelectedModule:
+    """A module chosen to be steered: its 1-based rank, strength (w), and score if it has one."""
+
+    module: ModuleId
+    rank: int
+    score: float | None
+    strength: float
+
+
+def layer_modules(kind: ModuleKind, layer: int, count: int) -> tuple[ModuleId, ...]:
+    """Return a layer's modules of a kind: its ``count`` heads, or the one that the layer is."""
+    if kind == "head":
+        return tuple(ModuleId(kind, layer, head) for head in range(count))
+    return (ModuleId(kind, layer),)
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """How many modules a model has, and how wide they are.
+
+    Attributes:
+        n_heads: attention (query) heads, also under grouped-query attention.
+        head_dim: width of a head.
+        d_model: width of the residual stream.
+    """
+
+    n_layers: int
+    n_heads: int
+    head_dim: int
+    d_model: int
+
+    def modules_per_layer(self, kind: ModuleKind) -> int:
+        """Return how many modules of a kind a layer has."""
+        return self.n_heads if kind == "head" else 1
+
+    def width(self, kind: ModuleKind) -> int:
+        """Return the width of a module's activation."""
+        return self.head_dim if kind == "head" else self.d_model
+
+    def layer_modules(self, kind: ModuleKind, layer: int) -> tuple[ModuleId, ...]:
+        """Return a layer's modules of a kind."""
+        return layer_modules(kind, layer, self.modules_per_layer(kind))
+
+    def modules(self, kind: ModuleKind) -> tuple[ModuleId, ...]:
+        """Return all modules of a kind, first layer first."""
+        return tuple(m for layer in range(self.n_layers) for m in self.layer_modules(kind, layer))

@@ -1,0 +1,1 @@
+"""Artifacts: content-addressed folders, activations among them."""

@@ -1,0 +1,1 @@
+"""Runs: names, folders, what they use, how they are shared."""

@@ -1,0 +1,1 @@
+"""SQL over everything that runs have left."""

@@ -1,0 +1,1 @@
+"""The MLflow record and its model registry."""

@@ -1,0 +1,1 @@
+"""Upkeep: cleaning, compaction, usage."""

@@ -1,0 +1,118 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from real_tasks.evaluation.answers.greedy import generate_answers
+from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.vocabulary.errors import UserInputError
+from tests.unit.tiny_models import (
+    random_data,
+    random_intervention,
+    tiny_llama,
+    tiny_loaded,
+    tiny_qwen2,
+    tiny_tokenizer,
+)
+
+DATA = replace(random_data(), stop=())
+QUESTIONS = (3, 0, 5, 1)
+
+
+def transformers_answers(loaded: LoadedModel, iv: Intervention | None, n_new: int) -> list[str]:
+    """Question by question with the library's own greedy generate."""
+    answers = []
+    for index in QUESTIONS:
+        ids = loaded.tokenizer(DATA.context(DATA.questions[index]), return_tensors="pt")
+        with applied(loaded, iv):
+            out = loaded.model.generate(**ids, max_new_tokens=n_new, do_sample=False)
+        new = out[0, ids["input_ids"].shape[1] :]
+        answers.append(loaded.tokenizer.decode(new, skip_special_tokens=True))
+    return answers
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 60, 10_000])
+@pytest.mark.parametrize("model", [tiny_llama, tiny_qwen2])
+def test_batched_generation_equals_the_library_s_one_at_a_time(model, batch_tokens: int) -> None:
+    loaded = prepare(model(), tiny_tokenizer())
+    found = generate_answers(loaded, DATA, QUESTIONS, None, 12, batch_tokens)
+    assert found == transformers_answers(loaded, None, 12)
+    assert all(found)
+
+
+@pytest.mark.parametrize("scope", ["all", "generated", "last"])
+def test_steered_generation_equals_the_library_s_steered_the_same_way(scope) -> None:
+    loaded = tiny_loaded()
+    iv = random_intervention(loaded, scope)
+    found = generate_answers(loaded, DATA, QUESTIONS, iv, 12, 10_000)
+    assert found == transformers_answers(loaded, iv, 12)
+    assert found != transformers_answers(loaded, None, 12)
+
+
+def test_a_model_with_a_sliding_window_generates_the_same() -> None:
+    loaded = prepare(tiny_qwen2(sliding_window=5), tiny_tokenizer())
+    found = generate_answers(loaded, DATA, QUESTIONS, None, 12, 10_000)
+    assert found == transformers_answers(loaded, None, 12)
+
+
+def test_the_checkpoint_s_generation_settings_do_not_change_greedy_answers() -> None:
+    loaded = tiny_loaded()
+    before = generate_answers(loaded, DATA, QUESTIONS, None, 8, 10_000)
+    loaded.model.generation_config.repetition_penalty = 5.0
+    loaded.model.generation_config.do_sample = True
+    assert generate_answers(loaded, DATA, QUESTIONS, None, 8, 10_000) == before
+
+
+def test_answers_are_cut_at_the_first_stop_string_and_generation_ends_there() -> None:
+    loaded = tiny_loaded()
+    full = generate_answers(loaded, DATA, QUESTIONS, None, 20, 10_000)
+    stop = tuple(dict.fromkeys(answer.split()[4] for answer in full))
+    steps = []
+    loaded.lm_head.register_forward_hook(lambda *_: steps.append(1))
+    found = generate_answers(loaded, replace(DATA, stop=stop), QUESTIONS, None, 20, 10_000)
+    for answer, cut in zip(full, found, strict=True):
+        assert cut == answer[: min(answer.find(s) for s in stop if s in answer)].strip()
+    assert len(steps) <= 5
+
+
+def test_a_stop_string_that_spans_tokens_is_seen() -> None:
+    loaded = tiny_loaded()
+    full = generate_answers(loaded, DATA, (3,), None, 20, 10_000)[0]
+    words = full.split()
+    stop = " ".join(words[2:5])
+    steps = []
+    loaded.lm_head.register_forward_hook(lambda *_: steps.append(1))
+    found = generate_answers(loaded, replace(DATA, stop=(stop,)), (3,), None, 20, 10_000)
+    assert found == [full[: full.find(stop)].strip()]
+    assert len(steps) <= 5
+
+
+def test_a_row_ends_at_the_end_of_sequence_token_while_others_go_on() -> None:
+    loaded = tiny_loaded()
+    full = generate_answers(loaded, DATA, QUESTIONS, None, 12, 10_000)
+    ender = full[0].split()[3]
+    loaded.model.generation_config.eos_token_id = [
+        2,
+        loaded.tokenizer.convert_tokens_to_ids(ender),
+    ]
+    for answer, ended in zip(
+        full, generate_answers(loaded, DATA, QUESTIONS, None, 12, 10_000), strict=True
+    ):
+        words = answer.split()
+        expected = words[: words.index(ender)] if ender in words else words
+        assert ended.split() == expected
+
+
+def test_prompts_that_leave_no_room_are_refused() -> None:
+    with pytest.raises(UserInputError, match="4 of 4 texts with 125 new tokens"):
+        generate_answers(tiny_loaded(), DATA, QUESTIONS, None, 125, 10_000)
+
+
+def test_no_questions_have_no_answers() -> None:
+    assert generate_answers(tiny_loaded(), DATA, (), None, 5, 100) == []
+
+
+def test_half_precision_generates_text() -> None:
+    half = prepare(tiny_llama().to(torch.bfloat16), tiny_tokenizer())
+    assert all(generate_answers(half, DATA, QUESTIONS, None, 5, 100))

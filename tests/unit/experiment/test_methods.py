@@ -1,0 +1,110 @@
+import pytest
+
+from real_tasks.experiment.methods import known_methods, methods_of, rankings_of, with_methods
+from real_tasks.vocabulary.config import ExperimentConfig, PlugIn
+from real_tasks.vocabulary.errors import UserInputError
+
+DEMO = with_methods(ExperimentConfig())
+
+
+def test_the_default_experiment_knows_the_methods_of_the_tables() -> None:
+    assert set(known_methods(DEMO)) == {
+        "unsteered",
+        "real",
+        "real_equal_weights",
+        "iti",
+        "causal",
+        "random",
+        "all",
+        "random_direction",
+        "pca_direction",
+        "probe_direction",
+        "caa",
+    }
+    assert [method.name for method in methods_of(DEMO)] == list(known_methods(DEMO))
+
+
+def test_without_effects_caa_has_to_be_asked_for() -> None:
+    config = ExperimentConfig(baselines=(PlugIn(name="iti"),))
+    names = with_methods(config).methods
+    assert "caa" not in names and {"unsteered", "real", "iti", "all"} <= set(names)
+    asked = config.model_copy(update={"methods": ("caa",)})
+    assert [method.name for method in methods_of(asked)] == ["caa"]
+
+
+def test_methods_come_in_the_order_of_the_configuration() -> None:
+    config = DEMO.model_copy(update={"methods": ("random", "unsteered", "iti")})
+    assert [method.name for method in methods_of(config)] == ["random", "unsteered", "iti"]
+
+
+def test_real_weighs_by_score_and_the_others_equally() -> None:
+    weighting = {name: method.weighting for name, method in known_methods(DEMO).items()}
+    assert [name for name, kind in weighting.items() if kind == "score"] == [
+        "real",
+        "random_direction",
+        "pca_direction",
+        "probe_direction",
+    ]
+
+
+def test_the_random_direction_steers_the_modules_of_the_studied_localizer() -> None:
+    methods = known_methods(DEMO)
+    assert methods["random_direction"].localizer == "real"
+    assert methods["random_direction"].direction == "random"
+    assert methods["all"].localizer is None and methods["all"].direction == "mean_difference"
+    assert methods["unsteered"].direction is None
+
+
+def test_only_methods_whose_outcome_a_seed_changes_are_seeded() -> None:
+    seeded = {name for name, method in known_methods(DEMO).items() if method.seeded}
+    assert {"real", "real_equal_weights", "random", "random_direction"} <= seeded
+    assert not seeded & {"unsteered", "all", "iti", "caa"}
+
+
+def test_without_a_baseline_there_is_no_method_of_its_name() -> None:
+    config = ExperimentConfig(localizer=PlugIn(name="iti"), baselines=())
+    known = known_methods(config)
+    assert {"unsteered", "all", "iti", "random_direction"} <= set(known)
+    assert not {"real", "random"} & set(known)
+    assert known["random_direction"].localizer == "iti"
+
+
+def test_methods_steer_the_kind_of_module_that_the_experiment_is_about() -> None:
+    known = known_methods(ExperimentConfig(module_kind="mlp"))
+    assert {name: method.kind for name, method in known.items() if method.kind != "mlp"} == {
+        "caa": "layer"
+    }
+
+
+def test_every_localizer_ranks_the_experiments_modules() -> None:
+    found = [(ranking.localizer.name, ranking.kind) for ranking in rankings_of(DEMO)]
+    assert found[:-1] == [(name, "head") for name in ("real", "iti", "causal", "random")]
+
+
+def test_caa_has_layers_ranked_by_their_effect_once() -> None:
+    with_caa = DEMO.model_copy(update={"methods": ("unsteered", "caa")})
+    ranking = rankings_of(with_caa)[-1]
+    assert (ranking.localizer.name, ranking.kind) == ("causal", "layer")
+    assert ranking.localizer == next(one for one in DEMO.baselines if one.name == "causal")
+    alone = with_caa.model_copy(update={"baselines": ()})
+    assert rankings_of(alone)[-1].localizer.params == {"alpha": 3.0}
+    already = with_caa.model_copy(
+        update={"module_kind": "layer", "baselines": (PlugIn(name="causal"),)}
+    )
+    found = [(ranking.localizer.name, ranking.kind) for ranking in rankings_of(already)]
+    assert found == [("real", "layer"), ("causal", "layer")]
+
+
+def test_a_baselines_parameters_hold_for_every_kind_of_module_that_it_ranks() -> None:
+    strong = PlugIn(name="causal", params={"alpha": 7.0})
+    config = with_methods(ExperimentConfig(baselines=(strong,)))
+    ranked = {one.kind: one.localizer for one in rankings_of(config) if one.localizer == strong}
+    assert set(ranked) == {"head", "layer"}
+
+
+def test_an_unknown_method_is_an_error_that_lists_the_known_ones() -> None:
+    config = DEMO.model_copy(update={"methods": ("unsteered", "reel")})
+    with pytest.raises(UserInputError, match="'reel'") as caught:
+        with_methods(config)
+    for name in known_methods(DEMO):
+        assert name in str(caught.value)

@@ -1,0 +1,218 @@
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from real_tasks.export.bake import bake
+from real_tasks.models.identity import checkpoint_content
+from real_tasks.models.loading import check_model, load_model
+from real_tasks.steering.intervention import applied
+from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
+from real_tasks.vocabulary.errors import UserInputError
+from tests.unit.tiny_models import random_intervention, tiny_family, tiny_llama, tiny_tokenizer
+
+peft: Any = pytest.importorskip("peft")
+
+CPU = ExecutionConfig(device="cpu")
+IDS = torch.tensor([[1, 9, 12, 30]])
+ADAPTER, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+COMPANIONS = ("config.json", "model.safetensors", "generation_config.json")
+TARGETS = ["q_proj", "o_proj", "down_proj"]
+
+
+def write_base(folder: Path) -> Path:
+    tiny_llama().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def write_adapter(folder: Path, base: str, **options: Any) -> Path:
+    """A random adapter; peft begins with one that does nothing."""
+    torch.manual_seed(1)
+    given = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM"}
+    wrapped = peft.get_peft_model(tiny_llama(), peft.LoraConfig(**(given | options)))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                parameter.normal_(0, 0.2)
+    wrapped.save_pretrained(folder)
+    change(folder, base_model_name_or_path=base)
+    return folder
+
+
+def change(folder: Path, **changes: Any) -> None:
+    given = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(given | changes))
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """A whole checkpoint with an adapter in its folder."""
+    return write_adapter(write_base(tmp_path / "both"), "elsewhere")
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Path:
+    """An adapter in a folder of its own, beside that of its model."""
+    write_base(tmp_path / "base")
+    return write_adapter(tmp_path / "adapter", str(tmp_path / "base"))
+
+
+def merged_by_hand(folder: Path, scale: float = 2.0) -> torch.Tensor:
+    """Logits of the base with ``scale * B A`` added to every weight that the adapter changes."""
+    model, adapter = tiny_llama().eval(), load_file(folder / ADAPTER)
+    with torch.no_grad():
+        for name in adapter:
+            if ".lora_A." in name:
+                module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+                up = adapter[name.replace("lora_A", "lora_B")]
+                for row in range(up.shape[0]):
+                    added = sum(up[row, r] * adapter[name][r] for r in range(up.shape[1]))
+                    model.get_parameter(f"{module}.weight")[row] += scale * added
+        return model(IDS).logits
+
+
+def test_an_adapter_beside_the_weights_is_merged_into_them(beside: Path) -> None:
+    check_model(ModelConfig(path=str(beside)))
+    loaded = load_model(beside, execution=CPU)
+    torch.testing.assert_close(loaded.model(IDS).logits, merged_by_hand(beside))
+    assert not torch.allclose(loaded.model(IDS).logits, tiny_llama().eval()(IDS).logits)
+    assert not any("lora" in name for name, _ in loaded.model.named_modules())
+
+
+def test_merged_weights_say_what_peft_says_unmerged(beside: Path, alone: Path) -> None:
+    for folder in (beside, alone):
+        unmerged = peft.PeftModel.from_pretrained(tiny_llama(), str(folder)).eval()
+        found = load_model(folder, execution=CPU).model(IDS).logits
+        torch.testing.assert_close(found, unmerged(IDS).logits)
+
+
+@pytest.mark.parametrize("named", ["absolute", "beside", "../base", "from the current folder"])
+def test_an_adapter_alone_finds_its_model(
+    alone: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named == "beside":
+        shutil.move(alone.parent / "base", alone / "base")
+        change(alone, base_model_name_or_path="base")
+    elif named == "from the current folder":
+        monkeypatch.chdir(alone.parent)
+        change(alone, base_model_name_or_path="base")
+    elif named != "absolute":
+        change(alone, base_model_name_or_path=named)
+    check_model(ModelConfig(path=str(alone)))
+    found = load_model(alone, execution=CPU).model(IDS).logits
+    torch.testing.assert_close(found, merged_by_hand(alone))
+
+
+def test_modules_that_were_trained_whole_take_their_own_weights(tmp_path: Path) -> None:
+    folder = write_adapter(write_base(tmp_path / "m"), "m", modules_to_save=["lm_head"])
+    loaded = load_model(folder, execution=CPU)
+    own = load_file(folder / ADAPTER)["base_model.model.lm_head.weight"]
+    torch.testing.assert_close(loaded.lm_head.weight, own)
+
+
+def test_a_module_that_the_file_leaves_out_stays_as_it_is_and_half_of_one_is_refused(
+    beside: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = load_file(beside / ADAPTER)
+    left = {name: tensor for name, tensor in weights.items() if "layers.1." not in name}
+    save_file(left, beside / ADAPTER)
+    loaded = load_model(beside, execution=CPU)
+    torch.testing.assert_close(loaded.model(IDS).logits, merged_by_hand(beside))
+    assert any("no weights for 3 of the modules" in message for message in caplog.messages)
+    left.pop(next(name for name in left if "lora_B" in name))
+    save_file(left, beside / ADAPTER)
+    with pytest.raises(UserInputError, match="does not fit its model .*counterpart"):
+        load_model(beside, execution=CPU)
+
+
+def test_without_peft_the_folder_is_refused(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    for look in (lambda: check_model(ModelConfig(path=str(beside))), lambda: load_model(beside)):
+        with pytest.raises(UserInputError, match=r"pip install real-steering\[peft\]"):
+            look()
+
+
+def pickled(folder: Path) -> None:
+    (folder / ADAPTER).rename(folder / "adapter_model.bin")
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "prompt tuning": (lambda f: change(f, peft_type="PROMPT_TUNING"), "kind 'PROMPT_TUNING'"),
+    "prefix tuning": (lambda f: change(f, peft_type="PREFIX_TUNING"), "kind 'PREFIX_TUNING'"),
+    "an unknown kind": (lambda f: change(f, peft_type="NEW"), "kind 'NEW'"),
+    "no kind": (lambda f: (f / CONFIG).write_text("{}"), "kind None"),
+    "a list": (lambda f: (f / CONFIG).write_text("[]"), "holds a list"),
+    "damaged": (lambda f: (f / CONFIG).write_text("{"), "cannot be read"),
+    "an activated one": (lambda f: change(f, alora_invocation_tokens=[1]), "alora_invocation"),
+    "replicated layers": (lambda f: change(f, layer_replication=[[0, 2]]), "layer_replication"),
+    "pickled": (pickled, "lacks adapter_model.safetensors"),
+    "a pointer": (
+        lambda f: (f / ADAPTER).write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "git-lfs pointer",
+    ),
+    "without its configuration": (lambda f: (f / CONFIG).unlink(), "without its adapter_config"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_an_adapter_that_cannot_be_merged_is_refused_before_any_weight_is_read(
+    kind: str, beside: Path
+) -> None:
+    damage, said = BROKEN[kind]
+    damage(beside)
+    with pytest.raises(UserInputError, match=said):
+        check_model(ModelConfig(path=str(beside)))
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [(None, "does not name the adapter's model"), ("no/such/folder", "the model of the adapter")],
+)
+def test_an_adapter_alone_without_its_model_is_refused(alone: Path, base: Any, said: str) -> None:
+    change(alone, base_model_name_or_path=base)
+    with pytest.raises(UserInputError, match=said):
+        check_model(ModelConfig(path=str(alone)))
+
+
+def test_an_adapter_of_another_model_is_refused(beside: Path, tmp_path: Path) -> None:
+    weights = load_file(beside / ADAPTER)
+    more = {name.replace("layers.2", "layers.7"): tensor for name, tensor in weights.items()}
+    save_file(more, beside / ADAPTER)
+    with pytest.raises(UserInputError, match="does not fit its model .*counterpart"):
+        load_model(beside, execution=CPU)
+    tiny_family("llama").save_pretrained(beside)
+    save_file(weights, beside / ADAPTER)
+    with pytest.raises(UserInputError, match="does not fit its model"):
+        load_model(beside, execution=CPU)
+
+
+@pytest.mark.parametrize("name", [f"adapter/{ADAPTER}", "base/model.safetensors"])
+def test_identity_covers_the_adapter_and_its_model(alone: Path, name: str) -> None:
+    before = checkpoint_content(alone, False, {})
+    file = alone.parent / name
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert checkpoint_content(alone, False, {}) != before
+    assert {"adapter_config.json", ADAPTER, "base/model.safetensors"} <= before.keys()
+
+
+def test_a_baked_checkpoint_holds_the_merged_weights(alone: Path, tmp_path: Path) -> None:
+    loaded = load_model(alone, execution=CPU)
+    steering = random_intervention(loaded, "all")
+    (tmp_path / "baked").mkdir()
+    bake(loaded, steering, alone, tmp_path / "baked")
+    assert not list((tmp_path / "baked").glob("adapter*"))
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "baked")
+    with applied(loaded, steering):
+        expected = loaded.model(IDS).logits
+    torch.testing.assert_close(plain(IDS).logits, expected, atol=1e-4, rtol=1e-4)
+    assert AutoTokenizer.from_pretrained(tmp_path / "baked")("w0")["input_ids"] == [1, 8]

@@ -1,0 +1,124 @@
+"""Forms in which a tokenizer lies beside a checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoConfig
+
+from real_tasks.models.checkpoints import missing_from, read_tokenizer
+from real_tasks.vocabulary.errors import UserInputError
+
+TEXT = "the moon is here 12"
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "moon", "is", "he", "##re", "12")
+
+
+def folder_of(tmp_path: Path, architecture: str, tokenizer_class: str | None = None) -> Path:
+    AutoConfig.for_model(architecture).save_pretrained(tmp_path)
+    if tokenizer_class is not None:
+        text = json.dumps({"tokenizer_class": tokenizer_class})
+        (tmp_path / "tokenizer_config.json").write_text(text)
+    return tmp_path
+
+
+def ids(folder: Path, text: str = TEXT) -> list[int]:
+    read = cast(Any, read_tokenizer(folder))
+    return list(read(text, add_special_tokens=False)["input_ids"])
+
+
+def words() -> Tokenizer:
+    made = Tokenizer(WordLevel({w: i for i, w in enumerate(("?", *TEXT.split()))}, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return made
+
+
+def in_bytes(digits: bool) -> Tokenizer:
+    made = Tokenizer(BPE())
+    cut = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alone = pre_tokenizers.Digits(individual_digits=True)
+    made.pre_tokenizer = pre_tokenizers.Sequence([alone, cut]) if digits else cut
+    trainer = BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator([TEXT, "1000000 3.14159"], trainer)
+    return made
+
+
+def blank_first() -> Tokenizer:
+    made = Tokenizer(BPE(unk_token="<unk>", fuse_unk=True))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    made.train_from_iterator([TEXT], BpeTrainer(special_tokens=["<unk>"], show_progress=False))
+    return made
+
+
+@pytest.mark.parametrize("declared", [None, "PreTrainedTokenizerFast", "Qwen2Tokenizer"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "gemma", "starcoder2"])
+@pytest.mark.parametrize("kind", ["words", "bytes", "bytes, digits alone", "blank first"])
+def test_a_tokenizer_json_is_read_as_it_stands_whatever_the_architecture(
+    tmp_path: Path, kind: str, architecture: str, declared: str | None
+) -> None:
+    made = {
+        "words": words,
+        "bytes": lambda: in_bytes(digits=False),
+        "bytes, digits alone": lambda: in_bytes(digits=True),
+        "blank first": blank_first,
+    }[kind]()
+    folder = folder_of(tmp_path, architecture, declared)
+    made.save(str(folder / "tokenizer.json"))
+    assert ids(folder) == made.encode(TEXT, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("declared", [None, "BertTokenizer"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2"])
+def test_a_vocab_txt_alone_is_a_list_of_word_pieces(
+    tmp_path: Path, architecture: str, declared: str | None
+) -> None:
+    folder = folder_of(tmp_path, architecture, declared)
+    (folder / "vocab.txt").write_text("\n".join(PIECES))
+    assert not [name for name in missing_from(folder) if "tokenizer" in name]
+    assert ids(folder) == [5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(("architecture", "declared"), [("gpt2", None), ("llama", "GPT2Tokenizer")])
+def test_a_vocabulary_with_merges_is_read_in_bytes(
+    tmp_path: Path, architecture: str, declared: str | None
+) -> None:
+    folder, made = folder_of(tmp_path, architecture, declared), in_bytes(digits=False)
+    made.model.save(str(folder))
+    assert ids(folder) == made.encode(TEXT).ids
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("vocab.json", "cannot be read"),
+        ("tokenizer.model", "pip install sentencepiece"),
+        ("spiece.model", "pip install sentencepiece"),
+        ("tekken.json", "pip install mistral-common"),
+    ],
+)
+def test_a_form_that_cannot_be_read_says_what_would_do(
+    tmp_path: Path, name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path, "llama")
+    (folder / name).write_text("{}")
+    monkeypatch.setattr("real_tasks.models.tokenizer_files.find_spec", lambda _name: None)
+    with pytest.raises(UserInputError, match=said):
+        read_tokenizer(folder)
+
+
+def test_a_class_that_reads_nothing_of_the_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path, "qwen2")
+    (folder / "spiece.model").write_text("{}")
+    monkeypatch.setattr("real_tasks.models.tokenizer_files.find_spec", lambda _name: True)
+    with pytest.raises(UserInputError, match=r"reads no word of spiece\.model .*tokenizer_class"):
+        read_tokenizer(folder)

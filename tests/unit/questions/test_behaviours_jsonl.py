@@ -1,0 +1,176 @@
+"""The behaviour jsonl: a user's own questions, in any of the formats."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from real_tasks.questions.behaviours import BEHAVIOURS
+from real_tasks.questions.behaviours.jsonl import OwnFile
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import BehaviourData
+
+RECORDS: list[dict[str, Any]] = [
+    {"question": "Hot?", "aligned": ["yes", "it is"], "violating": ["no"], "category": "weather"},
+    {"question": "Late; or not?", "aligned": ["so-so"], "violating": ["no", "never; ever"]},
+]
+
+
+def load(path: Path | str, **params: Any) -> BehaviourData:
+    return OwnFile(OwnFile.Params.model_validate({"path": str(path), **params})).load()
+
+
+def lines(folder: Path, *records: dict[str, Any] | str) -> Path:
+    path = folder / "own.jsonl"
+    texts = [text if isinstance(text, str) else json.dumps(text) for text in records]
+    path.write_text("\n".join(texts) + "\n")
+    return path
+
+
+def table(folder: Path) -> pd.DataFrame:
+    frame = pd.DataFrame(RECORDS)
+    frame.to_parquet(folder / "own.parquet")
+    for name in ("aligned", "violating"):
+        frame[name] = frame[name].map(" | ".join)
+    frame.to_csv(folder / "own.csv", index=False)
+    return frame
+
+
+def test_the_same_questions_come_from_json_lines_csv_and_parquet(tmp_path: Path) -> None:
+    lines(tmp_path, *RECORDS)
+    table(tmp_path)
+    ours, *others = (load(tmp_path / f"own.{ending}") for ending in ("jsonl", "csv", "parquet"))
+    assert [(a.text, a.label, a.is_best) for a in ours.questions[0].answers] == [
+        ("yes", 1, True),
+        ("it is", 1, False),
+        ("no", 0, False),
+    ]
+    assert [question.category for question in ours.questions] == ["weather", "all"]
+    for other in others:
+        assert [q.text for q in other.questions] == [q.text for q in ours.questions]
+        for one, same in zip(ours.questions, other.questions, strict=True):
+            assert [(a.text, a.label) for a in one.answers] == [
+                (a.text, a.label) for a in same.answers
+            ]
+    assert ours.name == "own" and ours.source["file"] == "own.jsonl"
+
+
+def test_a_best_answer_can_be_named_and_must_be_aligned(tmp_path: Path) -> None:
+    path = lines(tmp_path, RECORDS[0] | {"best": "it is"}, RECORDS[1] | {"best": "no"})
+    with pytest.raises(UserInputError, match="line 2: the best answer 'no' is not among"):
+        load(path)
+    (question,) = load(path, skip_bad=True).questions
+    assert [answer.text for answer in question.answers if answer.is_best] == ["it is"]
+
+
+def test_every_kind_of_bad_line_is_told_with_its_number_and_the_good_ones_are_kept(
+    tmp_path: Path,
+) -> None:
+    path = lines(
+        tmp_path,
+        RECORDS[0],
+        "",
+        "{",
+        RECORDS[0],
+        {"question": "A?", "aligned": ["x"]},
+        {"question": "B?", "aligned": ["x"], "violating": []},
+        {"question": "C?", "aligned": ["x"], "violating": ["x"]},
+        {"question": 4, "aligned": ["x"], "violating": ["y"]},
+        {"question": "D?", "aligned": ["x"], "violating": [" "]},
+        RECORDS[1],
+    )
+    with pytest.raises(UserInputError) as error:
+        load(path)
+    assert "8 bad lines, 2 good ones" in str(error.value) and "skip_bad" in str(error.value)
+    for told in (
+        "line 2: empty line",
+        "line 3: invalid JSON",
+        "line 4: the question of line 1 again: 'Hot?'",
+        "line 5: no 'violating'",
+        "line 6: 'violating' holds no answer",
+    ):
+        assert told in str(error.value)
+    data = load(path, skip_bad=True)
+    assert [question.question_id for question in data.questions] == ["row-1", "row-10"]
+    assert data.source["left_out"].startswith("8 bad lines: line 2: empty line; line 3")
+
+
+def test_a_context_stands_before_the_question_and_is_there_for_all_or_none(tmp_path: Path) -> None:
+    with_context = [record | {"context": "It is May."} for record in RECORDS]
+    data = load(lines(tmp_path, *with_context))
+    assert data.context(data.questions[0]) == "It is May.\nQ: Hot? A:"
+    assert data.chat_prompt == "{context}\n{question}"
+    mixed = lines(tmp_path, with_context[0], RECORDS[1])
+    with pytest.raises(UserInputError, match="line 2: no 'context', which other questions have"):
+        load(mixed)
+    assert len(load(mixed, skip_bad=True).questions) == 1
+
+
+def test_one_question_about_several_contexts_is_several_questions(tmp_path: Path) -> None:
+    records = [RECORDS[0] | {"context": month} for month in ("May", "June", "May")]
+    with pytest.raises(UserInputError, match="line 3: the question of line 1 again"):
+        load(lines(tmp_path, *records))
+    assert len(load(lines(tmp_path, *records[:2])).questions) == 2
+
+
+def test_templates_stops_and_measures_can_be_given(tmp_path: Path) -> None:
+    data = load(
+        lines(tmp_path, *RECORDS),
+        name="heat",
+        template="{{x}} {question}\n{answer}",
+        prompt="Asked: {question} Said: {answer}",
+        preamble="Be brief. ",
+        chat_prompt="Please: {question}",
+        stop=("!",),
+        measures=("options",),
+    )
+    question = data.questions[0]
+    assert data.full_text(question, question.answers[0]) == "{x} Hot?\nyes"
+    assert data.prompt_context(question) == "Be brief. Asked: Hot? Said:"
+    assert (data.name, data.stop, data.measures) == ("heat", ("!",), ("options",))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"template": "{question}"},
+        {"template": "{answer}"},
+        {"template": "{question} {answer}."},
+        {"template": "{answer} {question} {answer}"},
+        {"template": "{question} {other} {answer}"},
+        {"template": "{question!r} {answer}"},
+        {"template": "{question} } {answer}"},
+        {"prompt": "{} {answer}"},
+        {"chat_prompt": "{question} {answer}"},
+        {"name": "a/b"},
+        {"measures": ()},
+    ],
+)
+def test_a_template_or_name_that_cannot_be_used_is_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        OwnFile.Params.model_validate(params)
+
+
+@pytest.mark.parametrize("name", ["template", "prompt"])
+def test_a_template_must_show_the_context_exactly_if_there_is_one(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(UserInputError, match=f"have no context; expected {name} without"):
+        load(lines(tmp_path, *RECORDS), **{name: "{context} {question} {answer}"})
+    path = lines(tmp_path, RECORDS[0] | {"context": "May"})
+    with pytest.raises(UserInputError, match=f"have context; expected {name} with"):
+        load(path, **{name: "{question} {answer}"})
+
+
+def test_a_missing_column_or_path_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserInputError, match="no column 'aligned'"):
+        load(lines(tmp_path, {"question": "A?", "good": ["x"], "violating": ["y"]}))
+    with pytest.raises(UserInputError, match=r"give params\.path"):
+        load("")
+
+
+def test_it_is_registered() -> None:
+    assert BEHAVIOURS["jsonl"] is OwnFile
