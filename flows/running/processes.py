@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,7 @@ PART_VARIABLE = "REAL_PART"
 Wanted = Callable[[psutil.Process], bool]
 
 _POLL_S = 0.2
+_POLLS_A_LOOK = 10
 _PATIENCE_S = 4.0
 
 
@@ -183,9 +185,15 @@ def _is_alone(process: psutil.Process) -> bool:
 
 def _watch(owner: ProcessMark) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while lives(owner):
+    known: set[psutil.Process] = set()
+    for poll in count():
+        if not lives(owner):
+            break
+        if poll % _POLLS_A_LOOK == 0:
+            # Ray's agents hide their mark, and are found below another no more once that is killed.
+            known = owned_by(owner)
         time.sleep(_POLL_S)
-    stop_all(partial(owned_by, owner))
+    stop_all(lambda: owned_by(owner) | set(filter(_runs, known)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows.running import processes
 from flows.running.processes import (
     OWNER_VARIABLE,
     PART_VARIABLE,
@@ -132,6 +133,31 @@ def test_all_that_an_owner_started_ends_when_the_owner_alone_is_killed(
         os.kill(owner.pid, signal.SIGKILL)
         assert all(map(gone, (server, other, bare, deaf)))
         assert mark("any", after) is not None, "it was started outside of the context"
+    finally:
+        os.kill(after, signal.SIGKILL)
+
+
+def test_what_hides_its_mark_ends_too_when_all_above_it_are_killed_at_once(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = start([sys.executable, "-c", OWNER, str(tmp_path)])
+    words = said(owner) + said(owner) + said(owner)
+    bare, server, other, deaf, after = map(int, [word for word in words if word != "deaf"])
+    own, looks = mark(str(tmp_path), owner.pid), iter([True])
+
+    def lives_for_one_look(_owner: ProcessMark) -> bool:
+        if next(looks, False):
+            return True
+        for pid in (other, owner.pid):
+            os.kill(pid, signal.SIGKILL)
+        return False
+
+    monkeypatch.setattr(processes, "lives", lives_for_one_look)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    try:
+        assert own is not None
+        processes._watch(own)
+        assert all(map(gone, (server, other, bare, deaf)))
     finally:
         os.kill(after, signal.SIGKILL)
 
