@@ -42,7 +42,7 @@ def main() -> None:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="drill-") as folder, s3_server() as server:
         os.environ.update(server.environment)
-        reference = Home(Path(folder) / "reference")
+        reference = Home(Path(folder) / "reference" / "home")
         found = contents(reference, completed_run(reference))
         undisturbed = Undisturbed(found, time.monotonic() - begun)
         check_left(reference)

@@ -52,7 +52,7 @@ def variables(home: Home) -> dict[str, str]:
 
 
 def start(home: Home, *arguments: str, under: tuple[str, ...] = ()) -> "subprocess.Popen[bytes]":
-    """Start a command on a home, ``under`` another; its output goes to a file beside the home."""
+    """Start a command on a home, ``under`` another; its output goes to a file."""
     home.root.parent.mkdir(parents=True, exist_ok=True)
     with said_in(home, arguments[0]).open("wb") as output:
         return subprocess.Popen(
@@ -65,8 +65,8 @@ def start(home: Home, *arguments: str, under: tuple[str, ...] = ()) -> "subproce
 
 
 def said_in(home: Home, command: str) -> Path:
-    """Return the file that has what a command said."""
-    return home.root.parent / f"{home.root.name}-{command}.txt"
+    """Return the file that has what a command said: beside the home's folder, which may be full."""
+    return home.root.parent.with_name(f"{home.root.parent.name}-{command}.txt")
 
 
 def ended(home: Home, process: "subprocess.Popen[bytes]", command: str) -> tuple[int, str]:
