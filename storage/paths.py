@@ -1,7 +1,9 @@
 """The one authority for paths: everything that a run makes lives under one home."""
 
+import errno
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -108,6 +110,28 @@ def sqlite_url(path: Path, driver: str = "pysqlite") -> str:
     return URL.create(
         f"sqlite+{driver}", database=f"file:{quote(str(path))}", query=query
     ).render_as_string()
+
+
+_LONGEST, _DEEPEST = 3500, 500
+"""Bytes and parts of a folder's path: the system allows 4,096, and what lies in it has names too;
+folders are made by as many nested calls as there are parts."""
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder is, or may come to be, at a full path.
+
+    Raises:
+        OSError: something else is there, or nothing may be.
+        ValueError: the path has a NUL, or bytes that are no UTF-8.
+    """
+    os.fsencode(path).decode()
+    if len(os.fsencode(path)) > _LONGEST or len(path.parts) > _DEEPEST:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
+    except FileNotFoundError:
+        return
 
 
 def full_url(store: str | None) -> str | None:

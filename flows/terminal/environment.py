@@ -3,19 +3,15 @@
 Imported before Prefect, which reads its settings when it is imported.
 """
 
-import errno
 import os
-import stat
 from pathlib import Path
 
 from storage.errors import StorageError
-from storage.paths import HOME_VARIABLE, Home, sqlite_url
+from storage.paths import HOME_VARIABLE, Home, check_folder, sqlite_url
 from storage.stack_state import StackState, live_stack
 
 _API_URL = "PREFECT_API_URL"
 _API_AUTH = "PREFECT_API_AUTH_STRING"
-_LONGEST = 3500
-"""Bytes of the home's path: the system allows 4,096, and what lies in it has names too."""
 
 _joined: StackState | None = None
 
@@ -66,13 +62,7 @@ def _check(root: Path) -> None:
         StorageError: something else is there, or nothing may be.
     """
     try:
-        os.fsencode(root).decode()
-        if len(os.fsencode(root)) > _LONGEST:
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        if not stat.S_ISDIR(root.stat().st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
-    except FileNotFoundError:
-        return
+        check_folder(root)
     except (OSError, ValueError) as error:  # ValueError: a NUL, or bytes that are no UTF-8
         why = error.strerror if isinstance(error, OSError) else error
         raise StorageError(

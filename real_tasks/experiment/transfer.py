@@ -18,7 +18,7 @@ from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import Prepared, prepare
 from real_tasks.questions.folds import split
 from real_tasks.vocabulary.config import ExperimentConfig, PlugIn, TransferConfig
-from real_tasks.vocabulary.errors import Faults, UserInputError
+from real_tasks.vocabulary.errors import Faults, SeveralFaultsError, UserInputError
 from real_tasks.vocabulary.types import BehaviourData
 
 
@@ -74,6 +74,8 @@ def prepare_transfer(
             config = resolved_transfer(config)
             check_transfer(config, [source.data for source in sources])
     faults.tell()
+    if not sources:
+        raise SeveralFaultsError(())  # What is doubtful keeps them from being looked at.
     experiment = config.experiment.model_copy(update={"model": sources[0].config.model})
     return config.model_copy(update={"experiment": experiment}), tuple(sources)
 

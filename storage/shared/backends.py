@@ -1,10 +1,8 @@
 """Where objects are: a bucket, through fsspec, or a folder of a shared file system."""
 
-import errno
 import importlib.util
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from storage.errors import StorageError
+from storage.paths import check_folder
 from storage.shared.objects import Objects, StoreUnavailableError
 
 _ALIASES = {"s3a": "s3", "gcs": "gs", "local": "file", "": "file"}
@@ -66,21 +65,13 @@ def check_store(url: str) -> None:
         if "\0" in url or url.endswith(":"):
             raise ValueError("it is no address")
         if isinstance(open_objects(url), FolderObjects):
-            _check_folder(Path(url.partition("://")[2] or url).absolute())
+            check_folder(Path(url.partition("://")[2] or url).absolute())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise StorageError(
             f"{url[:200]!r} cannot be the store ({why}); expected s3://bucket/prefix, gs://... or "
             "a folder that all machines see: name another with --store or REAL_STORE"
         ) from error
-
-
-def _check_folder(path: Path) -> None:
-    try:
-        if not stat.S_ISDIR(path.stat().st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
-    except FileNotFoundError:
-        return
 
 
 class BucketObjects(Objects):

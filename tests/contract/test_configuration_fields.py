@@ -257,6 +257,13 @@ def test_a_transfer_tells_the_faults_of_all_its_behaviours_together() -> None:
         assert told.count(said) == 1, told
 
 
+def test_a_transfer_with_a_doubtful_model_tells_that_fault_alone() -> None:
+    assignment = "model.shape.d_model={a: 1}"
+    with pytest.raises(UserInputError, match=r"experiment\.model\.shape") as caught:
+        load_transfer_config(None, [assignment], with_data=True)
+    assert "behaviour" not in str(caught.value)
+
+
 def test_an_emptied_field_of_a_form_means_none_given() -> None:
     assert RescoreConfig.model_validate({"baseline": "", "top_k": ""}) == RescoreConfig()
     emptied = {"model": {"revision": ""}, "data": {"limit": ""}, "execution": {"address": ""}}

@@ -1,8 +1,9 @@
 """Bad configurations, files and arguments: each must end in one clear error, or be right.
 
-``python -m tests.drill.inputs --seed 1 --count 500 HOME`` tries them on a home with a completed
-run. Every command runs in a forked child, up to where the first stage or server would start. Prints
-what ended in a traceback, without an end, or without a word; ends with 1 where something did.
+``python -m tests.drill.inputs --seed 1 --count 500 HOME`` tries them on copies of a home with a
+completed run. Every command runs in a forked child, up to where the first stage or server would
+start. Prints what ended in a traceback, without an end, or without a word; ends with 1 where
+something did.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import flows.commands.launch
 import flows.stack.supervisor  # noqa: F401
 from flows.cli import main as real
 from real_tasks.experiment.yaml_files import load_prepared
+from tests.drill.__main__ import say
 from tests.drill.bad_inputs import Case, cases
 
 LIMIT_S = 60.0
@@ -122,11 +124,11 @@ def main() -> None:
         wrong += lost
         if lost or (given.accepted and how == "accepted"):
             shown = " ".join(map(ascii, case.arguments))[:400]
-            print(f"{number} {how}{' though wrong' * (how == 'accepted' and case.wrong)}: {shown}")
+            say(f"{number} {how}{' though wrong' * (how == 'accepted' and case.wrong)}: {shown}")
             files = {name: content[:200] for name, content in case.files.items()}
-            print(f"   {files}\n   {text.strip()[-(1500 if lost else 200) :]}", flush=True)
+            say(f"   {files}\n   {text.strip()[-(1500 if lost else 200) :]}")
     for name, count in sorted(found.items()):
-        print(f"{name:<40} {count:>4}")
+        say(f"{name:<40} {count:>4}")
     raise SystemExit(1 if wrong else 0)
 
 

@@ -19,7 +19,8 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 @pytest.mark.parametrize(
-    "store", ["file", "file/below", "", "\0", "\ud800", "x" * 300, "ftp://a/b", "s3://", "://"]
+    "store",
+    ["file", "file/below", "", "\0", "\ud800", "x" * 300, "y/" * 600, "ftp://a/b", "s3://", "://"],
 )
 def test_a_store_that_can_be_none_is_one_error(
     store: str,
