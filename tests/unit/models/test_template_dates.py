@@ -16,7 +16,7 @@ from real_tasks.models.loading import LoadedModel, load_model
 from real_tasks.reading.batches import encode
 from real_tasks.reading.prompts import prompt_text
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig, TransferConfig
-from tests.unit.tiny_models import random_data, tiny_llama, tiny_tokenizer
+from tests.unit.tiny_models import WORDS, random_data, tiny_llama, tiny_tokenizer
 
 SAID = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
 # As the templates of Llama 3.1, and those of Mistral and gpt-oss, write it.
@@ -27,12 +27,20 @@ IF_NOT_GIVEN = (
 ALWAYS = "{%- set today = strftime_now('%Y-%m-%d') %}Current date: {{ today }} " + SAID
 NEVER = SAID
 DAY = date(2023, 4, 5)
+DATED = tuple(
+    dict.fromkeys(
+        word
+        for day in (DAY, date.today(), date(2020, 1, 1))
+        for word in f"Today Date: Current date: 1 {day:%d %b %Y} {day:%Y-%m-%d}".split()
+    )
+)
+WORDS_AND_DATES = WORDS[: -len(DATED)] + DATED
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     tiny_llama().save_pretrained(tmp_path / "model")
-    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    tiny_tokenizer(words=WORDS_AND_DATES).save_pretrained(tmp_path / "model")
     rows = [
         {"question": f"w{n} ?", "aligned": ["w1"], "violating": [f"w{n + 20}"]} for n in range(12)
     ]
@@ -67,7 +75,10 @@ def test_a_prompt_has_the_tokens_of_the_tokenizer_s_own_template_on_the_named_da
     settings(checkpoint, template)
     loaded, data = loaded_on(checkpoint, DAY), random_data(1)
     text = prompt_text(loaded, data, data.questions[0])
-    tokenizer, by_hand = tiny_tokenizer(), re.sub(r"strftime_now\(.*?\)", f"'{written}'", template)
+    tokenizer, by_hand = (
+        tiny_tokenizer(words=WORDS_AND_DATES),
+        re.sub(r"strftime_now\(.*?\)", f"'{written}'", template),
+    )
     messages = [{"role": "user", "content": data.questions[0].text}]
     own: Any = tokenizer.apply_chat_template(
         messages, chat_template=by_hand, add_generation_prompt=True
