@@ -15,8 +15,6 @@ import httpx
 import pytest
 
 from flows.running.processes import OWNER_VARIABLE, PART_VARIABLE, lives, owned_by
-from real_tasks.vocabulary.config import ExperimentConfig, PlugIn
-from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.paths import Home
 from storage.stack_state import StackState, read_state
 from tests.flows.test_rescore import DATA, lines
@@ -152,6 +150,22 @@ def test_a_run_from_a_terminal_joins_and_the_status_shows_what_it_gave(up: Up) -
         assert part in status.stdout, part
 
 
+def form_of(up: Up, name: str) -> dict[str, Any]:
+    """What a deployment's form sends as it is, but that texts which may be empty were emptied."""
+    (deployment,) = [d for d in up.post("deployments/filter", {}) if d["name"] == name]
+    schema = deployment["parameter_openapi_schema"]
+    fields = [one["properties"].items() for one in schema["definitions"].values()]
+    texts = {n for each in fields for n, one in each if {"type": "string"} in one.get("anyOf", [])}
+
+    def emptied(sent: Any) -> Any:
+        if not isinstance(sent, dict):
+            return sent
+        return {n: "" if n in texts and not v else emptied(v) for n, v in sent.items()}
+
+    form: dict[str, Any] = emptied(schema["properties"]["config"]["default"])
+    return form
+
+
 def run_deployment(up: Up, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Press a deployment's Run button, wait for its end, and return the flow run."""
     (deployment,) = [d for d in up.post("deployments/filter", {}) if d["name"] == name]
@@ -166,29 +180,56 @@ def run_deployment(up: Up, name: str, parameters: dict[str, Any]) -> dict[str, A
 def test_a_default_run_from_its_form_is_scored_again_from_the_form_and_with_grown_data(
     up: Up,
 ) -> None:
-    config = ExperimentConfig(behaviour=PlugIn(name="jsonl", params={"path": "questions.jsonl"}))
-    form = config.model_dump(mode="json")
+    form = small_form(form_of(up, "experiment"))
     assert form["methods"] == form["evaluation"]["measures"] == []
+    (up.home.parent / "neutral.txt").write_text("\n\n".join(DATA.neutral_texts[:4]))
+    (up.home.parent / "questions.jsonl").write_text(lines(0, 12))
+    assert run_deployment(up, "experiment", {"config": form})["state_name"] == "Completed"
+    default = {"config": form_of(up, "rescore")}
+    assert run_deployment(up, "rescore", default)["state_name"] == "Completed"
+    (up.home.parent / "questions.jsonl").write_text(lines(0, 16))
+    assert run_deployment(up, "rescore", {})["state_name"] == "Completed"
+    query = "SELECT DISTINCT what_changed, data_questions, method FROM score_drift ORDER BY ALL"
+    assert table(up, query) == ['"",12,real', "data,16,real"]
+
+
+def test_all_else_is_done_to_a_default_run_from_its_form(up: Up) -> None:
+    runs = "FROM runs WHERE flow = 'experiment' AND status = 'completed'"
+    latest = table(up, f"SELECT run_id {runs} ORDER BY started_at DESC LIMIT 1")[0]
+    transfer = form_of(up, "transfer")
+    transfer["experiment"] = small_form(transfer["experiment"])
+    (up.home.parent / "others.jsonl").write_text(lines(16, 28))
+    others = {"name": "jsonl", "params": {"path": "others.jsonl"}}
+    transfer["behaviours"] = [transfer["experiment"]["behaviour"], others]
+    forms = {
+        "compare": form_of(up, "compare") | {"run_id": latest, "other_run_id": latest},
+        "compact": form_of(up, "compact") | {"older_than_days": 0, "min_parts": 1},
+        "clean": form_of(up, "clean"),
+        "transfer": transfer,
+    }
+    ended = {name: run_deployment(up, name, {"config": form}) for name, form in forms.items()}
+    assert {name: run["state_name"] for name, run in ended.items()} == dict.fromkeys(
+        forms, "Completed"
+    )
+    cells = table(up, "SELECT count(DISTINCT (source, target)) FROM transfer WHERE fold IS NULL")
+    assert cells == ["4"]
+
+
+def small_form(form: dict[str, Any]) -> dict[str, Any]:
+    """Give a form the questions of a file, and sizes of which two cores are not long busy."""
+    form["behaviour"] = {"name": "jsonl", "params": {"path": "questions.jsonl"}}
     form["evaluation"] |= {"neutral": "neutral.txt", "max_kl": 100.0, "max_new_tokens": 4}
     form["evaluation"] |= {"top_k": [2], "alphas": [1.0], "bootstrap_samples": 50}
     form["model"]["params"] = {"steps": 3}
     form["localizer"]["params"] = {"epochs": 1, "prior_epochs": 1, "bootstrap_samples": 50}
-    form |= {"seeds": [0]}
-    (up.home.parent / "neutral.txt").write_text("\n\n".join(DATA.neutral_texts[:4]))
-    (up.home.parent / "questions.jsonl").write_text(lines(0, 12))
-    default = RescoreConfig().model_dump(mode="json")
-    assert run_deployment(up, "experiment", {"config": form})["state_name"] == "Completed"
-    assert run_deployment(up, "rescore", {"config": default})["state_name"] == "Completed"
-    (up.home.parent / "questions.jsonl").write_text(lines(0, 16))
-    assert run_deployment(up, "rescore", {})["state_name"] == "Completed"
-    found = real(
-        up.home,
-        "sql",
-        "SELECT DISTINCT what_changed, data_questions, method FROM score_drift ORDER BY ALL",
-        "--format",
-        "csv",
-    )
-    assert found.stdout.split()[1:] == ['"",12,real', "data,16,real"], found.stdout + found.stderr
+    return form | {"seeds": [0]}
+
+
+def table(up: Up, query: str) -> list[str]:
+    """The lines of a query's result as CSV, without the header."""
+    found = real(up.home, "sql", query, "--format", "csv")
+    assert found.returncode == 0, found.stderr
+    return found.stdout.splitlines()[1:]
 
 
 def test_a_killed_worker_is_started_again(up: Up) -> None:
