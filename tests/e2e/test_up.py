@@ -69,8 +69,15 @@ class Up:
         return parts
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        answer = httpx.post(f"{self.state.api_url}/{path}", json=body, timeout=20)
-        return answer.raise_for_status().json()
+        """Send as Prefect's client does: again while the server's database is busy (503)."""
+        answers: list[httpx.Response] = []
+
+        def taken() -> bool:
+            answers.append(httpx.post(f"{self.state.api_url}/{path}", json=body, timeout=20))
+            return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        until(taken, 60)
+        return answers[-1].raise_for_status().json()
 
     def wait_until_ready(self) -> None:
         ended = lambda: READY in self.output or self.process.poll() is not None  # noqa: E731
