@@ -9,12 +9,17 @@ from real_tasks.experiment.prepared import Prepared
 from real_tasks.experiment.work import Directions, Scoring
 from real_tasks.tasks.cache.stage import Stage
 from real_tasks.tasks.records.run import Run
-from real_tasks.tasks.stages import activations as stages
 from real_tasks.tasks.stages import dataset as data
-from real_tasks.tasks.stages import scoring
+from real_tasks.tasks.stages.activations import activations as read_activations
+from real_tasks.tasks.stages.checkpoint import checkpoint as make_checkpoint
+from real_tasks.tasks.stages.checkpoint import fingerprint_of
+from real_tasks.tasks.stages.directions import directions as directions_of
+from real_tasks.tasks.stages.effects import effects as score_effects
 from real_tasks.tasks.stages.evaluation import evaluation
+from real_tasks.tasks.stages.folds import Fold
+from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.tasks.stages.outcome import Activations, MethodEvaluation, Outcome, Scores
-from real_tasks.tasks.stages.references import Fold, ModelRef
+from real_tasks.tasks.stages.scores import scores as score_activations
 from real_tasks.vocabulary.config import ExperimentConfig
 from storage.artifacts.store import ArtifactRef
 
@@ -41,9 +46,9 @@ def keep_inputs(run: Run, prepared: Prepared) -> tuple[ModelRef, ArtifactRef]:
     dataset = alone(run, data.dataset, source=data.source_of(prepared.data))
     checkpoint = alone(
         run,
-        stages.checkpoint,
+        make_checkpoint,
         model=config.model,
-        fingerprint=stages.fingerprint_of(config.model),
+        fingerprint=fingerprint_of(config.model),
         execution=config.execution,
     )
     model = ModelRef(config=config.model, checkpoint=checkpoint)
@@ -61,7 +66,7 @@ def extract(run: Run, prepared: Prepared, model: ModelRef, dataset: ArtifactRef)
         for kind in kinds
         for i, part in enumerate(parts)
     ]
-    refs = fan_out(run, stages.activations, shards)
+    refs = fan_out(run, read_activations, shards)
     n = len(parts)
     return {kind: tuple(refs[i * n : (i + 1) * n]) for i, kind in enumerate(kinds)}
 
@@ -78,9 +83,9 @@ def localize(
         [one for one in prepared.work.scorings if one.steers == steers] for steers in (False, True)
     )
     effect = {"model": model, "batch_tokens": prepared.config.evaluation.batch_tokens}
-    found = score(run, prepared, scoring.scores, reading, folds, activations, {})
+    found = score(run, prepared, score_activations, reading, folds, activations, {})
     if steering:
-        found += score(run, prepared, scoring.effects, steering, folds, activations, effect)
+        found += score(run, prepared, score_effects, steering, folds, activations, effect)
     return found
 
 
@@ -145,7 +150,7 @@ def find_directions(
         )
         for name, kind, fold, seed in wanted
     ]
-    return dict(zip(wanted, fan_out(run, scoring.directions, shards), strict=True))
+    return dict(zip(wanted, fan_out(run, directions_of, shards), strict=True))
 
 
 def evaluate(

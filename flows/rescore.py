@@ -18,9 +18,10 @@ from real_tasks.tasks.rescoring.record import (
     record_drift_in_mlflow,
     warn_of_drift,
 )
+from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.measured import measured
+from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.tasks.stages.outcome import Outcome
-from real_tasks.tasks.stages.references import Fold, ModelRef
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.artifacts.store import prepare_home
 from storage.paths import Home

@@ -48,6 +48,12 @@ class Measurement:
         }
 
 
+def measuring_modules(config: EvaluationConfig) -> list[str]:
+    """Return the modules of the plug-ins that may measure: the judge's and all measures'."""
+    judges = [JUDGES[config.judge.name].__module__] if config.judge.name in JUDGES else []
+    return judges + [MEASURES[name].__module__ for name in MEASURES]
+
+
 class Evaluator:
     """Measures one method on one fold; not for several threads.
 

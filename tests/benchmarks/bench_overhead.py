@@ -63,11 +63,11 @@ def _start_server() -> float:
 
 
 def _make_model(config: Any) -> None:
-    from real_tasks.tasks.stages import activations
+    from real_tasks.tasks.stages import checkpoint
 
-    activations.checkpoint(
+    checkpoint.checkpoint(
         model=config.model,
-        fingerprint=activations.fingerprint_of(config.model),
+        fingerprint=checkpoint.fingerprint_of(config.model),
         execution=config.execution,
     )
 

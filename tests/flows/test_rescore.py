@@ -117,7 +117,7 @@ def test_with_nothing_new_nothing_runs_and_a_trace_is_left(
     def loads(*_: Any) -> None:
         raise AssertionError("a model is loaded")
 
-    monkeypatch.setattr("real_tasks.tasks.stages.references.load_model", loads)
+    monkeypatch.setattr("real_tasks.tasks.stages.models.load_model", loads)
     summary = rescore()
     assert (summary.changed, summary.stages, events) == ([], [], [])
     assert "Nothing is new" in summary.sentences[0]
@@ -243,13 +243,13 @@ def test_new_code_is_noticed_without_new_data_or_model(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert plan_rescoring(lenient())[0].changed == ()
-    real = stage.code_of
+    real = stage.code_version
     for place in ("dataset", "checkpoint", "activations", "scores"):
 
-        def edited(function: Any, *modules: str, place: str = place) -> str:
-            return real(function, *modules) + ("edited" if function.__name__ == place else "")
+        def edited(*modules: str, place: str = place) -> str:
+            return real(*modules) + ("edited" if modules[0].endswith(f".{place}") else "")
 
-        monkeypatch.setattr(stage, "code_of", edited)
+        monkeypatch.setattr(stage, "code_version", edited)
         assert plan_rescoring(lenient())[0].changed == ("code",), place
 
 

@@ -19,7 +19,7 @@ from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
 
-from real_tasks.tasks.cache.code_version import code_of
+from real_tasks.tasks.cache.code_version import code_version
 from real_tasks.tasks.cache.timings import SECONDS, origin
 from real_tasks.vocabulary.config import ExecutionConfig
 from real_tasks.vocabulary.errors import UserInputError
@@ -78,7 +78,7 @@ class Stage:
         return sha256_of(
             {
                 "kind": self.kind,
-                "code": code_of(self._function, *self._plugin_modules(inputs)),
+                "code": code_version(self._function.__module__, *self._plugin_modules(inputs)),
                 "inputs": {name: value for name, value in inputs.items() if name != UNKEYED},
             }
         )

@@ -18,7 +18,7 @@ from real_tasks.tasks.records.run import (
     read_outcome,
     read_record,
 )
-from real_tasks.tasks.stages import references
+from real_tasks.tasks.stages.models import checkpoint_folder
 from real_tasks.tasks.stages.outcome import Outcome
 from real_tasks.vocabulary.config import ExperimentConfig
 from real_tasks.vocabulary.errors import UserInputError
@@ -63,7 +63,7 @@ class SteeredRun:
     @property
     def checkpoint(self) -> Path:
         """The folder of the base model."""
-        return references.checkpoint_folder(self.outcome.checkpoint, self.config.model)
+        return checkpoint_folder(self.outcome.checkpoint, self.config.model)
 
     def load_model(self) -> LoadedModel:
         """Return the base model, as the run loaded it."""

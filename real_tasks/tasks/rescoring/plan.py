@@ -14,10 +14,15 @@ from real_tasks.results.scores import module_of
 from real_tasks.tasks.cache.stage import Stage, store
 from real_tasks.tasks.records.run import CONFIG, RECORD, config_file, read_outcome, read_record
 from real_tasks.tasks.rescoring.baseline import Rescored, Rescoring, deployed_steering
-from real_tasks.tasks.stages import activations, dataset, references, scoring
+from real_tasks.tasks.stages import dataset, references
+from real_tasks.tasks.stages.activations import activations
+from real_tasks.tasks.stages.checkpoint import checkpoint, fingerprint_of
+from real_tasks.tasks.stages.effects import effects
+from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.measured import measured
+from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.tasks.stages.outcome import Outcome
-from real_tasks.tasks.stages.references import Fold, ModelRef
+from real_tasks.tasks.stages.scores import scores
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.rescore_config import RescoreConfig
@@ -94,7 +99,7 @@ def what_is_new(plan: Rescoring, prepared: Prepared) -> Iterator[str]:
     refs, source = (outcome.dataset, outcome.checkpoint), dataset.source_of(prepared.data)
     inputs = {ref.kind: _inputs(ref, plan.baseline_run_id, plan.compared_run_id) for ref in refs}
     known = ModelConfig.model_validate(inputs["checkpoint"]["model"])
-    fingerprint = activations.fingerprint_of(experiment.model)
+    fingerprint = fingerprint_of(experiment.model)
     differs = {
         "data": inputs["dataset"]["source"]["digest"] != source.digest,
         "model": (known, inputs["checkpoint"]["fingerprint"]) != (experiment.model, fingerprint),
@@ -117,14 +122,14 @@ def _one_of_each(
     outcome, experiment = plan.compared.outcome, plan.experiment
     model = ModelRef(config=experiment.model, checkpoint=outcome.checkpoint)
     yield dataset.dataset, {"source": source}, outcome.dataset
-    fingerprint = activations.fingerprint_of(experiment.model)
+    fingerprint = fingerprint_of(experiment.model)
     made = {"model": experiment.model, "fingerprint": fingerprint}
-    yield activations.checkpoint, made, outcome.checkpoint
+    yield checkpoint, made, outcome.checkpoint
     shard = dataset.sample_shards(outcome.dataset, experiment.extraction)[0]
     for ranking in rankings_of(experiment):
         refs = outcome.activations[ranking.kind]
         read = {"model": model, "shard": shard, "kind": ranking.kind}
-        yield activations.activations, read | {"config": experiment.extraction}, refs[0]
+        yield activations, read | {"config": experiment.extraction}, refs[0]
         which = (ranking.localizer.name, ranking.kind)
         item = next(one for one in outcome.scores if (one.localizer, one.kind) == which)
         given = {
@@ -136,9 +141,9 @@ def _one_of_each(
             "seed": item.seed,
         }
         steering = {"model": model, "batch_tokens": experiment.evaluation.batch_tokens}
-        effects = LOCALIZERS[ranking.localizer.name].uses_effects
-        step = scoring.effects if effects else scoring.scores
-        yield step, given | (steering if effects else {}), item.shards[0]
+        steers = LOCALIZERS[ranking.localizer.name].uses_effects
+        step = effects if steers else scores
+        yield step, given | (steering if steers else {}), item.shards[0]
     for one, done in zip(deployed_steering(plan), plan.compared.measured, strict=False):
         measuring = {
             "model": model,

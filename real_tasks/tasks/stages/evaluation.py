@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from real_tasks.evaluation.harness.tasks import lm_eval_results
-from real_tasks.evaluation.judges import JUDGES
-from real_tasks.evaluation.measures import MEASURES
-from real_tasks.evaluation.measuring import Evaluator
+from real_tasks.evaluation.measuring import Evaluator, measuring_modules
 from real_tasks.evaluation.record import evaluation_record
 from real_tasks.evaluation.tuning import evaluate_method
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
@@ -16,23 +14,17 @@ from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.tasks.cache.machine import use_threads
-from real_tasks.tasks.cache.stage import Inputs, stage
+from real_tasks.tasks.cache.stage import stage
 from real_tasks.tasks.stages import references
-from real_tasks.tasks.stages.references import Fold, ModelRef
+from real_tasks.tasks.stages.folds import Fold
+from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.vocabulary.config import EvaluationConfig, ExecutionConfig
 from storage.artifacts.store import ArtifactRef
 from storage.paths import Home
 from storage.runs.verdicts import VerdictMemory
 
 
-def code_of_evaluation(inputs: Inputs) -> list[str]:
-    """Return the modules that an evaluation's inputs choose: the judge's and all measures'."""
-    config = inputs["config"]
-    judges = [JUDGES[config.judge.name].__module__] if config.judge.name in JUDGES else []
-    return judges + [MEASURES[name].__module__ for name in MEASURES]
-
-
-@stage("evaluation", code_of_evaluation)
+@stage("evaluation", lambda inputs: measuring_modules(inputs["config"]))
 def evaluation(
     out: Path,
     *,

@@ -5,14 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from real_tasks.evaluation.measuring import Evaluator
+from real_tasks.evaluation.measuring import Evaluator, measuring_modules
 from real_tasks.evaluation.transfer import leak_free_questions
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage, store
 from real_tasks.tasks.stages import references
-from real_tasks.tasks.stages.evaluation import code_of_evaluation
-from real_tasks.tasks.stages.references import Fold, ModelRef
+from real_tasks.tasks.stages.folds import Fold
+from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.vocabulary.config import EvaluationConfig, ExecutionConfig
 from real_tasks.vocabulary.types import FoldSplit
 from storage.artifacts.store import ArtifactRef
@@ -20,7 +20,7 @@ from storage.paths import Home
 from storage.runs.verdicts import VerdictMemory
 
 
-@stage("measured", code_of_evaluation)
+@stage("measured", lambda inputs: measuring_modules(inputs["config"]))
 def measured(
     out: Path,
     *,

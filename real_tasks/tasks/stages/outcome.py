@@ -17,7 +17,7 @@ from real_tasks.results.rows import (
     selected_rows,
 )
 from real_tasks.tasks.stages import references
-from real_tasks.tasks.stages.references import ModelRef
+from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.vocabulary.config import ExperimentConfig, Frozen, ModelConfig
 from real_tasks.vocabulary.types import BehaviourData, ModuleKind
 from storage.artifacts.store import ArtifactRef

@@ -21,17 +21,27 @@ from flows.running.runners import ConfiguredTaskRunner, check_runner, here
 from flows.transfer import transfer
 from real_tasks.experiment.yaml_files import load_config, load_transfer_config
 from real_tasks.tasks.cache.machine import use_threads
-from real_tasks.tasks.stages import activations, dataset, evaluation, measured, pictures, scoring
+from real_tasks.tasks.stages import (
+    activations,
+    checkpoint,
+    dataset,
+    directions,
+    effects,
+    evaluation,
+    measured,
+    pictures,
+    scores,
+)
 from real_tasks.vocabulary.config import ExecutionConfig
 from real_tasks.vocabulary.errors import UserInputError
 
 STAGES = (
     dataset.dataset,
-    activations.checkpoint,
+    checkpoint.checkpoint,
     activations.activations,
-    scoring.scores,
-    scoring.effects,
-    scoring.directions,
+    scores.scores,
+    effects.effects,
+    directions.directions,
     evaluation.evaluation,
     measured.measured,
     pictures.pictures,

@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from real_tasks.models import identity
 from real_tasks.models.identity import checkpoint_content, checkpoint_files
-from real_tasks.tasks.stages import activations, references
-from real_tasks.tasks.stages.references import ModelRef
+from real_tasks.tasks.stages import checkpoint as making
+from real_tasks.tasks.stages import models
+from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.tiny_models import tiny_llama, tiny_tokenizer
@@ -32,12 +33,12 @@ def checkpoint(tmp_path: Path, home: Path) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    return activations.fingerprint_of(ModelConfig(path=str(folder)))
+    return making.fingerprint_of(ModelConfig(path=str(folder)))
 
 
 def reference(folder: Path) -> ModelRef:
     model = ModelConfig(path=str(folder))
-    made = activations.checkpoint.without_prefect(
+    made = making.checkpoint.without_prefect(
         model=model, fingerprint=fingerprint(folder), execution=CPU
     )
     return ModelRef(config=model, checkpoint=made)
@@ -150,12 +151,12 @@ def test_the_same_files_at_another_place_are_found_by_their_path(
         write(tmp_path / project / "model")
     model = ModelConfig(path="model")
     monkeypatch.chdir(tmp_path / "a")
-    made = activations.checkpoint.without_prefect(
+    made = making.checkpoint.without_prefect(
         model=model, fingerprint=fingerprint(Path("model")), execution=CPU
     )
     write(tmp_path / "a" / "model", seed=1)
     monkeypatch.chdir(tmp_path / "b")
-    assert references.checkpoint_folder(made, model) == Path("model")
+    assert models.checkpoint_folder(made, model) == Path("model")
 
 
 def test_weights_that_are_not_finite_are_found_before_anything_else_is_made(

@@ -1,37 +1,56 @@
 """Which changes of the source change a key. The sources of a small program stand in for ours."""
 
+import importlib.util
+import pkgutil
 from collections.abc import Iterator
 
 import pytest
 
+from real_tasks.evaluation.measuring import measuring_modules
+from real_tasks.tasks import stages
 from real_tasks.tasks.cache import code_version as module
-from real_tasks.tasks.cache.code_version import code_of, code_version
-from real_tasks.tasks.stages import activations, evaluation, scoring
+from real_tasks.tasks.cache.code_version import code_version, modules_of
+from real_tasks.tasks.cache.stage import Stage
+from real_tasks.vocabulary.config import EvaluationConfig, PlugIn
 
 PROGRAM = {
     "real_tasks.top": "from real_tasks.helper import help_out\nimport numpy as np\n",
     "real_tasks.helper": "import real_tasks.deep\nfrom real_tasks.family import member\n",
-    "real_tasks.deep": "from real_tasks.vocabulary.config import ExperimentConfig\nX = 1\n",
+    "real_tasks.deep": "from real_tasks.tasks.cache.stage import stage\nX = 1\n",
     "real_tasks.family": "name = 'family'\n",
     "real_tasks.family.member": "def f():\n    from real_tasks.late import y\n    return y\n",
     "real_tasks.late": "import real_tasks.top\ny = 2\n",
     "real_tasks.aside": "z = 3\n",
-    "real_tasks.vocabulary.config": "anything = 1\n",
+    "real_tasks.tasks.cache.stage": "anything = 1\n",
 }
+DECLARED = """
+'''What the module is.'''
+from pydantic import BaseModel, Field
+
+class Params(BaseModel):
+    '''What they are.'''
+    width: int = Field(3, title="Width", description="how wide")
+    '''In columns.'''
+
+    def area(self):
+        # reasons
+        return Field.kept(self.width, description="a value") * 2
+"""
 
 
 def forget() -> None:
     code_version.cache_clear()
-    module._code_of_function.cache_clear()
 
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     sources = dict(PROGRAM)
     monkeypatch.setattr(module, "_source", lambda name: sources[name].encode())
-    monkeypatch.setattr(module, "_is_module", lambda name: name in sources)
+    monkeypatch.setattr(importlib.util, "find_spec", sources.get)
+    module._is_ours.cache_clear()
     forget()
     yield sources
+    module._is_ours.cache_clear()
     forget()
 
 
@@ -40,7 +59,7 @@ def edited(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """Names of real modules whose source shall look as if it had been edited."""
     names: set[str] = set()
     read = module._source
-    edit = b"\n# edited"
+    edit = b"\nedited = 1"
     monkeypatch.setattr(module, "_source", lambda n: read(n) + (edit if n in names else b""))
     forget()
     yield names
@@ -57,23 +76,52 @@ def test_a_change_of_any_module_that_is_imported_changes_the_version(
     program: dict[str, str], changed: str
 ) -> None:
     before = version("real_tasks.top")
-    program[f"real_tasks.{changed}"] += "# another line\n"
+    program[f"real_tasks.{changed}"] += "another = 1\n"
     assert version("real_tasks.top") != before
 
 
-@pytest.mark.parametrize("changed", ["aside", "vocabulary.config"])
-def test_a_change_elsewhere_or_of_declarations_does_not(
-    program: dict[str, str], changed: str
-) -> None:
+@pytest.mark.parametrize("changed", ["aside", "tasks.cache.stage"])
+def test_a_change_elsewhere_or_of_the_cache_does_not(program: dict[str, str], changed: str) -> None:
     before = version("real_tasks.top")
-    program[f"real_tasks.{changed}"] += "# another line\n"
+    program[f"real_tasks.{changed}"] += "another = 1\n"
     assert version("real_tasks.top") == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "matters"),
+    [
+        ("What the module is.", "Better words.", False),
+        ("What they are.", "Better words.", False),
+        ("    '''What they are.'''\n", "", False),
+        ("In columns.", "In rows.", False),
+        ("# reasons", "# better reasons", False),
+        ("        # reasons\n", "", False),
+        ("how wide", "how broad", False),
+        ('title="Width"', 'title="Breadth"', False),
+        ('title="Width", ', "", False),
+        ("self.width, description", "self.width,  description", False),
+        ("Field(3", "Field(4", True),
+        ("* 2", "* 3", True),
+        ("width: int", "width: float", True),
+        ("a value", "another", True),
+        ("class Params", "class Settings", True),
+        ('Field(3, title="Width"', 'Field(3, ge=1, title="Width"', True),
+    ],
+)
+def test_what_is_written_for_people_is_no_code(
+    program: dict[str, str], old: str, new: str, matters: bool
+) -> None:
+    program["real_tasks.late"] = DECLARED
+    before = version("real_tasks.top")
+    assert old in DECLARED
+    program["real_tasks.late"] = DECLARED.replace(old, new)
+    assert (version("real_tasks.top") != before) == matters
 
 
 def test_a_new_import_brings_its_module_in(program: dict[str, str]) -> None:
     program["real_tasks.deep"] += "from real_tasks.aside import z\n"
     before = version("real_tasks.top")
-    program["real_tasks.aside"] += "# another line\n"
+    program["real_tasks.aside"] += "another = 1\n"
     assert version("real_tasks.top") != before
 
 
@@ -93,12 +141,40 @@ def test_versions_of_different_roots_differ_and_repeat(program: dict[str, str]) 
     assert version("real_tasks.aside") != version("real_tasks.deep")
 
 
+def all_stages() -> dict[str, list[Stage]]:
+    """The stages that each file defines."""
+    files = [one.name for one in pkgutil.iter_modules(stages.__path__)]
+    modules = {name: importlib.import_module(f"{stages.__name__}.{name}") for name in files}
+    return {
+        name: [
+            one
+            for one in vars(there).values()
+            if isinstance(one, Stage) and one._function.__module__ == there.__name__
+        ]
+        for name, there in modules.items()
+    }
+
+
 def stage_code(name: str) -> str:
     forget()
-    if name == "evaluation":
-        measure = "real_tasks.evaluation.measures.multiple_choice"
-        return code_of(evaluation.evaluation._function, measure)
-    return code_of(getattr(activations if name == "activations" else scoring, name)._function)
+    plugins = measuring_modules(EvaluationConfig()) if name in ("evaluation", "measured") else []
+    return code_version(f"real_tasks.tasks.stages.{name}", *plugins)
+
+
+def test_a_file_defines_one_stage_at_most_of_its_own_name() -> None:
+    found = {name: [one.kind for one in kept] for name, kept in all_stages().items() if kept}
+    assert found == {kind: [kind] for kind in found}
+    assert len(found) == 9
+
+
+def test_the_key_holds_the_code_of_the_stage_and_of_the_plug_ins_chosen(edited: set[str]) -> None:
+    (scores,) = all_stages()["scores"]
+    iti, real = ({"localizer": PlugIn(name=name)} for name in ("iti", "real"))
+    before = scores.key(iti), scores.key(real)
+    edited.add("real_tasks.localizers.iti")
+    forget()
+    assert scores.key(iti) != before[0]
+    assert scores.key(real) == before[1]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +201,16 @@ def stage_code(name: str) -> str:
         ("activations", "real_tasks.reading.activations", True),
         ("activations", "real_tasks.reading.batches", True),
         ("activations", "real_tasks.steering.selection", False),
+        ("activations", "real_tasks.questions.folds", False),
+        ("scores", "real_tasks.models.loading", False),
+        ("scores", "real_tasks.steering.directions", False),
+        ("directions", "real_tasks.models.loading", False),
+        ("measured", "real_tasks.evaluation.tuning", False),
+        ("measured", "real_tasks.evaluation.transfer", True),
+        ("measured", "real_tasks.evaluation.judges.exact_match", True),
+        ("measured", "real_tasks.evaluation.judges.endpoint", False),
+        ("pictures", "real_tasks.report.figures.heads", True),
+        ("checkpoint", "real_tasks.models.embedded.training", False),
     ],
 )
 def test_a_stage_depends_on_what_it_runs_and_on_nothing_else(
@@ -142,8 +228,13 @@ def test_a_stage_depends_on_what_it_runs_and_on_nothing_else(
 def test_a_plug_in_counts_where_it_is_the_one_that_runs(
     edited: set[str], changed: str, matters: bool
 ) -> None:
-    before = code_of(scoring.scores._function, "real_tasks.localizers.real")
+    before = code_version("real_tasks.tasks.stages.scores", "real_tasks.localizers.real")
     edited.add(changed)
     forget()
-    after = code_of(scoring.scores._function, "real_tasks.localizers.real")
+    after = code_version("real_tasks.tasks.stages.scores", "real_tasks.localizers.real")
     assert (after != before) == matters
+
+
+def test_a_plug_in_that_does_not_exist_has_no_module() -> None:
+    registry = {"there": PlugIn}
+    assert modules_of(registry, "there", "not") == ["real_tasks.vocabulary.config"]
