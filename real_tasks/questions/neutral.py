@@ -2,7 +2,12 @@
 
 from pathlib import Path
 
-from real_tasks.questions.files.data_file import decoded, read_data_file, wrong_character
+from real_tasks.questions.files.data_file import (
+    decoded,
+    read_data_file,
+    regular,
+    wrong_character,
+)
 from real_tasks.questions.files.hub import hub_records
 from real_tasks.questions.files.parsing import BadRow, collapsed, shortened, text_of, unique
 from real_tasks.questions.neutral_text import PARAGRAPHS
@@ -120,7 +125,7 @@ def _of_hub(source: str, limit: int) -> tuple[str, ...]:
 
 def _read(path: Path) -> str:
     try:
-        text = decoded(path, path.read_bytes())
+        text = decoded(path, regular(path).read_bytes())
     except OSError as error:
         raise UserInputError(
             f"evaluation.neutral: the text file {str(path)!r} cannot be read ({error.strerror}); "

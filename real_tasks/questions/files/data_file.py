@@ -5,6 +5,7 @@ good lines can be used; only a file of which nothing can be read raises.
 """
 
 import codecs
+import errno
 import hashlib
 import json
 import re
@@ -148,6 +149,13 @@ def _check_not_one_object(path: Path, text: str) -> None:
     )
 
 
+def regular(path: Path) -> Path:
+    """Return the path of a file; a device or a pipe, which may never end, is an OSError."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file")
+    return path
+
+
 def _content(path: Path) -> bytes:
     if path.is_dir():
         raise UserInputError(f"{str(path)!r} is a folder; expected a data file; name one in it")
@@ -157,7 +165,7 @@ def _content(path: Path) -> bytes:
             f"{', '.join(EXTENSIONS)}; rename it after what it holds, or convert it"
         )
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise UserInputError(
             f"the data file {str(path)!r} cannot be read ({error.strerror}); correct the path"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from real_tasks.questions.files.data_file import regular
 from real_tasks.results.summary import Row
 from real_tasks.vocabulary.errors import UserInputError
 
@@ -25,7 +26,7 @@ def read_rankings(path: Path) -> list[dict[str, Any]]:
             number or out of range, or a head twice in one fold and seed; line numbers are given.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with regular(path).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             _check_columns(path, reader.fieldnames or ())
             rows = [_parsed(path, reader.line_num, row) for row in reader]

@@ -1,13 +1,17 @@
 """Data files are read row by row, each with its line; what is wrong with a line is told by it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from real_tasks.questions.files.data_file import DataFile, data_file_of, read_data_file
 from real_tasks.questions.files.formats import Problem
+from real_tasks.questions.neutral import load_neutral
+from real_tasks.results.comparing.published import read_rankings
 from real_tasks.vocabulary.errors import UserInputError
 
 RECORDS = [
@@ -148,6 +152,17 @@ def test_a_folder_or_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_data_file(tmp_path)
     with pytest.raises(UserInputError, match="correct the path"):
         read_data_file(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    "read_file", [read_data_file, lambda path: load_neutral(str(path), 8), read_rankings]
+)
+def test_a_device_that_never_ends_is_not_read(
+    tmp_path: Path, read_file: Callable[[Any], object]
+) -> None:
+    (tmp_path / "endless.csv").symlink_to("/dev/zero")
+    with pytest.raises(UserInputError, match="cannot be read"):
+        read_file(tmp_path / "endless.csv")
 
 
 def test_records_of_a_hub_data_set_are_hashed_by_content() -> None:
