@@ -30,6 +30,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.bench_sql
 
 ## drill: kill runs and stacks, run many at once, fill the disk, take the store away; what is lost
+## (damaged files: .venv/bin/python -m tests.drill.damage)
 drill: $(DEV)
 	$(BIN)/python -m tests.drill $(DRILL)
 

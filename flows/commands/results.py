@@ -1,4 +1,4 @@
-"""Commands that read results: SQL, reports, comparisons."""
+"""Commands on results: SQL, reports, comparisons; and upkeep of what holds them."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -123,6 +123,37 @@ def compact(
         raise UserInputError(explained(error)) from error
     for line in compact_home(current, config):
         out.print(line, highlight=False, markup=False)
+
+
+@app.command()
+def clean(
+    remove: Annotated[bool, typer.Option("--remove", help="Remove it, not only list it.")] = False,
+    artifact_days: Annotated[
+        int, typer.Option(min=0, max=36_500, help="Leave artifacts that were made later.")
+    ] = 7,
+    run_days: Annotated[
+        int, typer.Option(min=0, max=36_500, help="Leave crashed runs of later.")
+    ] = 7,
+    log_days: Annotated[
+        int, typer.Option(min=0, max=36_500, help="Leave logs written later.")
+    ] = 30,
+    home: HomeOption = None,
+) -> None:
+    """List, or remove, what no kept run needs: artifacts, left-overs, crashed runs, logs.
+
+    The deployment `clean` does the same on a schedule.
+
+    Examples:
+    - `real clean`: what could go, and how large it is
+    - `real clean --remove --artifact-days 0`: all artifacts too that no kept run uses
+    """
+    current = use_home(home)
+    from real_tasks.tasks.upkeep.cleaning import CleanConfig, clean_up
+
+    config = CleanConfig(
+        dry_run=not remove, artifact_days=artifact_days, run_days=run_days, log_days=log_days
+    )
+    typer.echo(clean_up(current, config)[1], nl=False)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from storage.errors import StorageError
 from storage.paths import Home
 from storage.references import checksum, file_names
 from storage.runs.run import run_folder
-from storage.tables.parquet import SUMS
+from storage.tables.written import SUMS
 
 _CHANGING = ("report.html", "artifacts.jsonl")
 

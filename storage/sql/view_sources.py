@@ -19,8 +19,6 @@ from storage.tables.columns import Table
 from storage.tables.parquet import (
     checked_format,
     files_of,
-    gone,
-    gone_rows,
     has_footer,
     nullable,
     read_table,
@@ -28,6 +26,7 @@ from storage.tables.parquet import (
 )
 from storage.tables.schemas import ACTIVATIONS, RUNS, TABLES
 from storage.tables.seals import is_sound
+from storage.tables.written import gone
 
 VIEWS: Mapping[str, Table] = {
     **TABLES,
@@ -84,10 +83,10 @@ def load_views(
     Raises:
         StorageError: MLflow's database cannot be read.
     """
-    loaded = Loaded()
+    loaded, names = Loaded(), list(names)
+    for what in gone(home, [name for name in names if name in TABLES]):
+        log.warning("left out: %s", what)
     for name in names:
-        for run_id in gone(home, name):
-            log.warning("left out: %s", gone_rows(home, name, run_id))
         if name == ACTIVATIONS.name:
             dataset, files = activations_dataset(home, left_out)
             loaded.files += files

@@ -8,7 +8,6 @@ a reader whose folder was swapped while it read begins again.
 
 import fcntl
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,14 +29,7 @@ SUFFIX = ".parquet"
 MERGED = "compacted-"
 """What names of merged files begin with."""
 MERGED_PARTS = ".compacted"
-"""File beside merged files: the names of the parts that they replace, a line each."""
-
-SUMS = "SHA256SUMS"
-"""File in the folder of a completed run."""
-
-_OF_EXPERIMENTS = ("module_scores", "selected_modules", "evaluations", "answers", "comparisons")
-_ENOUGH = 3
-"""Tables that only an experiment has rows in together: a re-scoring writes two of them."""
+"""File beside merged files: the parts that they replace, a line each, with the merged file."""
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +86,16 @@ def folder_lock(home: Home, name: str, *, exclusive: bool) -> Iterator[None]:
         yield
 
 
-def merged_parts(folder: Path) -> frozenset[str]:
-    """Return the names of the parts that the merged files of a table's folder replace."""
+def merged_parts(folder: Path) -> dict[str, str]:
+    """Return the parts that were merged in a table's folder, each with the name of its merged file.
+
+    The name is '' where an earlier version merged them.
+    """
     try:
-        return frozenset((folder / MERGED_PARTS).read_text(errors="replace").split())
+        lines = (folder / MERGED_PARTS).read_text(errors="replace").splitlines()
     except FileNotFoundError:
-        return frozenset()
+        return {}
+    return {part: file for part, _, file in (line.partition(" ") for line in lines)}
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -164,49 +160,6 @@ def read_run(home: Home, name: str, run_id: str) -> list[dict[str, Any]]:
         if stamp_of(folder) == before:
             rows: list[dict[str, Any]] = part.to_pylist()
             return rows
-
-
-def read_whole_run(home: Home, name: str, run_id: str) -> list[dict[str, Any]]:
-    """Read the rows of a run that has written the table, be they none; see ``read_run``.
-
-    Raises:
-        StorageError: the run's file is gone, or damaged.
-    """
-    folder = home.tables / name
-    if not (folder / f"{run_id}{SUFFIX}").exists() and run_id not in merged_parts(folder):
-        raise StorageError(gone_rows(home, name, run_id))
-    return read_run(home, name, run_id)
-
-
-def gone(home: Home, name: str) -> list[str]:
-    """Return the completed experiments that have rows in the other tables, and none in this one."""
-    if name not in (*_OF_EXPERIMENTS, "runs"):
-        return []
-    others = Counter(
-        run_id
-        for table in _OF_EXPERIMENTS
-        if table != name
-        for run_id in _parts(home.tables / table)
-    )
-    here = _parts(home.tables / name)
-    missing = (run for run, count in others.items() if count >= _ENOUGH and run not in here)
-    return sorted(run_id for run_id in missing if (home.runs / run_id / SUMS).exists())
-
-
-def gone_rows(home: Home, name: str, run_id: str) -> str:
-    """Say that a run's rows of a table are gone, and how to go on."""
-    return (
-        f"the rows of the run {run_id} in {home.tables / name} are gone; `real run "
-        f"{home.runs / run_id / 'config.yaml'}` runs its configuration again: what is in the cache "
-        "is not made anew"
-    )
-
-
-def _parts(folder: Path) -> set[str]:
-    """Return the names of a table's parts, those that were merged as well."""
-    parts = {path.stem for path in files_of(folder)}
-    merged = any(name.startswith(MERGED) for name in parts)
-    return parts | (merged_parts(folder) if merged else frozenset())
 
 
 def _merged_rows(folder: Path, schema: pa.Schema, run_id: str) -> pa.Table:

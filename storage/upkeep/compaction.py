@@ -42,6 +42,7 @@ from storage.tables.parquet import (
 )
 from storage.tables.schemas import TABLES
 from storage.tables.seals import damaged, is_sound, seal, sealable
+from storage.tables.written import gone
 from storage.whole_files import swap_folders, sync_folder
 
 ROW_GROUP_ROWS = 131_072
@@ -105,6 +106,8 @@ def compact(
     push(home)  # merged files stay here: what is in them is shared before
     done: list[Compacted] = []
     with _only_one(home):
+        for what in gone(home, TABLES):
+            log.warning("not merged: %s", what)
         order = _places(read_rows(home, "runs"), datetime.now(UTC) - older_than)
         try:
             for name, table in TABLES.items():
@@ -139,9 +142,11 @@ def _compact_table(home: Home, name: str, order: Order, min_parts: int) -> list[
     schema = nullable(TABLES[name].schema)
     merged = new / f"{MERGED}{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}{SUFFIX}"
     rows = _write(_merged(parts, absorbed, order, schema), merged, schema)
-    names = merged_parts(folder) | {path.stem for path in parts}
-    (new / MERGED_PARTS).write_text("\n".join(sorted(names)))
     replaced = {path.name for path in (*parts, *absorbed)}
+    earlier = merged_parts(folder).items()
+    names = {part: merged.name if file in replaced else file for part, file in earlier}
+    names |= dict.fromkeys((path.stem for path in parts), merged.name)
+    (new / MERGED_PARTS).write_text("\n".join(f"{part} {names[part]}" for part in sorted(names)))
     with folder_lock(home, name, exclusive=True):
         for path in files_of(folder):
             if path.name not in replaced:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from prefect.artifacts import Artifact
+from typer.testing import CliRunner
 
 from flows.clean import clean
+from flows.cli import app
 from real_tasks.tasks.upkeep.cleaning import CleanConfig, CleanSummary, readable_bytes
 from storage.artifacts.store import ArtifactRef, ArtifactStore
 from storage.paths import Home
@@ -114,3 +116,18 @@ def test_nothing_to_remove_is_said_too() -> None:
 )
 def test_sizes_are_readable(size: int, text: str) -> None:
     assert readable_bytes(size) == text
+
+
+def test_the_command_lists_and_removes_as_the_flow_does(used: Home) -> None:
+    def said(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["clean", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    listed = said()
+    assert "1 runs that did not end well" in listed and "could be removed" in listed
+    assert {row["run_id"] for row in read_rows(used, "runs")} == {"kept", "lost", "going"}
+    with in_use(used):
+        assert "removed; 2 left, since a run is going on" in said("--remove")
+    assert {row["run_id"] for row in read_rows(used, "runs")} == {"kept", "going"}
+    assert CliRunner().invoke(app, ["clean", "--remove", "--run-days", "10" * 9]).exit_code == 2

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.clean import clean
-from flows.cli import app
+from flows.cli import app, in_words
 from flows.compact import compact
 from flows.compare import compare
 from flows.experiment import Summary, experiment
@@ -27,6 +28,7 @@ from real_tasks.vocabulary.rescore_config import RescoreConfig
 from real_tasks.vocabulary.types import BehaviourData
 from storage.paths import Home
 from storage.sql.catalog import Catalog
+from tests.drill.harm import DAMAGES, harmed
 from tests.flows.test_experiment import SMALL
 from tests.flows.test_rescore import DATA, lines
 
@@ -167,6 +169,29 @@ def test_a_default_run_is_the_source_of_a_transfer_that_takes_its_stages_from_th
     cached = {stage["stage"] for stage in done.stages if stage["cached"] == stage["shards"]}
     assert {"dataset", "checkpoint", "activations", "scores"} <= cached
     assert rescore(RescoreConfig(baseline=made[1].run_id)).changed == []
+
+
+READ_BY = {
+    "sql": ("table of runs", "table", "samples", "folder of a table", "folder of a run"),
+    "report": ("record", "configuration", "words of pictures", "checksums", "report"),
+    "export": ("spec", "tensors of a spec"),
+}
+
+
+@pytest.mark.parametrize(("command", "kind"), [(c, kind) for c in READ_BY for kind in READ_BY[c]])
+def test_a_damaged_file_is_said_in_words_or_read_around(
+    home: Path, command: str, kind: str
+) -> None:
+    """One damage a kind, by chance; `tests.drill.damage` tries all of them."""
+    arguments = {
+        "sql": ["sql", "FROM runs, samples, evaluations LIMIT 1"],
+        "report": ["report"],
+        "export": ["export", "--format", "spec", "--to", "spec"],
+    }
+    draw = Random(f"{command} {kind}")
+    assert any(harmed(home, kind, how, draw) for how in draw.sample([*DAMAGES], len(DAMAGES)))
+    failed = CliRunner().invoke(app, arguments[command]).exception
+    assert failed is None or isinstance(failed, SystemExit) or in_words(failed), failed
 
 
 def test_a_form_may_leave_out_or_empty_whatever_has_a_default() -> None:

@@ -34,7 +34,8 @@ from real_tasks.vocabulary.errors import UserInputError
 from storage.errors import StorageError
 from storage.paths import Home
 from storage.runs.run import find_run, run_folder
-from storage.tables.parquet import read_run, read_whole_run
+from storage.tables.parquet import read_run
+from storage.tables.written import read_whole_run
 
 
 def run_rows(home: Home, table: str, run_id: str) -> list[Row]:

@@ -38,6 +38,7 @@ from storage.runs.sharing import pushed_at_end
 from storage.runs.used import in_use, note_used
 from storage.shared.journal import replace
 from storage.tables.parquet import read_rows, write_table
+from storage.tables.written import note_written
 from storage.tracking.tracker import EXPERIMENT, GIT_COMMIT_TAG, Tracker
 
 CONFIG = "config.yaml"
@@ -49,11 +50,12 @@ _SOFTWARE = ("real-steering", "torch", "transformers", "prefect", "mlflow", "duc
 
 @dataclass
 class Run:
-    """A run while it lasts: its row of the view `runs`, and what its stages took."""
+    """A run while it lasts: its row of the view `runs`, its stages' times, its artifacts' keys."""
 
     row: dict[str, Any]
     stages: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
 
     @property
     def run_id(self) -> str:
@@ -67,6 +69,7 @@ class Run:
 
     def use(self, refs: Sequence[ArtifactRef]) -> None:
         """Keep artifacts as long as the run is kept."""
+        self.used.update(ref.key for ref in refs)
         note_used(Home.current(), self.run_id, refs)
 
 
@@ -110,6 +113,8 @@ def running(flow: str, config: ExperimentConfig | TransferConfig, behaviour: str
             rows = [{"run_id": run.run_id, **row} for row in run.timings]
             write_table(home, "stage_timings", run.run_id, rows)
             if status == "completed":
+                samples = run.used if flow == "experiment" else ()  # named by their data's key
+                note_written(home, run.run_id, {run.run_id, *samples})
                 note_checksums(home, run.run_id)
             run.note(status=status, finished_at=now())
             if run.row["mlflow_run_id"]:

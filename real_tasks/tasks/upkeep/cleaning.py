@@ -82,10 +82,8 @@ class CleanSummary(Frozen):
         return f"{what}, {readable_bytes(self.size_bytes)}: {verb}{left}"
 
 
-@task(name="clean-home", cache_policy=NO_CACHE)
-def clean_home(config: CleanConfig) -> CleanSummary:
-    """List or remove what nobody needs, show it on the run's page, and return the sums."""
-    home = Home.current()
+def clean_up(home: Home, config: CleanConfig) -> tuple[CleanSummary, str]:
+    """List or remove what nobody needs in a home; return the sums, and the list as Markdown."""
     policy = CleaningPolicy(
         artifact_days=config.artifact_days,
         run_days=config.run_days,
@@ -101,8 +99,15 @@ def clean_home(config: CleanConfig) -> CleanSummary:
         size_bytes=sum(one.size_bytes for one in gone),
         skipped=len(found) - len(gone),
     )
+    return summary, _page(summary, gone)
+
+
+@task(name="clean-home", cache_policy=NO_CACHE)
+def clean_home(config: CleanConfig) -> CleanSummary:
+    """Clean up the current home, show what was found on the run's page, and return the sums."""
+    summary, page = clean_up(Home.current(), config)
     get_run_logger().info(summary.sentence())
-    create_markdown_artifact(_page(summary, gone), key="cleaning", description=summary.sentence())
+    create_markdown_artifact(page, key="cleaning", description=summary.sentence())
     return summary
 
 

@@ -15,10 +15,12 @@ from storage.artifacts.activations import write_shard
 from storage.artifacts.store import ArtifactStore
 from storage.errors import QueryError
 from storage.paths import Home
+from storage.runs.files import note_checksums
 from storage.sql import view_sources
 from storage.sql.catalog import Catalog
 from storage.tables.parquet import publish, write_table
 from storage.tables.schemas import TABLES
+from storage.tables.written import note_written
 from tests.unit.same_process import answer_here, interrupted_after
 
 VIEWS = [*TABLES, "mlflow_runs", "activations"]
@@ -604,27 +606,62 @@ def test_a_damaged_part_is_left_out_by_name(filled: Home, caplog: pytest.LogCapt
     assert "r2.parquet is damaged" in caplog.text
 
 
-@pytest.mark.parametrize("table", ["runs", "evaluations", "comparisons"])
-def test_a_file_of_a_completed_experiment_that_is_gone_is_missed_by_name(
+def wrote(home: Home, run_id: str, *names: str, samples: str = "") -> None:
+    """Leave what a completed run leaves, empty tables."""
+    for name in names:
+        write_table(home, name, run_id, [])
+    if samples:
+        write_table(home, "samples", samples, [])
+    (home.runs / run_id).mkdir(parents=True, exist_ok=True)
+    note_written(home, run_id, {run_id, samples})
+    note_checksums(home, run_id)
+
+
+TABLES_OF_EXPERIMENTS = ("evaluations", "comparisons", "stage_timings")
+
+
+@pytest.mark.parametrize("table", ["runs", "samples", *TABLES_OF_EXPERIMENTS])
+def test_a_file_of_a_completed_run_that_is_gone_is_missed_by_name(
     home: Home, caplog: pytest.LogCaptureFixture, table: str
 ) -> None:
     for run_id in ("r1", "r2", "going"):
         write_table(home, "runs", run_id, [run(run_id)])
-        for name in ("module_scores", "selected_modules", "evaluations", "answers", "comparisons"):
-            write_table(home, name, run_id, [])
-        (home.runs / run_id).mkdir(parents=True)
-        if run_id != "going":
-            (home.runs / run_id / "SHA256SUMS").touch()
-    assert rows(home, f"SELECT count(*) AS n FROM {table}")[0]["n"] in (0, 3)
+        wrote(home, run_id, *TABLES_OF_EXPERIMENTS, samples=f"data-{run_id}")
+    (home.runs / "going/SHA256SUMS").unlink()
+    count = f"SELECT count(*) AS n FROM {table}"
+    rows(home, count)
     assert caplog.text == ""
     for run_id in ("r1", "going"):
-        (home.tables / table / f"{run_id}.parquet").unlink()
-    rows(home, f"SELECT count(*) AS n FROM {table}")
+        part = f"data-{run_id}" if table == "samples" else run_id
+        (home.tables / table / f"{part}.parquet").unlink()
+    rows(home, count)
     (record,) = caplog.records
     assert f"the rows of the run r1 in {home.tables / table} are gone" in record.getMessage()
     assert f"real run {home.runs / 'r1' / 'config.yaml'}" in record.getMessage()
-    rows(home, "SELECT count(*) AS n FROM samples")
+    rows(home, "SELECT count(*) AS n FROM answers")
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "mend"), [("transfer", "`real transfer "), ("score_drift", "`real rescore`")]
+)
+def test_rows_that_are_gone_are_missed_with_the_command_that_makes_them(
+    home: Home, caplog: pytest.LogCaptureFixture, table: str, mend: str
+) -> None:
+    wrote(home, "r1", table, "stage_timings")
+    (home.tables / table / "r1.parquet").unlink()
+    rows(home, f"SELECT count(*) AS n FROM {table}")
+    assert f"the rows of the run r1 in {home.tables / table} are gone; {mend}" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b"[1]", b"\xff", b'{"evaluations": ["r3"]}'])
+def test_a_damaged_record_of_what_was_written_accuses_nobody(
+    home: Home, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    wrote(home, "r1", "evaluations")
+    (home.runs / "r1/tables.json").write_bytes(content)
+    rows(home, "SELECT count(*) AS n FROM evaluations")
+    assert caplog.text == ""
 
 
 def test_a_shard_of_activations_that_is_gone_is_missed_by_name(

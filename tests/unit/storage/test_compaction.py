@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 from storage import whole_files
 from storage.errors import StorageError
 from storage.paths import Home
+from storage.runs.files import note_checksums
 from storage.runs.run import write_run
 from storage.sql.catalog import Catalog
 from storage.sql.engine import Engine
 from storage.sql.view_sources import IN_MEMORY_BYTES
 from storage.tables.parquet import publish, read_rows, read_run, write_table
+from storage.tables.written import gone, note_written, read_whole_run
 from storage.upkeep import compaction
 from storage.upkeep.compaction import compact
 from tests.unit.same_process import answer_here
@@ -214,6 +217,69 @@ def test_every_kind_of_flipped_bit_in_a_merged_file_is_found(home: Home) -> None
         flipped[place] ^= 1 << place % 8
         path.write_bytes(flipped)
         assert read_rows(home, "answers") == [], place
+
+
+def of_two_merged_files(home: Home) -> list[Path]:
+    """Merge a large run, then a small one, whose merged file leaves the first as it is."""
+    for name, rows in (("r1", 2000), ("r2", 1)):
+        add(home, name, rows)
+        (home.runs / name).mkdir(parents=True)
+        note_written(home, name, {name})
+        note_checksums(home, name)
+        merge(home)
+    small, large = sorted(
+        (home.tables / "answers").glob("compacted-*.parquet"), key=lambda path: path.stat().st_size
+    )
+    return [large, small]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_one_of_several_merged_files_that_is_gone_is_missed_by_its_runs(
+    home: Home, caplog: pytest.LogCaptureFixture, lost: int
+) -> None:
+    of_two_merged_files(home)[lost].unlink()
+    name, other = ("r1", "r2") if lost == 0 else ("r2", "r1")
+    said = f"the rows of the run {name} in {home.tables / 'answers'} are gone"
+    (what,) = gone(home, ["answers", "runs"])
+    assert what.startswith(f"{said}; `real run {home.runs / name / 'config.yaml'}` runs its")
+    with pytest.raises(StorageError, match=said):
+        read_whole_run(home, "answers", name)
+    assert {row["run_id"] for row in read_whole_run(home, "answers", other)} == {other}
+    merge(home)
+    assert f"not merged: {said}" in caplog.text
+    assert len([*gone(home, ["answers"])]) == 1
+    shutil.rmtree(home.runs / name)
+    assert list(gone(home, ["answers"])) == []
+
+
+def test_later_merging_goes_on_knowing_where_runs_went(home: Home) -> None:
+    of_two_merged_files(home)
+    add(home, "r3", 5000)
+    merge(home)
+    (one,) = (home.tables / "answers").glob("compacted-*.parquet")
+    assert list(gone(home, ["answers"])) == []
+    one.unlink()
+    assert [what.split()[5] for what in gone(home, ["answers"])] == ["r1", "r2"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\0", b"r1\nr2"])
+def test_a_damaged_list_of_what_was_merged_accuses_nobody(
+    home: Home, content: bytes | None
+) -> None:
+    of_two_merged_files(home)
+    path = home.tables / "answers/.compacted"
+    path.unlink() if content is None else path.write_bytes(content)
+    assert list(gone(home, ["answers"])) == []
+
+
+def test_the_emptied_folder_of_a_table_is_missed_while_others_are_merged(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    of_two_merged_files(home)
+    shutil.rmtree(home.tables / "answers")
+    merge(home)
+    for name in ("r1", "r2"):
+        assert f"the rows of the run {name} in {home.tables / 'answers'} are gone" in caplog.text
 
 
 def test_a_system_that_cannot_swap_folders_is_told_so_and_nothing_is_changed(
