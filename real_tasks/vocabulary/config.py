@@ -87,7 +87,9 @@ class PlugIn(Frozen):
 
     name: str = Field(description="registered name")
     params: dict[str, Any] = Field(
-        default={}, description="its parameters; those left out take their defaults"
+        default={},
+        title="Parameters",
+        description="its parameters; those left out take their defaults",
     )
 
     @property
@@ -104,10 +106,14 @@ class PlugIn(Frozen):
 class KnownShape(Frozen):
     """The shape of a model, to plan with while its checkpoint is not there."""
 
-    n_layers: PositiveInt = Field(description="transformer blocks")
-    n_heads: PositiveInt = Field(description="attention (query) heads of a block")
+    n_layers: PositiveInt = Field(title="Number of layers", description="transformer blocks")
+    n_heads: PositiveInt = Field(
+        title="Number of heads", description="attention (query) heads of a block"
+    )
     head_dim: PositiveInt = Field(description="width of a head")
-    d_model: PositiveInt = Field(description="width of the residual stream")
+    d_model: PositiveInt = Field(
+        title="Width of the residual stream", description="width of the residual stream"
+    )
     parameters: PositiveInt | None = Field(
         None, description="weights in all; without, 12 x layers x d_model^2 are assumed"
     )
@@ -121,16 +127,16 @@ class ModelConfig(Frozen):
         description="Hugging Face id (org/name), folder of a checkpoint, or embedded model",
     )
     params: dict[str, Any] = Field(
-        {}, description="parameters of an embedded model; none for a checkpoint"
+        {}, title="Parameters", description="parameters of an embedded model; none for a checkpoint"
     )
     revision: str | None = Field(
         None, description="branch, tag or commit of a Hugging Face id; its main branch without"
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="type of the weights in memory"
+        "float32", title="Number format", description="type of the weights in memory"
     )
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field(
-        "sdpa", description="how attention is computed"
+        "sdpa", title="Attention", description="how attention is computed"
     )
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the checkpoint; only if you trust it"
@@ -174,7 +180,9 @@ class ModelConfig(Frozen):
 class DataConfig(Frozen):
     """How questions are split. Questions, never single answers, go into folds."""
 
-    n_folds: Annotated[int, Field(ge=2)] = Field(2, description="folds of the cross-validation")
+    n_folds: Annotated[int, Field(ge=2)] = Field(
+        2, title="Number of folds", description="folds of the cross-validation"
+    )
     validation_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.34,
         description="share of the questions outside the test fold kept for choosing K and alpha",
@@ -194,33 +202,46 @@ class ExtractionConfig(Frozen):
 
     samples_per_shard: PositiveInt = Field(1024, description="answers in a Parquet shard")
     batch_tokens: PositiveInt = Field(8192, description="tokens in a batch, padding included")
-    dtype: Literal["float16", "float32"] = Field("float16", description="stored type")
+    dtype: Literal["float16", "float32"] = Field(
+        "float16", title="Number format", description="stored type"
+    )
 
 
 class EvaluationConfig(Frozen):
     """How a steered model is judged. K and alpha are chosen on validation questions only."""
 
     top_k: tuple[PositiveInt, ...] = Field(
-        (4, 8, 16), min_length=1, description="numbers of modules to choose from (K)"
+        (4, 8, 16),
+        min_length=1,
+        title="K (modules)",
+        description="numbers of modules to choose from (K)",
     )
     alphas: tuple[Strength, ...] = Field(
         (0.6, 1.2, 1.8, 2.4, 3.2, 4.9),
+        title="Alphas (strengths)",
         min_length=1,
         description="steering strengths to choose from, in standard deviations along the direction",
     )
     max_kl: Annotated[float, Field(gt=0)] = Field(
-        0.05, description="cap on KL(original || steered) on neutral text, nats per token"
+        0.05,
+        title="Max KL",
+        description="cap on KL(original || steered) on neutral text, nats per token",
     )
     measures: Annotated[tuple[str, ...], OneOf("measure")] = Field(
-        (), description="what is measured of the questions; empty: what the behaviour names"
+        (),
+        title="Measures (none named: the behaviour's)",
+        description="what is measured of the questions; empty: what the behaviour names",
     )
     objective: tuple[str, ...] = Field(
         (),
+        title="Objective (none named: that of the measures)",
         description="metrics whose sum on validation questions decides K and alpha; empty: those "
         "that the measures name",
     )
     matched_kl: Annotated[float, Field(gt=0)] = Field(
-        0.02, description="KL at which methods are compared like for like, nats per token"
+        0.02,
+        title="KL of comparison",
+        description="KL at which methods are compared like for like, nats per token",
     )
     token_scope: TokenScope = Field("all", description="positions that are steered")
     max_new_tokens: PositiveInt = Field(50, description="length limit of a generated answer")
@@ -229,6 +250,7 @@ class EvaluationConfig(Frozen):
     )
     neutral: str = Field(
         "",
+        title="Neutral text",
         description="text on which side effects are measured: a text file, or a Hub data set as "
         "hub:org/name:config:split:column; empty: the behaviour's own",
     )
@@ -236,10 +258,14 @@ class EvaluationConfig(Frozen):
         64, description="most texts taken from it, each cut to 256 tokens"
     )
     lm_eval_tasks: tuple[str, ...] = Field(
-        (), description="tasks of lm-evaluation-harness to run on the tuned model (extra lm-eval)"
+        (),
+        title="Tasks of lm-evaluation-harness",
+        description="tasks of lm-evaluation-harness to run on the tuned model (extra lm-eval)",
     )
     lm_eval_limit: PositiveInt | None = Field(
-        None, description="questions of each such task; all without"
+        None,
+        title="Questions of each such task",
+        description="questions of each such task; all without",
     )
     batch_tokens: PositiveInt = Field(16384, description="tokens in a batch, padding included")
     bootstrap_samples: Resamples = Field(2000, description="resamples of a confidence interval")
@@ -268,10 +294,13 @@ class ExecutionConfig(Frozen):
         "cluster that this machine is in) or tcp://HOST:8786; without, one is started here",
     )
     cpus_per_task: PositiveInt = Field(
-        1, description="processor cores, and so threads of torch, of a task on Ray or Dask"
+        1,
+        title="CPUs per task",
+        description="processor cores, and so threads of torch, of a task on Ray or Dask",
     )
     gpus_per_task: Annotated[float, Field(ge=0)] | None = Field(
         None,
+        title="GPUs per task",
         description="GPUs of a task on Ray or Dask; without: one on Ray where the nodes have GPUs",
     )
     retries: int = Field(2, ge=0, le=100, description="further tries of a task that failed")
@@ -303,6 +332,7 @@ class ExperimentConfig(Frozen):
     )
     methods: tuple[str, ...] = Field(
         (),
+        title="Methods (none named: all)",
         description="ways of steering to evaluate; empty: all that the localizers make possible",
     )
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="seeds of the localizers")
@@ -338,7 +368,9 @@ class TransferConfig(Frozen):
         "", description="way of steering that is carried over; empty: the localizer's own"
     )
     metrics: tuple[str, ...] = Field(
-        (), description="metrics of the table; empty: all that the measures of a target give"
+        (),
+        title="Metrics (none named: all)",
+        description="metrics of the table; empty: all that the measures of a target give",
     )
 
     @property

@@ -12,40 +12,10 @@ from pydantic_core import CoreSchema
 
 from real_tasks.vocabulary.registry import registered_names
 
-_WORDS = {
-    "kl": "KL",
-    "k": "K",
-    "n": "Number of",
-    "auc": "AUC",
-    "lm": "LM",
-    "cpus": "CPUs",
-    "gpus": "GPUs",
-    "id": "id",
-}
-_WHOLE = {
-    "top_k": "K (modules)",
-    "alphas": "Alphas (strengths)",
-    "matched_kl": "KL of comparison",
-    "d_model": "Width of the residual stream",
-    "lm_eval_tasks": "Tasks of lm-evaluation-harness",
-    "lm_eval_limit": "Questions of each such task",
-    "dtype": "Number format",
-    "attn_implementation": "Attention",
-    "params": "Parameters",
-    "neutral": "Neutral text",
-    "methods": "Methods (none named: all)",
-    "measures": "Measures (none named: the behaviour's)",
-    "objective": "Objective (none named: that of the measures)",
-    "metrics": "Metrics (none named: all)",
-}
-
 
 def field_title(name: str, _field: FieldInfo | ComputedFieldInfo) -> str:
-    """Return what a form says above a field: ``max_kl`` is "Max KL"."""
-    if name in _WHOLE:
-        return _WHOLE[name]
-    words = " ".join(_WORDS.get(word, word) for word in name.split("_"))
-    return words[:1].upper() + words[1:]
+    """Return what a form says above a field that declares no title: "Split seed"."""
+    return name.replace("_", " ").capitalize()
 
 
 def model_title(model: type[Any]) -> str:

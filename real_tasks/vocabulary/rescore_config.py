@@ -20,7 +20,11 @@ class DriftThresholds(Frozen):
         0.5, ge=0, le=1, description="least share of the best K modules that are still among them"
     )
     max_auc_drop: float = Field(
-        0.05, ge=0, le=1, description="largest fall of the mean ROC-AUC of what were the best K"
+        0.05,
+        ge=0,
+        le=1,
+        title="Max AUC drop",
+        description="largest fall of the mean ROC-AUC of what were the best K",
     )
     max_gain_drop: float = Field(
         0.1,
@@ -58,6 +62,7 @@ class RescoreConfig(Frozen):
     )
     top_k: PositiveInt | None = Field(
         None,
+        title="K (modules)",
         description="how many of the best modules are compared (K); without: as many as the "
         "baseline steers",
     )

@@ -22,7 +22,7 @@ from real_tasks.evaluation.judges import JUDGES
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.vocabulary.config import ExperimentConfig, TransferConfig
-from real_tasks.vocabulary.config_forms import OneOf, field_title, model_title
+from real_tasks.vocabulary.config_forms import OneOf
 from real_tasks.vocabulary.errors import UserInputError
 
 SPECS = {spec.name: spec for spec in read_deployments()}
@@ -213,15 +213,24 @@ def test_a_missing_file_is_an_error_that_says_where_deployments_come_from(tmp_pa
         read_deployments(tmp_path / "nowhere.yaml")
 
 
-def test_titles_are_words() -> None:
-    titles = {name: field_title(name, None) for name in ("max_kl", "n_folds", "top_k", "seeds")}  # type: ignore[arg-type]
-    assert titles == {
+def test_titles_are_words(schemas: dict[str, dict[str, Any]]) -> None:
+    definitions = schemas["experiment"]["definitions"]
+    titles = {
+        name: field.get("title")
+        for part in ("ExperimentConfig", "EvaluationConfig", "DataConfig", "ExecutionConfig")
+        for name, field in definitions[part]["properties"].items()
+    }
+    expected = {
         "max_kl": "Max KL",
         "n_folds": "Number of folds",
         "top_k": "K (modules)",
         "seeds": "Seeds",
+        "max_new_tokens": "Max new tokens",
+        "cpus_per_task": "CPUs per task",
+        "methods": "Methods (none named: all)",
     }
-    assert model_title(ExperimentConfig) == "Experiment"
+    assert {name: titles[name] for name in expected} == expected
+    assert definitions["ExperimentConfig"]["title"] == "Experiment"
 
 
 def test_a_kind_without_a_registry_is_typed_and_not_chosen() -> None:
