@@ -11,7 +11,8 @@ from real_tasks.tasks.records.experiment_report import report
 from real_tasks.tasks.records.run import Run, running
 from real_tasks.tasks.stages.outcome import Outcome
 from real_tasks.tasks.stages.pictures import pictures
-from real_tasks.vocabulary.config import ExperimentConfig, Frozen
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from storage.artifacts.store import ArtifactRef, prepare_home
 from storage.paths import Home
 

@@ -20,7 +20,7 @@ from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.tasks.stages.outcome import Activations, MethodEvaluation, Outcome, Scores
 from real_tasks.tasks.stages.scores import scores as score_activations
-from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from storage.artifacts.store import ArtifactRef
 
 

@@ -20,7 +20,7 @@ from real_tasks.tasks.records.transfer import (
 )
 from real_tasks.tasks.stages.measured import measured
 from real_tasks.tasks.stages.outcome import Outcome, Transferred
-from real_tasks.vocabulary.config import DEMO_TRANSFER, TransferConfig
+from real_tasks.vocabulary.experiment_config import DEMO_TRANSFER, TransferConfig
 from storage.artifacts.store import prepare_home
 from storage.paths import Home
 

@@ -25,8 +25,8 @@ from flows.transfer import transfer
 from real_tasks.experiment.prepared import Prepared, handing_over
 from real_tasks.results.summary import Row, result_table
 from real_tasks.tasks.records.experiment_report import run_rows
-from real_tasks.vocabulary.config import TransferConfig
 from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
+from real_tasks.vocabulary.experiment_config import TransferConfig
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.errors import StorageError
 from storage.paths import Home

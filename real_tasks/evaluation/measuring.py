@@ -10,8 +10,8 @@ from real_tasks.evaluation.measures import MEASURES, MeasureInput
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.spec import SteeringSpec
-from real_tasks.vocabulary.config import EvaluationConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import EvaluationConfig
 from real_tasks.vocabulary.types import BehaviourData, FoldSplit, ModuleId, Verdict
 
 Part = Literal["validation", "test"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from real_tasks.evaluation.measuring import Evaluator, Measurement, Part
 from real_tasks.steering.spec import SteeringSpec
-from real_tasks.vocabulary.config import EvaluationConfig
 from real_tasks.vocabulary.errors import OverflowedError
+from real_tasks.vocabulary.experiment_config import EvaluationConfig
 
 KL_TOLERANCE = 0.01
 """How near, relatively, the dose of a matched comparison comes to the KL asked for."""

@@ -10,8 +10,8 @@ from real_tasks.models.checkpoints import check_attention
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.loading import check_model, resolve_device
 from real_tasks.models.text_model import TextModel
-from real_tasks.vocabulary.config import ExperimentConfig
 from real_tasks.vocabulary.errors import Faults, UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData, ModelShape
 
 

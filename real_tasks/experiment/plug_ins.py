@@ -12,8 +12,9 @@ from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.questions.files.parsing import shortened
-from real_tasks.vocabulary.config import ExperimentConfig, ModelConfig, PlugIn
+from real_tasks.vocabulary.config import ModelConfig, PlugIn
 from real_tasks.vocabulary.errors import Faults, UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.registry import Registry
 
 

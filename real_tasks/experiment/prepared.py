@@ -19,8 +19,9 @@ from real_tasks.models.chat import writes_date
 from real_tasks.models.checkpoints import has_tokenizer, read_tokenizer, token_counter
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.loading import chat_format
-from real_tasks.vocabulary.config import ExperimentConfig, ModelConfig
+from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import Faults, SeveralFaultsError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData, ModelShape
 
 

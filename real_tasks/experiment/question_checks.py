@@ -13,8 +13,8 @@ from real_tasks.questions.samples import samples_of
 from real_tasks.reading.activations import check_vocabulary
 from real_tasks.reading.batches import check_lengths, encode
 from real_tasks.reading.prompts import answered_text, prompt_text, reading_text
-from real_tasks.vocabulary.config import ExperimentConfig
 from real_tasks.vocabulary.errors import Faults, SeveralFaultsError, UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData, Question
 
 _MOST_TOLD = 5

@@ -1,8 +1,8 @@
 """The experiment that a re-scoring runs: of the baseline's, what is measured again."""
 
 from real_tasks.experiment.methods import known_methods
-from real_tasks.vocabulary.config import ExperimentConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
 
 def rescored_experiment(config: ExperimentConfig, method: str) -> ExperimentConfig:

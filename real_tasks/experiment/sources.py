@@ -7,7 +7,8 @@ from real_tasks.models.loading import checkpoint_shape
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.questions.neutral import load_neutral
 from real_tasks.questions.samples import with_shuffled_labels
-from real_tasks.vocabulary.config import DataConfig, ExperimentConfig, PlugIn
+from real_tasks.vocabulary.config import DataConfig, PlugIn
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData, ModelShape, Question
 
 

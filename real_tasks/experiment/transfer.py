@@ -17,8 +17,9 @@ from real_tasks.experiment.methods import known_methods
 from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import Prepared, prepare
 from real_tasks.questions.folds import split
-from real_tasks.vocabulary.config import ExperimentConfig, PlugIn, TransferConfig
+from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import Faults, SeveralFaultsError, UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
 from real_tasks.vocabulary.types import BehaviourData
 
 

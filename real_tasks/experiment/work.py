@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from real_tasks.experiment.methods import Method, Ranking, methods_of, rankings_of
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModuleKind
 
 

@@ -17,13 +17,9 @@ from real_tasks.experiment.transfer import prepare_transfer, resolved_transfer
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.vocabulary.config import (
-    DEMO_TRANSFER,
-    ExperimentConfig,
-    ModelConfig,
-    TransferConfig,
-)
+from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import Faults, UserInputError
+from real_tasks.vocabulary.experiment_config import DEMO_TRANSFER, ExperimentConfig, TransferConfig
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from real_tasks.vocabulary.yaml_text import MAX_CHARACTERS, read_yaml

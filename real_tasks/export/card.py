@@ -16,7 +16,7 @@ from real_tasks.results.findings import LOWER_IS_BETTER, signed
 from real_tasks.results.labels import METRIC_LABELS, method_label, metric_label
 from real_tasks.results.summary import DECIMALS, Row, wide_rows
 from real_tasks.steering.spec import SteeringSpec
-from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
 TEMPLATE = "card.md.j2"
 UNSTEERED = "unsteered"

@@ -6,8 +6,8 @@ from real_tasks.experiment.sources import dataset_of
 from real_tasks.models.checkpoints import token_counter
 from real_tasks.planning.workload import DataSize, data_size, tokens_of_english
 from real_tasks.questions.neutral import HUB_PREFIX
-from real_tasks.vocabulary.config import ExperimentConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
 
 def size_of_behaviour(config: ExperimentConfig) -> DataSize:

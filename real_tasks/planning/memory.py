@@ -9,7 +9,7 @@ from real_tasks.evaluation.side_effects import CACHE_BYTES
 from real_tasks.planning.costs import FLOAT_BYTES, ModelSize
 from real_tasks.planning.workload import DataSize, generated_tokens, validation_share
 from real_tasks.reading.shared_rows import MAX_SHARED_ROW
-from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleKind
 
 RESIDUALS = 6

@@ -29,7 +29,7 @@ from real_tasks.planning.costs import (
 from real_tasks.planning.memory import evaluation_bytes, extraction_bytes, shard_bytes
 from real_tasks.planning.rows import Plan, StagePlan
 from real_tasks.planning.workload import DataSize, evaluation_tokens, train_share, validation_share
-from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleKind
 
 

@@ -10,7 +10,7 @@ from real_tasks.evaluation.measures import MEASURES
 from real_tasks.evaluation.side_effects import CACHE_BYTES, MAX_TOKENS
 from real_tasks.experiment.methods import Method
 from real_tasks.questions.samples import samples_of
-from real_tasks.vocabulary.config import EvaluationConfig, ExperimentConfig
+from real_tasks.vocabulary.experiment_config import EvaluationConfig, ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData
 
 CHARACTERS_PER_TOKEN = 4

@@ -21,8 +21,9 @@ from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.questions.folds import split
 from real_tasks.questions.samples import samples_of
 from real_tasks.results.rows import sample_rows
-from real_tasks.vocabulary.config import ExperimentConfig, Frozen, PlugIn
+from real_tasks.vocabulary.config import Frozen, PlugIn
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData, Question
 from storage.tables.rows import to_table
 

@@ -20,8 +20,9 @@ from real_tasks.experiment.yaml_files import load_config, load_prepared, load_tr
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.vocabulary.config import ExperimentConfig, Frozen, TransferConfig
+from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import SeveralFaultsError, UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from tests.unit.tiny_models import WORDS, tiny_llama, tiny_tokenizer

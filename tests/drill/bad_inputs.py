@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from tests.contract.test_configuration_fields import BAD, leaves
 
 Files = Mapping[str, bytes]

@@ -21,8 +21,9 @@ from real_tasks.experiment.prepared import prepare
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.tasks.cache.stage import store
 from real_tasks.tasks.records.run import running
-from real_tasks.vocabulary.config import ExecutionConfig, ExperimentConfig
+from real_tasks.vocabulary.config import ExecutionConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from storage.paths import Home
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -23,7 +23,8 @@ from real_tasks.experiment.yaml_files import load_config
 from real_tasks.questions.behaviours.jsonl import OwnFile
 from real_tasks.tasks.reports import write_report
 from real_tasks.tasks.upkeep.compacting import CompactConfig
-from real_tasks.vocabulary.config import ExperimentConfig, PlugIn, TransferConfig
+from real_tasks.vocabulary.config import PlugIn
+from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from real_tasks.vocabulary.types import BehaviourData
 from storage.paths import Home

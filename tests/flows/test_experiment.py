@@ -13,7 +13,7 @@ from flows.running.fan_out import ShardsFailedError
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.tasks.reports import write_report
-from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from storage.errors import StorageError
 from storage.paths import Home
 from storage.sql.catalog import Catalog

@@ -25,8 +25,8 @@ from real_tasks.tasks.cache import stage
 from real_tasks.tasks.reports import write_report
 from real_tasks.tasks.rescoring import record
 from real_tasks.tasks.rescoring.plan import baseline_label, plan_rescoring
-from real_tasks.vocabulary.config import ExperimentConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.rescore_config import DriftThresholds, RescoreConfig
 from storage.errors import StorageError
 from storage.paths import Home

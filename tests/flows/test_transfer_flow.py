@@ -11,8 +11,8 @@ from flows.experiment import Summary
 from flows.transfer import transfer
 from real_tasks.experiment.yaml_files import load_transfer_config
 from real_tasks.tasks.reports import write_report
-from real_tasks.vocabulary.config import TransferConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import TransferConfig
 from storage.paths import Home
 from storage.sql.catalog import Catalog
 from storage.tracking.tracker import Tracker

@@ -20,8 +20,8 @@ from real_tasks.tasks.records.run import (
 )
 from real_tasks.tasks.stages.models import checkpoint_folder
 from real_tasks.tasks.stages.outcome import Outcome
-from real_tasks.vocabulary.config import ExperimentConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from storage.errors import StorageError
 from storage.paths import Home
 from storage.runs.files import run_file

@@ -21,7 +21,7 @@ from real_tasks.tasks.cache.stage import store
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.outcome import Outcome, OutcomeTables
 from real_tasks.tasks.stages.pictures import FIGURES
-from real_tasks.vocabulary.config import ExperimentConfig, TransferConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
 from storage.artifacts.store import ArtifactRef, sha256_of
 from storage.paths import Home
 from storage.runs.files import damaged_run, note_checksums, read_run_json, run_file

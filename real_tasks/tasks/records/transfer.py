@@ -28,7 +28,7 @@ from real_tasks.tasks.records.run import (
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.outcome import Transferred
 from real_tasks.tasks.stages.pictures import FIGURES, write_pictures
-from real_tasks.vocabulary.config import TransferConfig
+from real_tasks.vocabulary.experiment_config import TransferConfig
 from storage.errors import StorageError
 from storage.paths import Home
 from storage.runs.run import find_run, run_folder

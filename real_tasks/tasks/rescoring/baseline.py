@@ -5,7 +5,8 @@ from real_tasks.tasks.cache.stage import store
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.outcome import MethodEvaluation, Outcome
-from real_tasks.vocabulary.config import ExperimentConfig, Frozen
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.artifacts.store import ArtifactRef
 

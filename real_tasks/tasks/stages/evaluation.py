@@ -18,7 +18,8 @@ from real_tasks.tasks.cache.stage import stage
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.models import ModelRef
-from real_tasks.vocabulary.config import EvaluationConfig, ExecutionConfig
+from real_tasks.vocabulary.config import ExecutionConfig
+from real_tasks.vocabulary.experiment_config import EvaluationConfig
 from storage.artifacts.store import ArtifactRef
 from storage.paths import Home
 from storage.runs.verdicts import VerdictMemory

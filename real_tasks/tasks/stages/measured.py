@@ -13,7 +13,8 @@ from real_tasks.tasks.cache.stage import stage, store
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.models import ModelRef
-from real_tasks.vocabulary.config import EvaluationConfig, ExecutionConfig
+from real_tasks.vocabulary.config import ExecutionConfig
+from real_tasks.vocabulary.experiment_config import EvaluationConfig
 from real_tasks.vocabulary.types import FoldSplit
 from storage.artifacts.store import ArtifactRef
 from storage.paths import Home

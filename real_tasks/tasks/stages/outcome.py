@@ -18,7 +18,8 @@ from real_tasks.results.rows import (
 )
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.models import ModelRef
-from real_tasks.vocabulary.config import ExperimentConfig, Frozen, ModelConfig
+from real_tasks.vocabulary.config import Frozen, ModelConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData, ModuleKind
 from storage.artifacts.store import ArtifactRef
 

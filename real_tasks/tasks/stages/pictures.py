@@ -21,7 +21,8 @@ from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.outcome import Outcome, OutcomeTables, Scores
-from real_tasks.vocabulary.config import ExecutionConfig, ExperimentConfig
+from real_tasks.vocabulary.config import ExecutionConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModuleKind, layer_modules
 from storage.paths import Home
 from storage.runs.files import damaged_run, run_file

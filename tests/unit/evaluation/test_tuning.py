@@ -11,8 +11,8 @@ from real_tasks.evaluation.measuring import Evaluator, Measurement, Part
 from real_tasks.evaluation.record import OVERFLOWS, evaluation_record
 from real_tasks.evaluation.tuning import MethodResult, alpha_at_kl, evaluate_method
 from real_tasks.steering.spec import SteeringSpec
-from real_tasks.vocabulary.config import EvaluationConfig
 from real_tasks.vocabulary.errors import OverflowedError
+from real_tasks.vocabulary.experiment_config import EvaluationConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleId, SelectedModule
 
 ALPHAS = (4.0, 1.0, 2.0, 3.0)

@@ -5,8 +5,8 @@ import torch
 
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
 from real_tasks.experiment.methods import Method, known_methods
-from real_tasks.vocabulary.config import ExperimentConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleScore
 
 SHAPE = ModelShape(n_layers=3, n_heads=4, head_dim=5, d_model=7)

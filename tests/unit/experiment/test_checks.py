@@ -12,8 +12,9 @@ from real_tasks.experiment.prepared import prepare
 from real_tasks.experiment.question_checks import check_behaviour
 from real_tasks.experiment.sources import dataset_of, load_behaviour, shape_of
 from real_tasks.experiment.yaml_files import load_config
-from real_tasks.vocabulary.config import ExperimentConfig, PlugIn
+from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import Answer, BehaviourData, ModelShape, Question
 from tests.unit.tiny_models import tiny_llama, tiny_tokenizer
 

@@ -12,8 +12,9 @@ from real_tasks.experiment.yaml_files import commented_yaml, load_config, merged
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.vocabulary.config import ExperimentConfig, ModelConfig
+from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 
 

@@ -18,7 +18,7 @@ from real_tasks.experiment.yaml_files import load_config, load_transfer_config
 from real_tasks.localizers.real.params import PUBLISHED, Params
 from real_tasks.planning.plan import plan, planned_shape
 from real_tasks.planning.workload import DataSize, data_size
-from real_tasks.vocabulary.config import ExperimentConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
 FOLDER = Path(__file__).parents[3] / "deployments/experiments"
 MODELS = sorted((FOLDER / "models").glob("*.yaml"))

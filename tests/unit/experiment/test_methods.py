@@ -1,8 +1,9 @@
 import pytest
 
 from real_tasks.experiment.methods import known_methods, methods_of, rankings_of, with_methods
-from real_tasks.vocabulary.config import ExperimentConfig, PlugIn
+from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
 DEMO = with_methods(ExperimentConfig())
 

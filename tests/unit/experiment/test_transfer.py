@@ -24,8 +24,9 @@ from real_tasks.experiment.transfer import (
 )
 from real_tasks.experiment.yaml_files import commented_yaml, load_config, load_transfer_config
 from real_tasks.questions.folds import split
-from real_tasks.vocabulary.config import ExperimentConfig, PlugIn, TransferConfig
+from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
 from real_tasks.vocabulary.types import Answer, BehaviourData, FoldSplit, Question
 from storage.tables.rows import to_table
 

@@ -21,9 +21,9 @@ from flows.stack.deployments import (
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.vocabulary.config import ExperimentConfig, TransferConfig
 from real_tasks.vocabulary.config_forms import OneOf
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
 
 SPECS = {spec.name: spec for spec in read_deployments()}
 

@@ -15,7 +15,8 @@ from real_tasks.models.chat import ChatFormat
 from real_tasks.models.loading import LoadedModel, load_model
 from real_tasks.reading.batches import encode
 from real_tasks.reading.prompts import prompt_text
-from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig, TransferConfig
+from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
+from real_tasks.vocabulary.experiment_config import TransferConfig
 from tests.unit.tiny_models import WORDS, random_data, tiny_llama, tiny_tokenizer
 
 SAID = "{% for m in messages %}{{ m['content'] }} {% endfor %}"

@@ -24,8 +24,9 @@ from real_tasks.planning.plan import plan, plan_experiment, planned_shape
 from real_tasks.planning.rows import fit_sentences, plan_rows
 from real_tasks.planning.workload import DataSize, data_size, evaluation_tokens
 from real_tasks.reading.activations import activations_at_last_token
-from real_tasks.vocabulary.config import ExperimentConfig, KnownShape, ModelConfig
+from real_tasks.vocabulary.config import KnownShape, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleKind
 from storage.artifacts.activations import write_shard
 from tests.unit.planted import planted_input

@@ -11,8 +11,9 @@ import pytest
 from real_tasks.experiment.prepared import Prepared, neutral_in_words
 from real_tasks.questions import neutral
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL, load_neutral
-from real_tasks.vocabulary.config import ExperimentConfig, ModelConfig
+from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData
 from tests.unit.tiny_models import tiny_tokenizer
 

@@ -28,8 +28,9 @@ from real_tasks.statistics.bootstrap import (
     mean_estimate,
     overlaps,
 )
-from real_tasks.vocabulary.config import ExperimentConfig, PlugIn
+from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.rescore_config import DriftThresholds, RescoreConfig
 from real_tasks.vocabulary.types import Answer, BehaviourData, ModuleId, Question
 from storage.tables.schemas import TABLES

@@ -11,7 +11,8 @@ from real_tasks.tasks import stages
 from real_tasks.tasks.cache import code_version as module
 from real_tasks.tasks.cache.code_version import code_version, modules_of
 from real_tasks.tasks.cache.stage import Stage
-from real_tasks.vocabulary.config import EvaluationConfig, PlugIn
+from real_tasks.vocabulary.config import PlugIn
+from real_tasks.vocabulary.experiment_config import EvaluationConfig
 
 PROGRAM = {
     "real_tasks.top": "from real_tasks.helper import help_out\nimport numpy as np\n",
@@ -202,6 +203,10 @@ def test_the_key_holds_the_code_of_the_stage_and_of_the_plug_ins_chosen(edited: 
         ("activations", "real_tasks.reading.batches", True),
         ("activations", "real_tasks.steering.selection", False),
         ("activations", "real_tasks.questions.folds", False),
+        ("activations", "real_tasks.vocabulary.config", True),
+        ("activations", "real_tasks.vocabulary.experiment_config", False),
+        ("scores", "real_tasks.vocabulary.experiment_config", False),
+        ("evaluation", "real_tasks.vocabulary.experiment_config", True),
         ("scores", "real_tasks.models.loading", False),
         ("scores", "real_tasks.steering.directions", False),
         ("directions", "real_tasks.models.loading", False),
