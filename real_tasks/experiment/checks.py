@@ -7,8 +7,9 @@ from real_tasks.experiment.question_checks import check_behaviour, check_texts
 from real_tasks.experiment.sources import dataset_of
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.checkpoints import check_attention
+from real_tasks.models.devices import resolve_device
 from real_tasks.models.embedded import EMBEDDED_MODELS
-from real_tasks.models.loading import check_model, resolve_device
+from real_tasks.models.loading import check_model
 from real_tasks.models.text_model import TextModel
 from real_tasks.vocabulary.errors import Faults, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig

@@ -15,10 +15,9 @@ from real_tasks.experiment.methods import with_methods
 from real_tasks.experiment.plug_ins import resolved_with
 from real_tasks.experiment.work import Work, work_of
 from real_tasks.models.adapters import tokenizer_of
-from real_tasks.models.chat import writes_date
+from real_tasks.models.chat import chat_format, writes_date
 from real_tasks.models.checkpoints import has_tokenizer, read_tokenizer, token_counter
 from real_tasks.models.hub import local_checkpoint
-from real_tasks.models.loading import chat_format
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import Faults, SeveralFaultsError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig

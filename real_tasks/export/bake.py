@@ -26,7 +26,8 @@ from transformers import (
 from real_tasks.export.remap import State, llama_config, llama_state
 from real_tasks.export.routes import OTHER_ROUTE, BiasSite, Route, site_of
 from real_tasks.models.adapters import base_of
-from real_tasks.models.loading import LoadedModel, family_of, projection_weight, sites
+from real_tasks.models.families import family_of, projection_weight, sites
+from real_tasks.models.loading import LoadedModel
 from real_tasks.models.tokenizer_files import PROBES
 from real_tasks.steering.intervention import Intervention, check_fits
 from real_tasks.vocabulary.errors import UserInputError

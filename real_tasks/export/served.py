@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from real_tasks.export.parity import Parity, ParityCase, continuation_log_probs
 from real_tasks.export.recognition import Comparison, Reading, compare
 from real_tasks.models.checkpoints import check_checkpoint
-from real_tasks.models.loading import resolve_device
+from real_tasks.models.devices import resolve_device
 from real_tasks.vocabulary.errors import UserInputError
 
 KEY_VARIABLE = "OPENAI_API_KEY"

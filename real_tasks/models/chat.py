@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 
 Message = Mapping[str, str]
@@ -81,6 +82,14 @@ class ChatFormat:
         """Return the conversation in which a user asks something."""
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         return [*system, {"role": "user", "content": asked}]
+
+
+def chat_format(options: ModelConfig) -> ChatFormat:
+    """Return how a chat template is used."""
+    return ChatFormat(
+        *(options.system_prompt, options.template_arguments, options.thinking),
+        day=options.template_date,
+    )
 
 
 def check_chat(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> None:

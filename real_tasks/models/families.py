@@ -145,11 +145,6 @@ def projection_weight(projection: nn.Module) -> Float[Tensor, "d_out d_in"]:
     return weight.T if isinstance(projection, Conv1D) else weight
 
 
-def projection_bias(projection: nn.Module) -> Float[Tensor, "d_out"] | None:
-    """Return a projection's bias, None where it has none."""
-    return cast(Tensor | None, getattr(projection, "bias", None))
-
-
 def configured_shape(config: PreTrainedConfig) -> ModelShape:
     """Return the shape that a configuration states; ``head_dim`` is its own where it has one."""
     text = config.get_text_config()

@@ -1,8 +1,4 @@
-"""Causal language models, loaded and ready to be read and steered.
-
-Where the parts of an architecture lie is in `real_tasks.models.families`, whose functions are
-importable from here as well.
-"""
+"""Causal language models, loaded and ready to be read and steered."""
 
 import copy
 from dataclasses import dataclass, field, replace
@@ -16,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from real_tasks.models.adapters import adapter_of, base_of, merged, tokenizer_of, without_adapter
-from real_tasks.models.chat import ChatFormat, check_chat
+from real_tasks.models.chat import ChatFormat, chat_format, check_chat
 from real_tasks.models.checkpoints import (
     check_checkpoint,
     check_files,
@@ -28,16 +24,11 @@ from real_tasks.models.checkpoints import (
 )
 from real_tasks.models.devices import device_of_embeddings, offloaded, resolve_device
 from real_tasks.models.families import (
-    FAMILIES,
     ModelFamily,
     configured_shape,
     decoder_of,
     family_of,
     model_shape,
-    output_projections,
-    projection_bias,
-    projection_weight,
-    sites,
 )
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.rope import Regime, followers, forget_longer_texts, length_rules
@@ -46,26 +37,6 @@ from real_tasks.models.weights import check_finite, check_weights
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModelShape
-
-__all__ = [
-    "FAMILIES",
-    "ChatFormat",
-    "LoadedModel",
-    "ModelFamily",
-    "check_model",
-    "chat_format",
-    "checkpoint_shape",
-    "decoder_of",
-    "family_of",
-    "load_model",
-    "model_shape",
-    "output_projections",
-    "prepare",
-    "projection_bias",
-    "projection_weight",
-    "resolve_device",
-    "sites",
-]
 
 DEFAULT_OPTIONS = ModelConfig()
 DEFAULT_EXECUTION = ExecutionConfig()
@@ -332,14 +303,6 @@ def _check_shape(shape: ModelShape, options: ModelConfig) -> None:
             f"n_heads={shape.n_heads} head_dim={shape.head_dim} d_model={shape.d_model}; correct "
             "model.shape or remove it, or choose the checkpoint that was meant"
         )
-
-
-def chat_format(options: ModelConfig) -> ChatFormat:
-    """Return how a chat template is used."""
-    return ChatFormat(
-        *(options.system_prompt, options.template_arguments, options.thinking),
-        day=options.template_date,
-    )
 
 
 def _chat_format(tokenizer: PreTrainedTokenizerBase, options: ModelConfig) -> ChatFormat | None:

@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from real_tasks.models.chat import ChatText
-from real_tasks.models.loading import LoadedModel, sites
+from real_tasks.models.families import sites
+from real_tasks.models.loading import LoadedModel
 from real_tasks.models.text_model import ReadsTexts
 from real_tasks.reading.batches import N_NAMED, check_lengths, encode
 from real_tasks.reading.out_of_memory import in_batches

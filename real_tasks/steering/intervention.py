@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from real_tasks.models.loading import LoadedModel, decoder_of, model_shape, sites
+from real_tasks.models.families import decoder_of, model_shape, sites
+from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.positions import SteeredPositions, generate_tells_prompt_width
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 from real_tasks.vocabulary.types import ModuleKind, TokenScope

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from real_tasks.models.families import model_shape
 from real_tasks.models.identity import weights_fingerprint
-from real_tasks.models.loading import LoadedModel, model_shape
+from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.intervention import Intervention, applied
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import WHOLE_LAYER, ModelShape, ModuleId, ModuleKind, TokenScope

@@ -163,16 +163,6 @@ def read_layer(
     return out.transpose(1, 0, 2)
 
 
-def read_samples(folders: Sequence[Path], layer: int = 0) -> pa.Table:
-    """Read which sample each row of ``read_layer`` is: the columns of ``schemas.ACTIVATIONS``.
-
-    Raises:
-        DamagedActivationsError: a file is missing or unreadable.
-    """
-    files = [_open(path) for folder in folders for path in _shards(folder, layer)]
-    return pa.concat_tables([_read(path, file, _KEYS) for path, file in files])
-
-
 _OpenFile = tuple[Path, pq.ParquetFile]
 
 

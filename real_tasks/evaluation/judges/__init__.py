@@ -40,14 +40,12 @@ class Judge(Protocol):
 
     Attributes:
         Params: its parameters.
-        costly: whether a judgement is worth keeping (a model or a service gives it).
 
     A judge that needs optional libraries names their modules in a class attribute ``libraries``;
     they are looked for before a run.
     """
 
     Params: ClassVar[type[Frozen]]
-    costly: ClassVar[bool]
 
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:
         """Keep the validated parameters, an instance of ``Params``.

@@ -1,7 +1,7 @@
 """The judge that looks for the known answers inside a generation, word by word."""
 
 from collections.abc import MutableMapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from real_tasks.evaluation.judges import JUDGES, Judgement
 from real_tasks.evaluation.words import words
@@ -29,8 +29,6 @@ class Contains:
 
     class Params(Frozen):
         """No parameters."""
-
-    costly: ClassVar[bool] = False
 
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:  # noqa: ARG002
         """Keep the validated parameters; nothing is worth remembering."""

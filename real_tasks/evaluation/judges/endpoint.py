@@ -92,7 +92,6 @@ class Endpoint:
             "error", description="what becomes of an answer whose reply stays unreadable"
         )
 
-    costly: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("openai",)
 
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:

@@ -1,7 +1,7 @@
 """The judge that compares with the known answers, after evening out case, blanks, punctuation."""
 
 from collections.abc import MutableMapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from real_tasks.evaluation.judges import JUDGES, Judgement
 from real_tasks.evaluation.words import normalised
@@ -20,8 +20,6 @@ class ExactMatch:
 
     class Params(Frozen):
         """No parameters."""
-
-    costly: ClassVar[bool] = False
 
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:  # noqa: ARG002
         """Keep the validated parameters; nothing is worth remembering."""

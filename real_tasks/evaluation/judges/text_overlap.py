@@ -46,7 +46,6 @@ class TextOverlap:
             "bleu",
         )
 
-    costly: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("rouge_score.rouge_scorer", "sacrebleu.metrics")
 
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:  # noqa: ARG002

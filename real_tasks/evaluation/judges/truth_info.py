@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -74,8 +74,6 @@ class TruthInfo:
         batch_tokens: Annotated[int, Field(ge=1)] = Field(
             8192, description="tokens in a batch, padding included"
         )
-
-    costly: ClassVar[bool] = True
 
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:
         """Keep the parameters and the memory; nothing is loaded yet."""

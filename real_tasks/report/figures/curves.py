@@ -20,14 +20,12 @@ class EffectCurve:
         kl: mean KL in nats/token at each alpha.
         effect: mean of the metric at each alpha.
         spread: sample standard deviation of the metric; 0 for a single fold and seed.
-        n_runs: number of folds and seeds.
     """
 
     alpha: Float[np.ndarray, "alpha"]
     kl: Float[np.ndarray, "alpha"]
     effect: Float[np.ndarray, "alpha"]
     spread: Float[np.ndarray, "alpha"]
-    n_runs: int
 
 
 def effect_curve(rows: Sequence[Row], metric: str) -> EffectCurve:
@@ -54,4 +52,4 @@ def effect_curve(rows: Sequence[Row], metric: str) -> EffectCurve:
     table = table.reshape(len(alphas), len(runs), 2)
     spread = table[..., 1].std(axis=1, ddof=1) if len(runs) > 1 else np.zeros(len(alphas))
     mean = table.mean(axis=1)
-    return EffectCurve(np.array(alphas), mean[:, 0], mean[:, 1], spread, len(runs))
+    return EffectCurve(np.array(alphas), mean[:, 0], mean[:, 1], spread)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from real_tasks.evaluation.answers.effects import Effects
-from real_tasks.models.loading import LoadedModel, output_projections
+from real_tasks.models.families import output_projections
+from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.intervention import Intervention, applied
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import BehaviourData, ModuleId, Question

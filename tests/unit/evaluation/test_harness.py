@@ -10,7 +10,8 @@ import torch
 
 import real_tasks.evaluation.harness.tasks as harness
 from real_tasks.evaluation.harness.tasks import check_installed, check_tasks, lm_eval_results
-from real_tasks.models.loading import ChatFormat, LoadedModel, prepare
+from real_tasks.models.chat import ChatFormat
+from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.steering.intervention import Intervention
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import TokenScope

@@ -15,17 +15,15 @@ from transformers.pytorch_utils import Conv1D
 
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
 from real_tasks.evaluation.answers.greedy import generate_answers
-from real_tasks.models.families import family_of, projection_bias, projection_weight
+from real_tasks.models.chat import ChatFormat
+from real_tasks.models.devices import resolve_device
+from real_tasks.models.families import family_of, model_shape, output_projections, projection_weight
 from real_tasks.models.loading import (
-    ChatFormat,
     LoadedModel,
     check_model,
     checkpoint_shape,
     load_model,
-    model_shape,
-    output_projections,
     prepare,
-    resolve_device,
 )
 from real_tasks.models.weights import check_stored_finite
 from real_tasks.reading.activations import activations_at_last_token
@@ -323,11 +321,9 @@ def test_output_projections_come_in_the_order_of_the_layers() -> None:
 def test_a_conv1d_and_a_linear_layer_give_weights_of_one_orientation() -> None:
     x = torch.randn(5, 6)
     for projection in (Conv1D(4, 6), nn.Linear(6, 4)):
-        bias = projection_bias(projection)
-        assert bias is not None
+        bias = projection.get_parameter("bias")
         assert projection_weight(projection).shape == (4, 6)
         torch.testing.assert_close(projection(x), x @ projection_weight(projection).T + bias)
-    assert projection_bias(nn.Linear(6, 4, bias=False)) is None
 
 
 def test_an_architecture_is_known_by_its_class_and_not_by_its_name() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from real_tasks.models.families import output_projections
 from real_tasks.models.identity import weights_fingerprint
-from real_tasks.models.loading import output_projections
 from real_tasks.steering.spec import FACTS_FILE, TENSORS_FILE, SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind
