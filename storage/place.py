@@ -87,6 +87,17 @@ def opened(database: Path, mode: str = "rw") -> Iterator[sqlite3.Connection]:
         ) from error
 
 
+def check_database(database: Path) -> None:
+    """Look whether a database of the home is one, if it is there: its server would only not start.
+
+    Raises:
+        StorageError: it is damaged.
+    """
+    if database.exists() or database.is_symlink():
+        with opened(database) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
 def _begun_at(mlflow: Path) -> set[str]:
     """Return where the home was when experiments were begun: it may have no note of its place."""
     if not mlflow.exists():

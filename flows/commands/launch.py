@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 from prefect import get_client
+from prefect.settings import PREFECT_API_URL
 from transformers.utils import logging as transformers_logging
 
 from flows.experiment import Summary, experiment
@@ -30,6 +31,7 @@ from real_tasks.vocabulary.experiment_config import TransferConfig
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.errors import StorageError
 from storage.paths import Home
+from storage.place import check_database
 from storage.room import room_error
 
 # A server takes 8 to 15 s to start.
@@ -67,6 +69,8 @@ def _run(flow: Any, config: Any) -> Summary:
     _join()
     check_prefect_server()
     home = Home.current()
+    if not PREFECT_API_URL.value():
+        check_database(home.prefect / "prefect.db")
     with needs_watched(home), owning(home):
         _start_server()
         with _two_step_interrupt():
@@ -111,6 +115,11 @@ def _start_server() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         get_client(sync_client=True)
+    except RuntimeError as error:
+        raise WorkFailedError(
+            f"Prefect's server did not start ({error}): if the machine is busy, run again; if "
+            f"{Home.current().prefect / 'prefect.db'} is damaged, rename it, and a new one is made"
+        ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 

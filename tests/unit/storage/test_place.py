@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from storage.errors import StorageError
 from storage.paths import Home
-from storage.place import settle
+from storage.place import check_database, settle
 from storage.tracking.tracker import Tracker
 
 
@@ -152,3 +152,21 @@ def test_a_note_that_was_cut_off_moves_nothing_to_a_place_that_is_none(
     (home.root / ".place").write_text(str(home.root.parent))  # a folder above, by accident
     settle(home)
     assert _artifact(home, first, tmp_path / "a") == "first"
+
+
+def test_a_database_that_is_none_is_told_before_a_server_waits_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "prefect.db"
+    check_database(path)
+    path.touch()
+    check_database(path)  # an empty one is filled
+    path.write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(StorageError, match=r"prefect\.db cannot be used .*rename it"):
+        check_database(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageError, match=r"prefect\.db cannot be used"):
+        check_database(path)
+    path.rmdir()
+    path.symlink_to(tmp_path / "nowhere" / "at all")
+    with pytest.raises(StorageError, match=r"prefect\.db cannot be used"):
+        check_database(path)
