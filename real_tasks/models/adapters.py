@@ -5,10 +5,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from real_tasks.models.checkpoints import ADAPTER, ADAPTER_WEIGHTS, CONFIG, has_tokenizer
@@ -54,6 +56,15 @@ def adapter_of(folder: Path) -> Path | None:
     for name in _NOT_MERGED:
         if given.get(name):
             raise UserInputError(f"{file} has {name}, which no merged weights do; {_MERGE}")
+    from peft import LoraConfig  # an extra: imported where it is used
+
+    known = {field.name for field in fields(LoraConfig)}
+    unknown = [name for name, value in given.items() if value and name not in known]
+    if unknown:  # peft would leave it out
+        raise UserInputError(
+            f"{file} has {', '.join(unknown)}, which the peft that is installed does not know; "
+            f"install a newer one (pip install -U peft), or {_MERGE}"
+        )
     if not weights.is_file():
         raise UserInputError(f"{folder} lacks {ADAPTER_WEIGHTS} (other formats are not read)")
     header(weights)
@@ -128,14 +139,32 @@ def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         wrapped = PeftModel(model, config)
         result = wrapped.load_adapter(str(adapter), "default")
         _check_counterparts(config, result.unexpected_keys, result.missing_keys)
+        _untie(model)
         whole: Any = wrapped.merge_and_unload()
     except Exception as error:  # whatever peft comes to with weights of another model
         raise UserInputError(
             f"the adapter {adapter} does not fit its model ({type(model).__name__}): {error}; give "
-            "the model that it was trained on"
+            "the model that it was trained on, or move adapter_* out of the folder to read the "
+            "model without it"
         ) from error
     ready: PreTrainedModel = whole.eval()
     return ready
+
+
+def _untie(model: PreTrainedModel) -> None:
+    """Give the head weights of its own where an adapter changes tied embeddings or their head.
+
+    peft adds what is merged into one of them to both; unmerged, it acts where it was trained.
+    """
+    # Modules of many classes, whose attributes no stub knows.
+    inner: Any = model.get_input_embeddings()
+    outer: Any = model.get_output_embeddings()
+    own = [getattr(module, "base_layer", None) for module in (inner, outer)]
+    if any(own) and outer is not None and inner.weight is outer.weight:
+        head = own[1] or outer
+        head.weight = nn.Parameter(outer.weight.detach().clone())
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
 def _check_counterparts(config: Any, unexpected: list[str], missing: list[str]) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from real_tasks.export.bake import bake
+from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.identity import checkpoint_content
 from real_tasks.models.loading import check_model, load_model
 from real_tasks.steering.intervention import applied
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
+from tests.unit.models.test_hub import COMMIT, NAME, Cache, cache  # noqa: F401 (a fixture)
 from tests.unit.tiny_models import random_intervention, tiny_family, tiny_llama, tiny_tokenizer
 
 peft: Any = pytest.importorskip("peft")
@@ -27,21 +29,24 @@ COMPANIONS = ("config.json", "model.safetensors", "generation_config.json")
 TARGETS = ["q_proj", "o_proj", "down_proj"]
 
 
-def write_base(folder: Path) -> Path:
-    tiny_llama().save_pretrained(folder)
+def write_base(folder: Path, model: PreTrainedModel | None = None) -> Path:
+    (model or tiny_llama()).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
 
-def write_adapter(folder: Path, base: str, **options: Any) -> Path:
+def write_adapter(
+    folder: Path, base: str, model: PreTrainedModel | None = None, **options: Any
+) -> Path:
     """A random adapter; peft begins with one that does nothing."""
     torch.manual_seed(1)
     given = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM"}
-    wrapped = peft.get_peft_model(tiny_llama(), peft.LoraConfig(**(given | options)))
+    wrapped = peft.get_peft_model(model or tiny_llama(), peft.LoraConfig(**(given | options)))
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
-            if "lora_" in name or "modules_to_save" in name:
-                parameter.normal_(0, 0.2)
+            if parameter.requires_grad:
+                known = 0.0 if ".lora_A" in name or ".lora_B" in name else 1.0
+                parameter.copy_(known * parameter + 0.2 * torch.randn_like(parameter))
     wrapped.save_pretrained(folder)
     change(folder, base_model_name_or_path=base)
     return folder
@@ -118,6 +123,74 @@ def test_modules_that_were_trained_whole_take_their_own_weights(tmp_path: Path) 
     torch.testing.assert_close(loaded.lm_head.weight, own)
 
 
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "DoRA": ("llama", {"use_dora": True}),
+    "rank-stabilised": ("llama", {"use_rslora": True}),
+    "both": ("llama", {"use_dora": True, "use_rslora": True}),
+    "ranks and alphas by module": (
+        "llama",
+        {"rank_pattern": {"layers.1.self_attn.q_proj": 2}, "alpha_pattern": {"down_proj": 32}},
+    ),
+    "some layers": ("llama", {"layers_to_transform": [1]}),
+    "biases trained": ("llama", {"bias": "all"}),
+    "norms trained whole": ("llama", {"modules_to_save": ["input_layernorm"]}),
+    "single tokens": ("qwen3", {"trainable_token_indices": {"embed_tokens": [3, 4]}}),
+    "weights transposed": ("gpt2", {"target_modules": ["c_attn"], "fan_in_fan_out": True}),
+    "weights transposed, DoRA": ("gpt2", {"target_modules": ["c_attn"], "use_dora": True}),
+    "one of projections in one": ("phi3", {"target_modules": ["qkv_proj", "gate_up_proj"]}),
+    "embeddings": ("llama", {"target_modules": ["embed_tokens"]}),
+    "embeddings, tied": ("qwen3", {"target_modules": ["embed_tokens"]}),
+    "a head, tied": ("qwen3", {"target_modules": ["lm_head"]}),
+    "a tied pair, each its own": ("qwen3", {"target_modules": ["embed_tokens", "lm_head"]}),
+    "a tied pair, kept one": (
+        "qwen3",
+        {"target_modules": ["embed_tokens"], "ensure_weight_tying": True},
+    ),
+    "embeddings whole, tied": ("gpt2", {"target_modules": ["c_attn"], "modules_to_save": ["wte"]}),
+}
+
+
+@pytest.mark.parametrize("kind", VARIANTS)
+def test_every_kind_of_lora_says_merged_what_peft_says_of_it_unmerged(
+    kind: str, tmp_path: Path
+) -> None:
+    family, options = VARIANTS[kind]
+    write_base(tmp_path / "base", tiny_family(family))
+    folder = write_adapter(tmp_path / "adapter", "../base", tiny_family(family), **options)
+    unmerged = peft.PeftModel.from_pretrained(tiny_family(family), str(folder)).eval()
+    loaded = load_model(folder, execution=CPU)
+    torch.testing.assert_close(loaded.model(IDS).logits, unmerged(IDS).logits, atol=1e-4, rtol=1e-4)
+    loaded.model.save_pretrained(tmp_path / "again")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    torch.testing.assert_close(again(IDS).logits, loaded.model(IDS).logits)
+
+
+def test_an_adapter_of_the_hub_finds_its_model_there(cache: Cache, tmp_path: Path) -> None:  # noqa: F811
+    cache.add(COMMIT, ("main",))
+    cache.add(COMMIT, ("main",), name="somebody/tuned", seed=5)
+    folder = cache.snapshot(name="somebody/tuned")
+    for file in folder.iterdir():
+        file.unlink()
+    for file in write_adapter(tmp_path / "written", NAME).iterdir():
+        blob = cache.repository("somebody/tuned") / "blobs" / file.name
+        shutil.move(file, blob)
+        (folder / file.name).symlink_to(blob)
+    options = ModelConfig(path="somebody/tuned")
+    check_model(options)
+    found = load_model(local_checkpoint(options.path, None), options, CPU).model(IDS).logits
+    torch.testing.assert_close(found, merged_by_hand(folder))
+    shutil.rmtree(cache.repository(NAME))
+    with pytest.raises(UserInputError, match=f"the model of the adapter .*hf download {NAME}"):
+        check_model(options)
+
+
+def test_of_several_adapters_each_folder_is_one(alone: Path) -> None:
+    write_adapter(alone / "second", "../../base", use_rslora=True)
+    for folder, scale in ((alone, 2.0), (alone / "second", 4.0)):
+        found = load_model(folder, execution=CPU).model(IDS).logits
+        torch.testing.assert_close(found, merged_by_hand(folder, scale))
+
+
 def test_a_module_that_the_file_leaves_out_stays_as_it_is_and_half_of_one_is_refused(
     beside: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,6 +225,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a list": (lambda f: (f / CONFIG).write_text("[]"), "holds a list"),
     "damaged": (lambda f: (f / CONFIG).write_text("{"), "cannot be read"),
     "an activated one": (lambda f: change(f, alora_invocation_tokens=[1]), "alora_invocation"),
+    "of a newer peft": (lambda f: change(f, use_xora=True), "use_xora, which the peft .*newer"),
     "replicated layers": (lambda f: change(f, layer_replication=[[0, 2]]), "layer_replication"),
     "pickled": (pickled, "lacks adapter_model.safetensors"),
     "a pointer": (
