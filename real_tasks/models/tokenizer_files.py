@@ -76,6 +76,8 @@ def read(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
             f"{type(tokenizer).__name__}; name the class that wrote them as tokenizer_class in "
             "tokenizer_config.json, or save the tokenizer as tokenizer.json (save_pretrained)"
         )
+    if found[0].endswith(".model"):
+        _check_cuts(tokenizer, folder / found[0])
     return tokenizer
 
 
@@ -87,9 +89,34 @@ def _check_libraries(found: list[str]) -> None:
         package = needed.replace("_", "-")
         raise UserInputError(
             f"the tokenizer is there as {found[0]} only, which {package} reads and which is not "
-            f"installed: pip install {package}; or save it as tokenizer.json (load it with "
-            "transformers where that is installed, and save_pretrained)"
+            f"installed: put the tokenizer.json that belongs to it into the folder, or pip install "
+            f"{package}"
         )
+
+
+def _check_cuts(tokenizer: PreTrainedTokenizerBase, model: Path) -> None:
+    """Refuse a tokenizer that cuts texts otherwise than the sentencepiece model it is made of.
+
+    The model does not say whether texts begin with BOS, and versions of transformers differ in it.
+    """
+    import sentencepiece  # an extra: imported where it is used
+
+    if tokenizer.bos_token is not None and "add_bos_token" not in tokenizer.init_kwargs:
+        raise UserInputError(
+            f"{model} is the only form of the tokenizer, and nothing says whether texts begin with "
+            f"{tokenizer.bos_token}: put add_bos_token (true for Llama 2, Mistral and Gemma) into "
+            "tokenizer_config.json"
+        )
+    said = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    for text in PROBES:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if ids != (expected := said.encode(text)):
+            raise UserInputError(
+                f"{model} is the only form of the tokenizer, and transformers reads it otherwise "
+                f"than sentencepiece does (as {type(tokenizer).__name__}, {text!r} becomes {ids}, "
+                f"by the model {expected}); put the tokenizer.json that belongs to it into the "
+                "folder (most checkpoints on the Hub have one)"
+            )
 
 
 def _cuts_as(tokenizer: PreTrainedTokenizerBase, folder: Path) -> bool:

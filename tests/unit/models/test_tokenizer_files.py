@@ -25,6 +25,12 @@ def folder_of(tmp_path: Path, architecture: str, tokenizer_class: str | None = N
     return tmp_path
 
 
+def declare(folder: Path, **given: Any) -> None:
+    file = folder / "tokenizer_config.json"
+    said = json.loads(file.read_text()) if file.is_file() else {}
+    file.write_text(json.dumps(said | given))
+
+
 def ids(folder: Path, text: str = TEXT) -> list[int]:
     read = cast(Any, read_tokenizer(folder))
     return list(read(text, add_special_tokens=False)["input_ids"])
@@ -121,4 +127,59 @@ def test_a_class_that_reads_nothing_of_the_files_is_refused(
     (folder / "spiece.model").write_text("{}")
     monkeypatch.setattr("real_tasks.models.tokenizer_files.find_spec", lambda _name: True)
     with pytest.raises(UserInputError, match=r"reads no word of spiece\.model .*tokenizer_class"):
+        read_tokenizer(folder)
+
+
+def sentencepiece_folder(tmp_path: Path, kind: str) -> Path:
+    """A checkpoint whose tokenizer is a model of sentencepiece, as Llama 2's, Gemma's or T5's."""
+    library: Any = pytest.importorskip("sentencepiece")
+    architecture, declared, options = {
+        "gemma": ("gemma", "GemmaTokenizer", {"add_dummy_prefix": False, "pad_id": 0, "eos_id": 1}),
+        "llama": ("llama", "LlamaTokenizer", {}),
+        "mistral": ("mistral", "LlamaTokenizer", {}),
+        "no class": ("llama", None, {}),
+        "unigrams": ("llama", "LlamaTokenizer", {"model_type": "unigram"}),
+        "other words": ("qwen2", None, {}),
+    }[kind]
+    folder = folder_of(tmp_path, architecture, declared)
+    declare(folder, add_bos_token=True)
+    ids = {"bos_id": 2, "unk_id": 3, "bos_piece": "<bos>", "eos_piece": "<eos>"}
+    library.SentencePieceTrainer.train(
+        sentence_iterator=iter([TEXT, "water is wet 3.14159"] * 50),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=290,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=3,
+        **({"model_type": "bpe"} | options | (ids if kind == "gemma" else {})),
+    )
+    (folder / "tokenizer.vocab").unlink()
+    return folder
+
+
+def test_a_sentencepiece_model_alone_is_read_where_it_is_read_as_the_library_does(
+    tmp_path: Path,
+) -> None:
+    folder = sentencepiece_folder(tmp_path, "gemma")
+    library: Any = pytest.importorskip("sentencepiece")
+    said = library.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    for text in (TEXT, "  two  blanks", "東京\tnaïve", "here."):
+        assert ids(folder, text) == said.encode(text)
+    assert cast(Any, read_tokenizer(folder))("a")["input_ids"][0] == said.bos_id()
+    (folder / "tokenizer_config.json").unlink()
+    declare(folder, tokenizer_class="GemmaTokenizer")
+    with pytest.raises(UserInputError, match="texts begin with <bos>: put add_bos_token"):
+        read_tokenizer(folder)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "no class", "unigrams", "other words"])
+def test_a_sentencepiece_model_that_is_cut_otherwise_than_by_the_library_is_refused(
+    tmp_path: Path, kind: str
+) -> None:
+    folder = sentencepiece_folder(tmp_path, kind)
+    with pytest.raises(
+        UserInputError, match=r"otherwise than sentencepiece .*tokenizer\.json that"
+    ):
         read_tokenizer(folder)
