@@ -56,6 +56,12 @@ def in_words(error: Exception) -> tuple[str, int] | None:
         return str(full), USER_ERROR
     if isinstance(error, WorkFailedError):
         return str(error), 1
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"{error.object[:200]!r} has characters that the locale of this terminal "
+            f"({error.encoding}) has no bytes for; set PYTHONUTF8=1, or a locale with UTF-8 "
+            "(LC_ALL=C.UTF-8)"
+        ), USER_ERROR
     if isinstance(error, OSError) and error.filename:
         return (
             f"{os.fsdecode(error.filename)}: {error.strerror}; mend the file, the folder's rights "

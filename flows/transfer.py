@@ -47,10 +47,10 @@ def transfer(config: TransferConfig = DEMO_TRANSFER) -> Summary:
         cells = carry_over(run, config, sources, outcomes)
         run.note(mlflow_run_id=tracking.result())
         objectives = [source.config.evaluation.objective for source in sources]
-        publish_transfer(run.run_id, config, objectives, cells)
-        path = fill_transfer_folder(run.run_id, run.stages)
+        warnings = publish_transfer(run.run_id, config, objectives, cells)
+        path = fill_transfer_folder(run.run_id, run.stages, warnings)
         record_transfer_in_mlflow(run.run_id, run.row["mlflow_run_id"])
-        return Summary(run_id=run.run_id, report=path, stages=run.stages, warnings=[])
+        return Summary(run_id=run.run_id, report=path, stages=run.stages, warnings=warnings)
 
 
 def carry_over(

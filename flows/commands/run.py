@@ -101,6 +101,8 @@ def transfer(
     with progress_shown():
         summary, rows = launch_transfer(settings)
     show_transfer(rows)
+    for warning in summary.warnings:
+        show_warning(warning)
     show_paths(summary.lines() | places(current, summary.run_id))
 
 

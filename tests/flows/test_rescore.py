@@ -19,13 +19,14 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.experiment import Summary, experiment
 from flows.rescore import rescore
+from real_tasks.evaluation.measuring import Evaluator, Measurement
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.questions.behaviours.demo_truth import DemoTruth
 from real_tasks.tasks.cache import stage
 from real_tasks.tasks.reports import write_report
 from real_tasks.tasks.rescoring import record
 from real_tasks.tasks.rescoring.plan import baseline_label, plan_rescoring
-from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.rescore_config import DriftThresholds, RescoreConfig
 from storage.errors import StorageError
@@ -206,6 +207,25 @@ def test_a_run_leaves_pictures_a_report_and_an_mlflow_run_and_is_compared_with_n
     assert third.compared_run_id == third.baseline_run_id == first.baseline_run_id
     drift = rows(folder, "SELECT run_id, spearman FROM score_drift WHERE fold IS NULL AND changed")
     assert len(drift) == 2 and drift[0]["spearman"] == drift[1]["spearman"]
+
+
+def test_steering_that_overflows_on_the_new_questions_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflows(self: Evaluator, part: Any, spec: Any) -> Measurement:
+        if spec is not None:
+            raise OverflowedError("logits with NaN")
+        return measure(self, part, spec)
+
+    measure = Evaluator.measure
+    monkeypatch.setattr(Evaluator, "measure", overflows)
+    (folder / "questions.jsonl").write_text(lines(0, N_QUESTIONS + 2))
+    summary = rescore(lenient())
+    said = [text for text in summary.sentences if "overflows float32" in text]
+    assert len(said) == 2 and "alpha 1," in said[0]
+    assert all(text in Path(summary.report).read_text() for text in said)
+    (overall,) = rows(folder, "FROM score_drift WHERE fold IS NULL")
+    assert overall["gain"] is None and overall["spearman"] is not None
 
 
 def test_turned_answers_are_drift_and_emit_one_event_with_its_numbers(

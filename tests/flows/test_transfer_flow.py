@@ -1,6 +1,7 @@
 """Transfer between two behaviours of the demo, on a model that was hardly trained."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ import pytest
 
 from flows.experiment import Summary
 from flows.transfer import transfer
+from real_tasks.evaluation.measuring import Evaluator, Measurement
 from real_tasks.experiment.yaml_files import load_transfer_config
 from real_tasks.tasks.reports import write_report
-from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 from real_tasks.vocabulary.experiment_config import TransferConfig
 from storage.paths import Home
 from storage.sql.catalog import Catalog
@@ -89,6 +91,47 @@ def test_a_run_leaves_a_report_pictures_and_an_mlflow_run(made: tuple[Path, Summ
     run = client.get_run(rows(root, "FROM runs")[0]["mlflow_run_id"])
     assert run.info.status == "FINISHED"
     assert "gain/demo_truth-to-demo_options/option_accuracy" in run.data.metrics
+
+
+class Overflowing(Evaluator):
+    """Measures a model that steering drives out of its type's range on one behaviour."""
+
+    def __init__(self, loaded: Any, data: Any, *further: Any) -> None:
+        super().__init__(loaded, data, *further)
+        self._overflows = data.name == "demo_options"
+
+    def measure(self, part: Any, spec: Any) -> Measurement:
+        if spec is not None and self._overflows:
+            raise OverflowedError("logits with NaN")
+        return super().measure(part, spec)
+
+
+def test_what_overflows_on_another_behaviour_is_left_out_and_said(
+    made: tuple[Path, Summary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made[0] / "artifacts", tmp_path / "artifacts")
+    shutil.rmtree(tmp_path / "artifacts" / "measured")
+    monkeypatch.setenv("REAL_HOME", str(tmp_path))
+    monkeypatch.setattr("real_tasks.tasks.stages.measured.Evaluator", Overflowing)
+    summary = transfer(small())
+    pairs = rows(tmp_path, "SELECT DISTINCT source, target FROM transfer")
+    assert {pair["target"] for pair in pairs} == {"demo_truth"}
+    page = Path(summary.report).read_text()
+    said = [text for text in summary.warnings if "overflows float32 on demo_options" in text]
+    assert said and said == summary.warnings
+    assert all(text in page for text in said)
+
+
+def test_where_every_strength_overflows_the_result_says_that_nothing_is_steered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REAL_HOME", str(tmp_path))
+    summary = transfer(small("model.dtype=float16", "evaluation.alphas=[1e8]"))
+    assert {text.split(" in fold")[0] for text in summary.warnings} == {
+        f"nothing is steered by what was found on {name}" for name in ("demo_truth", "demo_options")
+    }
+    gains = rows(tmp_path, "SELECT DISTINCT gain FROM transfer WHERE fold IS NULL")
+    assert gains == [{"gain": 0.0}]
 
 
 def test_a_single_behaviour_cannot_be_carried_over() -> None:

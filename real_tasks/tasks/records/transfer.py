@@ -20,14 +20,16 @@ from real_tasks.tasks.records.pages import show_in_prefect
 from real_tasks.tasks.records.run import (
     CONFIG,
     config_file,
+    read_record,
     record_files,
     run_facts,
     write_page,
     write_record,
 )
 from real_tasks.tasks.stages import references
-from real_tasks.tasks.stages.outcome import Transferred
+from real_tasks.tasks.stages.outcome import Transferred, smaller_alphas
 from real_tasks.tasks.stages.pictures import FIGURES, write_pictures
+from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import TransferConfig
 from storage.errors import StorageError
 from storage.paths import Home
@@ -43,11 +45,24 @@ def publish_transfer(
     config: TransferConfig,
     objectives: Sequence[tuple[str, ...]],
     cells: Sequence[Transferred],
-) -> None:
-    """Write the run's rows of the table ``transfer``; each behaviour has an objective."""
+) -> list[str]:
+    """Write the run's rows of the table ``transfer``; each behaviour has an objective.
+
+    Returns:
+        What a reader must know: where steering overflows, which is left out, and where there is
+        none.
+
+    Raises:
+        UserInputError: steering overflows everywhere.
+    """
     experiment = config.experiment
+    found = [(cell, references.load_measured(cell.measured)) for cell in cells]
+    warnings = [text for pair in found if (text := _warning(*pair, experiment.model.dtype))]
+    kept = [pair for pair in found if pair[1]["steered"]]
+    if not kept:
+        raise UserInputError("; ".join(warnings))
     rows = transfer_rows(
-        [_cell(cell) for cell in cells],
+        [_cell(*pair) for pair in kept],
         config.method,
         dict(zip(behaviour_labels(config.behaviours), objectives, strict=True)),
         experiment.evaluation.bootstrap_samples,
@@ -56,10 +71,25 @@ def publish_transfer(
     run = find_run(Home.current(), run_id)
     named = columns(rows, run_id=run_id, model=run["model"], model_id=run["model_id"])
     write_table(Home.current(), "transfer", run_id, named)
+    return warnings
 
 
-def _cell(cell: Transferred) -> TransferCell:
-    found = references.load_measured(cell.measured)
+def _warning(cell: Transferred, found: dict[str, Any], dtype: str) -> str | None:
+    where = f"in fold {cell.fold} with seed {cell.seed}"
+    if not found["steered"]:
+        return (
+            f"what was found on {cell.source}, with alpha {found['alpha']:g}, overflows {dtype} on "
+            f"{cell.target} {where}, which is left out; {smaller_alphas(dtype)}"
+        )
+    if "alpha" in found or cell.source != cell.target:
+        return None
+    return (
+        f"nothing is steered by what was found on {cell.source} {where}: no setting of its grid "
+        f"stays in the range of {dtype} and under evaluation.max_kl; {smaller_alphas(dtype)}"
+    )
+
+
+def _cell(cell: Transferred, found: dict[str, Any]) -> TransferCell:
     return TransferCell(
         source=cell.source,
         target=cell.target,
@@ -72,10 +102,10 @@ def _cell(cell: Transferred) -> TransferCell:
 
 
 @task(name="fill-transfer-folder", cache_policy=NO_CACHE)
-def fill_transfer_folder(run_id: str, stages: list[dict[str, Any]]) -> str:
+def fill_transfer_folder(run_id: str, stages: list[dict[str, Any]], warnings: list[str]) -> str:
     """Write pictures and report into the run's folder, show them in Prefect; return the report."""
     home = Home.current()
-    write_record(home, run_id, {"stages": stages})
+    write_record(home, run_id, {"stages": stages, "warnings": warnings})
     page = transfer_page(home, run_id)
     write_pictures(run_folder(home, run_id) / FIGURES, page["pictures"])
     path = write_transfer_report(home, run_id)
@@ -106,7 +136,10 @@ def transfer_page(home: Home, run_id: str) -> dict[str, Any]:
     metrics = [name for name in (OBJECTIVE, *headline_metrics(found)) if name in found]
     return {
         "title": f"Transfer between behaviours in {run['model']}",
-        "sentences": transfer_sentences(overall),
+        "sentences": [
+            *transfer_sentences(overall),
+            *read_record(home, run_id, "stages").get("warnings", ()),
+        ],
         "pictures": [transfer_picture(overall, metric) for metric in metrics],
         "rows": [row | {"metric": metric_label(row["metric"])} for row in overall],
         "facts": run_facts(run),

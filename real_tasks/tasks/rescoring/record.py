@@ -18,7 +18,7 @@ from real_tasks.tasks.rescoring.baseline import Rescored, Rescoring
 from real_tasks.tasks.rescoring.report import drift_page, drift_text, write_drift_report
 from real_tasks.tasks.rescoring.tables import drift_rows, evaluation_rows, question_counts
 from real_tasks.tasks.stages import references
-from real_tasks.tasks.stages.outcome import module_score_rows
+from real_tasks.tasks.stages.outcome import module_score_rows, smaller_alphas
 from real_tasks.tasks.stages.pictures import FIGURES, write_pictures
 from real_tasks.vocabulary.config import Frozen
 from storage.paths import Home
@@ -163,6 +163,19 @@ def _shared(run_id: str, plan: Rescoring, scored: Rescored, behaviour: str) -> d
     }
 
 
+def _overflows(plan: Rescoring, scored: Rescored) -> list[str]:
+    """Name the folds and seeds whose steering overflows on the questions of now."""
+    pairs = [(done, references.load_measured(done.measured)) for done in scored.measured]
+    dtype = plan.experiment.model.dtype
+    return [
+        f"{plan.method}, fold {done.fold}, seed {done.seed}: the steering in use, with alpha "
+        f"{found['alpha']:g}, overflows {dtype} on the new questions, so that its gain there is "
+        f"unknown; {smaller_alphas(dtype)} in a new run"
+        for done, found in pairs
+        if found["unsteered"] and not found["steered"]
+    ]
+
+
 def _write_record(
     home: Home,
     run_id: str,
@@ -172,6 +185,7 @@ def _write_record(
 ) -> None:
     record = {
         "stages": stages,
+        "warnings": _overflows(plan, scored) if scored else [],
         "rescore": plan.config.model_dump(mode="json"),
         "rescored": scored.model_dump(mode="json") if scored else None,
     }

@@ -51,7 +51,7 @@ def drift_page(home: Home, run_id: str) -> dict[str, Any]:
     facts = {"baseline": rows[0]["baseline_run_id"], "compared with": rows[0]["compared_run_id"]}
     return {
         "title": f"Re-scoring of {run['behaviour']} in {run['model']}",
-        "sentences": _sentences(overall, config),
+        "sentences": [*_sentences(overall, config), *record.get("warnings", ())],
         "pictures": [_picture(home, row) for row in overall if row["changed"]],
         "overall": overall,
         "headers": headers,

@@ -14,6 +14,7 @@ from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.vocabulary.config import ExecutionConfig
+from real_tasks.vocabulary.errors import OverflowedError
 from real_tasks.vocabulary.experiment_config import EvaluationConfig
 from real_tasks.vocabulary.types import FoldSplit
 from storage.artifacts.store import ArtifactRef
@@ -34,7 +35,8 @@ def measured(
 ) -> dict[str, Any]:
     """Measure a target's test questions that an evaluation on the source has not seen.
 
-    They are measured unsteered and with the evaluation's spec, if it found one.
+    They are measured unsteered and with the evaluation's spec, if it found one and the steered
+    model stays within the range of its type on them.
     """
     use_threads(execution)
     data, split = target.load()
@@ -48,11 +50,14 @@ def measured(
         evaluator = Evaluator(loaded, data, part, config, VerdictMemory(Home.current()))
         folder = store().open(evaluation) / references.SPEC
         spec = SteeringSpec.load(folder) if folder.is_dir() else None
-        for name, how in (("steered", spec), ("unsteered", None)):
-            measurement = evaluator.measure("test", how)
-            found[name] = asdict(measurement) | {"metrics": measurement.metrics()}
         if spec is not None:
             found |= {"top_k": len(spec.modules), "alpha": spec.alpha}
+        for name, how in (("steered", spec), ("unsteered", None)):
+            try:
+                measurement = evaluator.measure("test", how)
+            except OverflowedError:  # of the unsteered model, it is another error
+                continue
+            found[name] = asdict(measurement) | {"metrics": measurement.metrics()}
         facts["device"] = str(loaded.device)
     (out / references.MEASURED).write_text(json.dumps(found))
     return facts

@@ -145,12 +145,11 @@ class OutcomeTables:
             if found:
                 alphas.setdefault(item.method, set()).update(found)
         dtype = self.config.model.dtype
-        mend = ", or set model.dtype to bfloat16" if dtype == "float16" else ""
         return [
             f"{method}: "
             + ("every setting overflows" if _all_overflow(self, method) else "steering overflows")
             + f" {dtype} with alpha {', '.join(f'{alpha:g}' for alpha in sorted(found))} in some "
-            f"fold, which is ruled out there; take smaller evaluation.alphas{mend}"
+            f"fold, which is ruled out there; {smaller_alphas(dtype)}"
             for method, found in sorted(alphas.items())
         ]
 
@@ -187,6 +186,12 @@ class OutcomeTables:
         if self.config.data.shuffle_labels:
             found.append("labels are shuffled (data.shuffle_labels): this is a null control")
         return found
+
+
+def smaller_alphas(dtype: str) -> str:
+    """Return what to do where steering overflows a type of weights."""
+    mend = ", or set model.dtype to bfloat16" if dtype == "float16" else ""
+    return f"take smaller evaluation.alphas{mend}"
 
 
 def _all_overflow(tables: OutcomeTables, method: str) -> bool:
