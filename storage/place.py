@@ -4,7 +4,6 @@ MLflow's database knows its artifacts, and Prefect's its results, by absolute lo
 is used elsewhere would write into the one that it was copied from, or find nothing.
 """
 
-import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from storage.errors import StorageError
+from storage.locks import locked
 from storage.paths import Home
 
 _PLACE = ".place"
@@ -50,8 +50,7 @@ def settle(home: Home) -> None:
     Raises:
         StorageError: a database of the home cannot be read or changed.
     """
-    with (home.root / _PLACE).open("a+", errors="replace") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(home.root / _PLACE) as file:
         file.seek(0)
         here, noted = f"{home.root}\n", file.read()
         if noted == here:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.errors import StorageError
+from storage.locks import is_locked
 from storage.paths import Home
 from storage.whole_files import whole_file
 
@@ -112,13 +113,9 @@ def live_stack(home: Home) -> StackState | None:
 def is_held(home: Home) -> bool:
     """Return whether a stack runs on the home, or starts or stops there."""
     try:
-        with (home.root / FOLDER / _LOCK).open("r") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return is_locked(home.root / FOLDER / _LOCK)
     except FileNotFoundError:
         return False
-    return False
 
 
 def read_state(home: Home) -> StackState | None:

@@ -1,17 +1,17 @@
 """Artifacts as folders of a home: written whole or not at all, verified, one writer at a time."""
 
-import fcntl
 import json
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from storage.errors import DamagedArtifactError
+from storage.locks import locked
 from storage.paths import Home
 from storage.references import ArtifactRef, checksum, checksums, digest_of, file_names
 from storage.shared.remote import MANIFEST, Manifest, reference
@@ -148,14 +148,8 @@ class LocalArtifacts:
         if digest_of(ref.kind, expected) != ref.digest:
             raise DamagedArtifactError(f"{folder} is not the artifact with digest {ref.digest}")
 
-    @contextmanager
-    def _lock(self, kind: str, key: str) -> Iterator[None]:
-        # flock is released by the kernel when its holder dies, however it dies.
-        folder = self._root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{kind}-{key}").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+    def _lock(self, kind: str, key: str) -> AbstractContextManager[Any]:
+        return locked(self._root / ".locks" / f"{kind}-{key}")
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -1,6 +1,5 @@
 """Runs: their names, their folders, and whether they still live."""
 
-import fcntl
 import logging
 import secrets
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import StorageError
+from storage.locks import is_locked, locked
 from storage.paths import Home
 from storage.place import opened
 from storage.runs.sharing import fetch_run, pull
@@ -44,14 +44,12 @@ def write_run(home: Home, row: dict[str, Any]) -> None:
 @contextmanager
 def alive(home: Home, run_id: str) -> Iterator[None]:
     """Hold the lock that tells other processes that the run's process lives."""
-    folder = run_folder(home, run_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _ALIVE).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    path = run_folder(home, run_id) / _ALIVE
+    with locked(path):
         try:
             yield
         finally:
-            (folder / _ALIVE).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def mark_crashed_runs(home: Home) -> list[str]:
@@ -157,11 +155,6 @@ def _chosen(
 
 def _lives(home: Home, run_id: str) -> bool:
     try:
-        # A shared lock: a network file system refuses an exclusive one on what is open for reading.
-        with (run_folder(home, run_id) / _ALIVE).open("r") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return is_locked(run_folder(home, run_id) / _ALIVE)
     except OSError:
         return False
-    return False

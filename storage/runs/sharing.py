@@ -5,7 +5,6 @@ and the folder of a run when somebody asks for it. Nothing is removed from the s
 removed from a home does not come back.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from storage.errors import DamagedArtifactError, StorageError
+from storage.locks import locked
 from storage.paths import Home
 from storage.shared.journal import Journal, replace
 from storage.tables.parquet import MERGED, files_of, folder_lock, merged_parts, read_rows
@@ -79,9 +79,7 @@ def pushed_at_end(home: Home) -> Iterator[None]:
 def _shared_runs(home: Home) -> Iterator["_SharedRuns"]:
     """Give the home's sharing, locked; its ledger is written at the end, however that comes."""
     path = home.shared / _LEDGER
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (home.shared / ".lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(home.shared / ".lock"):
         before, ledger = _ledger(path)
         shared = _SharedRuns(home, ledger)
         try:

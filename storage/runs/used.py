@@ -3,7 +3,6 @@
 A run holds the home in use; artifacts are removed only while no run does.
 """
 
-import fcntl
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from storage.artifacts.store import MANIFEST, ArtifactRef
 from storage.errors import StorageError
+from storage.locks import locked
 from storage.paths import Home
 from storage.runs.run import run_folder
 
@@ -33,7 +33,7 @@ def note_used(home: Home, run_id: str, refs: Iterable[ArtifactRef]) -> None:
 @contextmanager
 def in_use(home: Home) -> Iterator[None]:
     """Keep artifacts from being removed while the context lasts; waits for a removal to end."""
-    with _lock(home, fcntl.LOCK_SH):
+    with locked(home.root / _IN_USE, shared=True):
         yield
 
 
@@ -42,7 +42,7 @@ def unused(home: Home) -> Iterator[bool]:
     """Tell whether no run uses the home, and keep runs from starting while the context lasts."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(_lock(home, fcntl.LOCK_EX | fcntl.LOCK_NB))
+            stack.enter_context(locked(home.root / _IN_USE, wait=False))
         except BlockingIOError:
             yield False
         else:
@@ -100,11 +100,3 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return tree if isinstance(tree, dict) else {}
-
-
-@contextmanager
-def _lock(home: Home, how: int) -> Iterator[None]:
-    home.root.mkdir(parents=True, exist_ok=True)
-    with (home.root / _IN_USE).open("a") as handle:
-        fcntl.flock(handle, how)
-        yield

@@ -6,10 +6,9 @@ finished runs and swaps the folder for one that has the merged file: writers wai
 a reader whose folder was swapped while it read begins again.
 """
 
-import fcntl
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
 from storage.errors import StorageError
+from storage.locks import locked
 from storage.paths import Home
 from storage.tables.rows import Row, SchemaError, to_table
 from storage.tables.schemas import TABLES
@@ -78,12 +78,9 @@ def publish(table: pa.Table, path: Path, *, durable: bool = True, **options: Any
         seal(file)
 
 
-@contextmanager
-def folder_lock(home: Home, name: str, *, exclusive: bool) -> Iterator[None]:
+def folder_lock(home: Home, name: str, *, exclusive: bool) -> AbstractContextManager[Any]:
     """Keep a table's folder from being swapped, or, exclusively, from being written to."""
-    with (home.tables / f".{name}.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        yield
+    return locked(home.tables / f".{name}.lock", shared=not exclusive)
 
 
 def merged_parts(folder: Path) -> dict[str, str]:

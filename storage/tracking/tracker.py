@@ -6,7 +6,6 @@ MLflow's active run belongs to one thread, so that every call here names its run
 seconds to import, so that it is imported when it is first needed.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -14,13 +13,14 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from storage.errors import StorageError
+from storage.locks import locked
 from storage.paths import Home, sqlite_url
 from storage.place import settle
 
@@ -179,18 +179,11 @@ class Tracker:
 
     @cached_property
     def _client(self) -> "MlflowClient":
-        with self._lock():
+        with locked(self._home.mlflow / ".lock"):
             if self._home.owns_mlflow and not self._database.exists():
                 self._create_database()
             settle(self._home)
             return _mlflow_client(self._home.mlflow_uri)
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        self._home.mlflow.mkdir(parents=True, exist_ok=True)
-        with (self._home.mlflow / ".lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
 
     def _create_database(self) -> None:
         """Make the database elsewhere and move it: one that is killed half-way cannot be mended."""
@@ -205,7 +198,7 @@ class Tracker:
 
     def _experiment_id(self, name: str) -> str:
         client = self._client  # first: making it takes the same lock
-        with self._lock():
+        with locked(self._home.mlflow / ".lock"):
             found = client.get_experiment_by_name(name)
             if found is None:
                 made = client.create_experiment(name, self._artifacts(), {_KIND_TAG: _KIND})

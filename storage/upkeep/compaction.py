@@ -6,14 +6,12 @@ swap in the parts, after it in the merged file. Runs are never merged before the
 nothing is written to a merged part again.
 """
 
-import fcntl
 import logging
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from heapq import merge
@@ -26,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.errors import StorageError
+from storage.locks import locked
 from storage.paths import Home
 from storage.runs.sharing import push
 from storage.tables.parquet import (
@@ -105,7 +104,7 @@ def compact(
         return []
     push(home)  # merged files stay here: what is in them is shared before
     done: list[Compacted] = []
-    with _only_one(home):
+    with locked(home.tables / ".compaction.lock"):
         for what in gone(home, TABLES):
             log.warning("not merged: %s", what)
         order = _places(read_rows(home, "runs"), datetime.now(UTC) - older_than)
@@ -246,13 +245,6 @@ def _slices(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     for run_id, end in zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True):
         yield run_id, table.slice(start, end - start)
         start = end
-
-
-@contextmanager
-def _only_one(home: Home) -> Iterator[None]:
-    with (home.tables / ".compaction.lock").open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _remove_left_overs(home: Home) -> None:
