@@ -49,4 +49,5 @@ def is_latin(text: str) -> bool:
 def _even(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text).casefold()
     shown = _INVISIBLE.sub("", unicodedata.normalize("NFKC", plain))
+    shown = shown.replace("i\u0307", "i")  # what the dotted capital I of Turkish is folded to
     return "".join(str(unicodedata.decimal(one)) if one.isdecimal() else one for one in shown)

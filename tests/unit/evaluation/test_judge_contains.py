@@ -121,3 +121,8 @@ def test_a_violating_answer_of_one_character_inside_an_aligned_one_does_not_coun
 def test_letters_with_marks_are_whole_words() -> None:
     assert verdict(question(["नहीं"], ["न"]), "मैं नहीं जानता।") == "true"
     assert verdict(question(["नहीं"], ["न"]), "न") == "false"
+
+
+@pytest.mark.parametrize("said", ["istanbul", "İstanbul", "I\u0307STANBUL", "İSTANBUL'da"])
+def test_a_dotted_capital_i_is_an_i(said: str) -> None:
+    assert verdict(question(["İstanbul"], ["Ankara"]), said) == "true"
