@@ -106,8 +106,9 @@ def check_files(folder: Path) -> None:
     for name in MAPPINGS:
         if (folder / name).is_file():
             read_mapping(folder / name)
-    for path in sorted(folder.glob("*.model")):
-        check_form(path)
+    for pattern in ("*.model", "*.jinja", "vocab.txt"):
+        for path in sorted(folder.glob(pattern)):
+            check_form(path)
 
 
 def read_config(folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:

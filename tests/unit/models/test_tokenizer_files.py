@@ -10,7 +10,7 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoConfig
 
-from real_tasks.models.checkpoints import missing_from, read_tokenizer
+from real_tasks.models.checkpoints import check_files, missing_from, read_tokenizer
 from real_tasks.vocabulary.errors import UserInputError
 
 TEXT = "the moon is here 12"
@@ -183,3 +183,10 @@ def test_a_sentencepiece_model_that_is_cut_otherwise_than_by_the_library_is_refu
         UserInputError, match=r"otherwise than sentencepiece .*tokenizer\.json that"
     ):
         read_tokenizer(folder)
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.model", "chat_template.jinja"])
+def test_a_pointer_in_the_place_of_a_file_of_text_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\n")
+    with pytest.raises(UserInputError, match=f"{name} is a git-lfs pointer"):
+        check_files(tmp_path)
