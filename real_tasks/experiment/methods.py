@@ -2,13 +2,12 @@
 
 from typing import Literal
 
-from real_tasks.localizers import LOCALIZERS
+from real_tasks.localizers import EQUAL_WEIGHTS, LOCALIZERS
 from real_tasks.vocabulary.config import Frozen, PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModuleKind
 
-EQUAL_WEIGHTS = "_equal_weights"
 CAA = "caa"
 CAA_LOCALIZER = "causal"
 

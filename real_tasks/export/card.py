@@ -78,7 +78,7 @@ def render_card(content: CardContent) -> str:
     return environment.from_string(source).render(
         content=content,
         front_matter=front_matter(content),
-        method_name=method_label(content.method),
+        method_name=method_label(content.method, content.config.localizer.name),
         base_model=base_model(content.config),
         source={name: _without_folder(value) for name, value in content.source.items()},
         modules=module_rows(content),

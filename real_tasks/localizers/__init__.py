@@ -1,16 +1,47 @@
-"""Localizers: each ranks the modules of a model by how well they tell aligned from violating.
+"""Localizers: each ranks modules of a model by how well they tell aligned from violating answers.
 
-A localizer is one file here: a class registered by ``@LOCALIZERS.register("name")``.
+A localizer is one file here: a subclass of `Localizer` registered by
+``@LOCALIZERS.register("name")``. All that tables, pictures and plans say of it comes from there.
 """
 
-from typing import Any, ClassVar, Literal, Protocol
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
 
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult
 
+EQUAL_WEIGHTS = "_equal_weights"
+"""Ends the name of the method that steers a localizer's modules, all with a strength of 1."""
 
-class Localizer(Protocol):
+
+@dataclass(frozen=True)
+class ScoreMeaning:
+    """What a localizer's score is: its column, its name, and the score of chance, if any."""
+
+    column: str = "score"
+    label: str = "score"
+    center: float | None = None
+
+    @property
+    def short(self) -> str:
+        """Its name without what stands in brackets."""
+        return self.label.split(" (")[0]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn: told apart by shape and dashes too, not by colour alone."""
+
+    color: str
+    marker: str
+    linestyle: str | tuple[int, tuple[float, ...]]
+
+
+class Localizer(ABC):
     """Scores a shard of modules.
 
     Attributes:
@@ -18,23 +49,35 @@ class Localizer(Protocol):
         weighting: whether steering strengths follow the scores or are all 1.
         stochastic: whether the seed changes the scores.
         uses_effects: whether it needs `LocalizerInput.effect`, and with it the model itself.
+        label: what people read; its name where empty.
+        meaning: what maps and scatter plots show of its scores.
+        explained: how to read its scores, for a report; nothing is said where empty.
+        looks: how it is drawn, and how with equal weights; a spare look where there is none.
+        place: where it stands in tables and legends, the lowest first.
     """
 
-    Params: ClassVar[type[Frozen]]
-    weighting: ClassVar[Literal["score", "equal"]]
-    stochastic: ClassVar[bool]
-    uses_effects: ClassVar[bool]
+    Params: ClassVar[type[Frozen]] = Frozen
+    weighting: ClassVar[Literal["score", "equal"]] = "equal"
+    stochastic: ClassVar[bool] = False
+    uses_effects: ClassVar[bool] = False
+    label: ClassVar[str] = ""
+    meaning: ClassVar[ScoreMeaning] = ScoreMeaning()
+    explained: ClassVar[str] = ""
+    looks: ClassVar[tuple[Look, ...]] = ()
+    place: ClassVar[int] = 50
 
     def __init__(self, params: Any) -> None:
         """Keep the validated parameters, an instance of ``Params``."""
+        self.params = params
 
-    def check(self, d: int) -> None:
+    def check(self, d: int) -> None:  # noqa: B027
         """Look before expensive work whether the parameters fit modules of width ``d``.
 
         Raises:
             UserInputError: they do not.
         """
 
+    @abstractmethod
     def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:
         """Score every module of the shard.
 
@@ -45,7 +88,24 @@ class Localizer(Protocol):
             UserInputError: the parameters do not fit the data, or there is no `effect` where
                 `uses_effects` says that it is needed.
         """
-        ...
+
+    def flops(self, d: int, n_train: float) -> float:  # noqa: ARG002
+        """Return the FLOPs of a module of width ``d`` with ``n_train`` training answers, to plan.
+
+        What the language model does for an effect is counted elsewhere. 0: not worth a mention.
+        """
+        return 0.0
+
+    def peak_bytes(self, d: int, n_modules: int, n_train: float, n_seen: float) -> int:  # noqa: ARG002
+        """Return the peak memory of a shard, to plan: the activations of all ``n_seen`` answers."""
+        return round(n_modules * n_seen * d * torch.float32.itemsize)
 
 
 LOCALIZERS: Registry[Localizer] = Registry("localizer", "real_tasks.localizers")
+
+
+def entry_of(name: str) -> type[Localizer]:
+    """Return what is said of a localizer; the defaults for one of old tables that is gone."""
+    if name not in LOCALIZERS:
+        return Localizer
+    return LOCALIZERS[name]

@@ -1,10 +1,10 @@
 """Causal scores: what a module does when it is steered alone, not what can be read out of it."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from real_tasks.localizers import LOCALIZERS
+from real_tasks.localizers import LOCALIZERS, Localizer, Look, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.steering.directions import mean_difference, projection_sigma
 from real_tasks.vocabulary.config import Frozen
@@ -22,7 +22,7 @@ class CausalParams(Frozen):
 
 
 @LOCALIZERS.register("causal")
-class CausalLocalizer:
+class CausalLocalizer(Localizer):
     """Ranks a module by its own effect when it alone is steered, on validation questions.
 
     Every module is displaced by alpha * sigma * theta, with theta the mean difference and sigma the
@@ -35,16 +35,16 @@ class CausalLocalizer:
     """
 
     Params: ClassVar[type[CausalParams]] = CausalParams
-    weighting: ClassVar[Literal["score", "equal"]] = "equal"
-    stochastic: ClassVar[bool] = False
-    uses_effects: ClassVar[bool] = True
-
-    def __init__(self, params: CausalParams) -> None:
-        """Keep the parameters."""
-        self.params = params
-
-    def check(self, d: int) -> None:
-        """Accept modules of any width ``d``."""
+    uses_effects = True
+    label = "causal effect"
+    meaning = ScoreMeaning("score", "effect when steered alone [nats]", 0.0)
+    explained = (
+        "What steering a module alone does to the aligned answers of validation questions, in nats "
+        "of log-odds: 0 is nothing, below 0 it brings the violating ones out."
+    )
+    looks = (Look("#E69F00", "h", "-"),)
+    place = 30
+    params: CausalParams
 
     def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:
         """Score every module of the shard; see `Localizer.localize`.

@@ -3,18 +3,17 @@
 Source: Li et al. 2023, arXiv 2306.03341. The probes see the activations as they are, as ITI's do.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
-from torch import Tensor
 
-from real_tasks.localizers import LOCALIZERS
+from real_tasks.localizers import LOCALIZERS, Localizer, Look, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.localizers.seeding import generator
 from real_tasks.statistics.probes import ProbeParams, fit_probes
-from real_tasks.statistics.roc import RankingMetrics, ranking_metrics
+from real_tasks.statistics.roc import ranking_metrics, scored_modules
 from real_tasks.vocabulary.config import Resamples
-from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleScore
+from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult
 
 
 class ItiParams(ProbeParams):
@@ -26,7 +25,7 @@ class ItiParams(ProbeParams):
 
 
 @LOCALIZERS.register("iti")
-class ItiLocalizer:
+class ItiLocalizer(Localizer):
     """Logistic regression on the training questions, ranked by validation accuracy.
 
     Evidence: `sample_scores` [module, train sample], log-odds of the probes on the samples they are
@@ -34,16 +33,16 @@ class ItiLocalizer:
     """
 
     Params: ClassVar[type[ItiParams]] = ItiParams
-    weighting: ClassVar[Literal["score", "equal"]] = "equal"
-    stochastic: ClassVar[bool] = False
-    uses_effects: ClassVar[bool] = False
-
-    def __init__(self, params: ItiParams) -> None:
-        """Keep the parameters."""
-        self.params = params
-
-    def check(self, d: int) -> None:
-        """Accept modules of any width ``d``."""
+    label = "ITI"
+    meaning = ScoreMeaning("score", "validation accuracy (0.5: chance)", 0.5)
+    explained = (
+        "How often a logistic probe on a module is right about answers to validation questions: "
+        "where half of them are aligned, 0.5 is chance. It says that the module carries the "
+        "information, not that steering through it changes what the model says."
+    )
+    looks = (Look("#D55E00", "^", "-"),)
+    place = 20
+    params: ItiParams
 
     def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:
         """Score every module of the shard; see `Localizer.localize`.
@@ -71,21 +70,6 @@ class ItiLocalizer:
             "probe_weights": probes.weights.cpu(),
             "probe_bias": probes.bias.cpu(),
         }
-        return LocalizerResult("validation", _rows(data, accuracy, metrics), evidence)
-
-
-def _rows(
-    data: LocalizerInput, accuracy: Tensor, metrics: RankingMetrics
-) -> tuple[ModuleScore, ...]:
-    return tuple(
-        ModuleScore(
-            module,
-            score=float(accuracy[index]),
-            roc_auc=float(metrics.roc_auc[index]),
-            roc_auc_low=float(metrics.roc_auc_low[index]),
-            roc_auc_high=float(metrics.roc_auc_high[index]),
-            aupr=float(metrics.aupr[index]),
-            f1=float(metrics.f1[index]),
+        return LocalizerResult(
+            "validation", scored_modules(data.modules, accuracy, metrics), evidence
         )
-        for index, module in enumerate(data.modules)
-    )

@@ -13,18 +13,15 @@ from real_tasks.experiment.checks import check_modules
 from real_tasks.experiment.methods import Ranking, rankings_of, with_methods
 from real_tasks.experiment.sources import shape_of
 from real_tasks.experiment.work import Scoring, Trial, work_of
-from real_tasks.localizers.real.params import Params
+from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.families import configured_shape
 from real_tasks.planning.costs import (
-    FLOAT_BYTES,
     ModelSize,
     activation_bytes,
     architecture_of,
     forward_flops,
     model_size,
-    real_bytes,
-    real_flops,
 )
 from real_tasks.planning.memory import evaluation_bytes, extraction_bytes, shard_bytes
 from real_tasks.planning.rows import Plan, StagePlan
@@ -127,7 +124,7 @@ def _scores(
     """A task a scoring and layer.
 
     One that uses effects reads the validation answers once unsteered in every task and once for
-    every module. Of the others only `real` is counted.
+    every module. What else a localizer does, it says itself.
     """
     tasks, tokens, trained = 0, 0.0, 0.0
     layers = shape.n_layers
@@ -137,11 +134,9 @@ def _scores(
         n_modules = shape.modules_per_layer(ranking.kind)
         if scoring.steers:
             tokens += _effects_of_a_layer(n_modules, config, size) * layers
-        if ranking.localizer.name == "real":
-            params = Params.model_validate(ranking.localizer.params)
-            n_train = train_share(config) * size.n_answers
-            of_module = real_flops(params, shape.width(ranking.kind), n_train)
-            trained += of_module * n_modules * layers
+        localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
+        n_train = train_share(config) * size.n_answers
+        trained += localizer.flops(shape.width(ranking.kind), n_train) * n_modules * layers
     return _language_model("scores", tasks, tokens, model, trained)
 
 
@@ -154,14 +149,12 @@ def _effects_of_a_layer(n_modules: int, config: ExperimentConfig, size: DataSize
 def _shard_bytes(
     ranking: Ranking, config: ExperimentConfig, shape: ModelShape, size: DataSize
 ) -> int:
-    """Peak memory of scoring one layer; of localizers other than `real` the activations."""
+    """Peak memory of scoring one layer."""
     d, n_modules = shape.width(ranking.kind), shape.modules_per_layer(ranking.kind)
     n_train = train_share(config) * size.n_answers
     n_seen = n_train + validation_share(config) * size.n_answers
-    if ranking.localizer.name != "real":
-        return round(n_modules * n_seen * d * FLOAT_BYTES)
-    params = Params.model_validate(ranking.localizer.params)
-    return real_bytes(params, d, n_modules, n_train, n_seen)
+    localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
+    return localizer.peak_bytes(d, n_modules, n_train, n_seen)
 
 
 def _evaluation(

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from real_tasks.localizers import entry_of
 from real_tasks.report.contents import AnswerPair
 from real_tasks.report.figures.picture import Picture
 from real_tasks.results.findings import comparison_table, headlines
@@ -83,11 +84,12 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
 
 
 def _values(content: ReportContent) -> dict[str, Any]:
-    result_headers, result_lines = table_cells(content.results)
+    result_headers, result_lines = table_cells(content.results, content.method)
     comparison_headers, comparison_lines = comparison_table(content.comparisons)
     return {
         "content": content,
         "method_name": method_label(content.method),
+        "localizer": entry_of(content.method),
         "headlines": [
             *headlines(content.results, content.comparisons, content.method),
             *content.findings,

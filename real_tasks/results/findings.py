@@ -120,7 +120,7 @@ def _listed(parts: Sequence[str]) -> str:
 def comparison_sentence(comparisons: Sequence[Row]) -> str:
     """Put the metrics of one method against one baseline, on one basis, into a sentence."""
     first = comparisons[0]
-    names = (method_label(first["method"]), method_label(first["baseline"]))
+    names = (method_label(first["method"]), method_label(first["baseline"], first["method"]))
     outcomes = {outcome(row) for row in comparisons}
     mixed = len(outcomes) > 1
     verb = "{} against {} is mixed" if mixed else VERBS[outcomes.pop()]
@@ -194,7 +194,7 @@ def comparison_table(comparisons: Sequence[Row]) -> tuple[list[str], list[list[s
     }
     lines = [
         [
-            f"{method_label(method)} − {method_label(baseline)}",
+            f"{method_label(method)} − {method_label(baseline, method)}",
             SHORT_BASES.get(basis, basis_label(basis)),
             *(_difference_cell(by_key.get((method, baseline, basis, name))) for name in metrics),
         ]

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable
 
-METHOD_LABELS = {
-    "unsteered": "unsteered",
-    "real": "REAL",
-    "real_equal_weights": "REAL with equal weights",
-    "iti": "ITI",
-    "causal": "causal effect",
-    "caa": "CAA (one layer)",
-    "random": "random modules",
-    "all": "all modules",
-    "random_direction": "REAL with random direction",
-    "pca_direction": "REAL with PCA direction",
-    "probe_direction": "REAL with probe direction",
+from real_tasks.localizers import EQUAL_WEIGHTS, entry_of
+
+_WITHOUT_LOCALIZER = {
+    "unsteered": (0, "unsteered"),
+    "caa": (40, "CAA (one layer)"),
+    "all": (70, "all modules"),
 }
+_DIRECTIONS = {
+    "random_direction": (80, "random direction"),
+    "pca_direction": (81, "PCA direction"),
+    "probe_direction": (82, "probe direction"),
+}
+"""The places of methods and their names, beside those that localizers' entries say."""
 METRIC_LABELS = {
     "kl": "KL",
     "mc1": "MC1",
@@ -49,9 +49,21 @@ _HEADLINES = (
 BASIS_LABELS = {"tuned": "each at its tuned setting", "matched_kl": "at equal KL"}
 
 
-def method_label(method: str) -> str:
-    """Return the name that people read, the method's own name if there is no other."""
-    return METHOD_LABELS.get(method, method.replace("_", " "))
+def method_label(method: str, main: str | None = None) -> str:
+    """Return the name that people read; that of a localizer's method comes from its entry.
+
+    Args:
+        method: as in the tables.
+        main: the run's own localizer, in whose modules the directions of other kinds stand.
+    """
+    if method in _WITHOUT_LOCALIZER:
+        return _WITHOUT_LOCALIZER[method][1]
+    if method in _DIRECTIONS:
+        _, direction = _DIRECTIONS[method]
+        return f"{method_label(main)} with {direction}" if main else direction
+    localizer = method.removesuffix(EQUAL_WEIGHTS)
+    label = entry_of(localizer).label or localizer.replace("_", " ")
+    return label if localizer == method else f"{label} with equal weights"
 
 
 def metric_label(metric: str) -> str:
@@ -71,7 +83,10 @@ def headline_metrics(metrics: Iterable[str]) -> tuple[str, ...]:
 
 
 def ordered_methods(methods: Iterable[str]) -> list[str]:
-    """Return each method once: the known ones in the order of METHOD_LABELS, then the others."""
-    found = list(dict.fromkeys(methods))
-    known = [method for method in METHOD_LABELS if method in found]
-    return known + [method for method in found if method not in METHOD_LABELS]
+    """Return each method once, by the places that localizers' entries name."""
+    return sorted(dict.fromkeys(methods), key=_place)
+
+
+def _place(method: str) -> tuple[int, str]:
+    place = entry_of(method.removesuffix(EQUAL_WEIGHTS)).place
+    return (_WITHOUT_LOCALIZER | _DIRECTIONS).get(method, (place, method))

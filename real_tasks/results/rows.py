@@ -13,17 +13,6 @@ Evaluation = Mapping[str, Any]
 """What `evaluation.record.evaluation_record` makes of a method's result."""
 
 BASES = {"tuned": "test", "matched_kl": "matched"}
-_SCORE_COLUMNS = (
-    "roc_auc",
-    "roc_auc_low",
-    "roc_auc_high",
-    "aupr",
-    "f1",
-    "perplexity",
-    "reconstruction_loss",
-    "collapsed",
-    "score",
-)
 
 
 def sample_rows(data: BehaviourData, n_folds: int) -> list[Row]:
@@ -56,7 +45,7 @@ def score_rows(localizer: str, fold: int, seed: int, result: LocalizerResult) ->
             "fold": fold,
             "seed": seed,
             **_module(score.module),
-            **{name: getattr(score, name) for name in _SCORE_COLUMNS},
+            **{name: value for name, value in vars(score).items() if name != "module"},
             "rank": rank,
         }
         for rank, score in enumerate(ranked(result.scores), start=1)

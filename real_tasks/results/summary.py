@@ -89,13 +89,18 @@ def _summary(method: str, settings: Sequence[Row]) -> dict[str, Any]:
     return summary
 
 
-def table_cells(results: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Format a result table: the headers, and for each method the cells "mean (SD)"."""
+def table_cells(
+    results: Sequence[Row], main: str | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Format a result table: the headers, and for each method the cells "mean (SD)".
+
+    ``main`` is the run's own localizer, as in `method_label`.
+    """
     columns = [name for name in dict.fromkeys(name for row in results for name in row)]
     columns = [name for name in columns if name not in ("method", "n") and not name.endswith("_sd")]
     headers = ["method", *(_header(name) for name in columns), "n"]
     cells = [
-        [method_label(row["method"]), *(_cell(row, name) for name in columns), str(row["n"])]
+        [method_label(row["method"], main), *(_cell(row, name) for name in columns), str(row["n"])]
         for row in results
     ]
     return headers, cells
@@ -122,14 +127,18 @@ def _cell(row: Row, name: str) -> str:
     )
 
 
-def markdown_table(results: Sequence[Row]) -> str:
+def markdown_table(results: Sequence[Row], main: str | None = None) -> str:
     """Format a result table as Markdown; "no results" where there is none."""
     if not results:
         return "no results\n"
-    headers, cells = table_cells(results)
+    headers, cells = table_cells(results, main)
+    return markdown_grid(headers, cells) + "\n"
+
+
+def markdown_grid(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Format a table as Markdown: names in the first column, numbers in the others."""
     rule = ["---", *["---:"] * (len(headers) - 1)]
-    lines = ["| " + " | ".join(line) + " |" for line in (headers, rule, *map(_escaped, cells))]
-    return "\n".join(lines) + "\n"
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headers, rule, *map(_escaped, lines)))
 
 
 def _escaped(cells: Sequence[str]) -> list[str]:

@@ -1,10 +1,13 @@
 """How well scores rank aligned answers above violating ones, for many modules at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from real_tasks.vocabulary.types import ModuleId, ModuleScore
 
 INTERVAL = (0.025, 0.975)
 """Quantiles of the 95 % interval."""
@@ -33,6 +36,18 @@ def ranking_metrics(
     low, high = bootstrap_roc_auc(scores, labels, questions, bootstrap_samples, generator)
     aupr, f1 = precision_recall(scores, labels)
     return RankingMetrics(roc_auc(scores, labels), low, high, aupr, f1)
+
+
+def scored_modules(
+    modules: Sequence[ModuleId], score: Tensor, metrics: RankingMetrics, **further: Tensor
+) -> tuple[ModuleScore, ...]:
+    """Return each module with its score, metrics, and further columns of `ModuleScore`."""
+    columns = {"score": score, **vars(metrics), **further}
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return tuple(
+        ModuleScore(module, **dict(zip(columns, row, strict=True)))
+        for module, row in zip(modules, rows, strict=True)
+    )
 
 
 def roc_auc(

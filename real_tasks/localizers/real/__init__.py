@@ -5,12 +5,13 @@ One way through the files: `plan` (who trains on what) -> `fitting` (`vqae` with
 Source: arXiv 2506.08359.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
-from real_tasks.localizers import LOCALIZERS
+from real_tasks.localizers import LOCALIZERS, Localizer, Look, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
+from real_tasks.localizers.real import costs
 from real_tasks.localizers.real.chunks import chunks_of_modules, map_chunks
 from real_tasks.localizers.real.fitting import ShardFit, ShardProgram, bytes_per_module
 from real_tasks.localizers.real.params import PUBLISHED
@@ -22,7 +23,7 @@ from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult
 
 
 @LOCALIZERS.register("real")
-class RealLocalizer:
+class RealLocalizer(Localizer):
     """VQ-AE, two priors over its codes, and the ROC-AUC of their log-likelihood ratio.
 
     The result's protocol is `cross_fit` or `release`; its evidence is listed at `score.evidence`.
@@ -30,13 +31,19 @@ class RealLocalizer:
 
     Params: ClassVar[type[RealParams]] = RealParams
     PUBLISHED: ClassVar[RealParams] = PUBLISHED
-    weighting: ClassVar[Literal["score", "equal"]] = "score"
-    stochastic: ClassVar[bool] = True
-    uses_effects: ClassVar[bool] = False
-
-    def __init__(self, params: RealParams) -> None:
-        """Keep the parameters."""
-        self.params = params
+    weighting = "score"
+    stochastic = True
+    label = "REAL"
+    meaning = ScoreMeaning("roc_auc", "ROC-AUC (0.5: chance)", 0.5)
+    explained = (
+        "How well a head's codes tell aligned from violating answers to questions that its encoder "
+        "never saw: 0.5 is chance, 1 is perfect. It says that the head carries the information. It "
+        "does not say that steering through the head changes what the model says: AUC is not a "
+        "causal effect, the table of results is."
+    )
+    looks = (Look("#0072B2", "o", "-"), Look("#56B4E9", "s", "--"))
+    place = 10
+    params: RealParams
 
     def check(self, d: int) -> None:
         """Check that ``units`` cuts the latent of modules of width ``d`` into equal groups.
@@ -71,6 +78,14 @@ class RealLocalizer:
         fit = fit_shard(data, plan, self.params, seed)
         scores = module_scores(data, plan, fit, self.params, seed)
         return LocalizerResult(self.params.protocol, scores, evidence(data, plan, fit, self.params))
+
+    def flops(self, d: int, n_train: float) -> float:
+        """Count the training of all fits, see `costs.flops`."""
+        return costs.flops(self.params, d, n_train)
+
+    def peak_bytes(self, d: int, n_modules: int, n_train: float, n_seen: float) -> int:
+        """Estimate the peak on an accelerator, see `costs.peak_bytes`."""
+        return costs.peak_bytes(self.params, d, n_modules, n_train, n_seen)
 
     def _check_codebook(self, plan: FitPlan) -> None:
         groups = min(len(samples) for samples in plan.autoencoder) * self.params.units

@@ -11,7 +11,7 @@ from real_tasks.localizers.real.fitting import ShardFit
 from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import FitPlan
 from real_tasks.localizers.seeding import generator
-from real_tasks.statistics.roc import ranking_metrics
+from real_tasks.statistics.roc import ranking_metrics, scored_modules
 from real_tasks.vocabulary.types import LocalizerInput, ModuleScore
 
 
@@ -31,21 +31,13 @@ def module_scores(
         params.bootstrap_samples,
         generator(seed, "bootstrap"),
     )
-    columns = {
-        "score": metrics.roc_auc,
-        "roc_auc": metrics.roc_auc,
-        "roc_auc_low": metrics.roc_auc_low,
-        "roc_auc_high": metrics.roc_auc_high,
-        "aupr": metrics.aupr,
-        "f1": metrics.f1,
-        "perplexity": _perplexity(fit, plan, params),
-        "reconstruction_loss": _reconstruction_loss(fit, plan),
-        "collapsed": fit.collapsed.any(dim=0),
-    }
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return tuple(
-        ModuleScore(module, **dict(zip(columns, row, strict=True)))
-        for module, row in zip(data.modules, rows, strict=True)
+    return scored_modules(
+        data.modules,
+        metrics.roc_auc,
+        metrics,
+        perplexity=_perplexity(fit, plan, params),
+        reconstruction_loss=_reconstruction_loss(fit, plan),
+        collapsed=fit.collapsed.any(dim=0),
     )
 
 

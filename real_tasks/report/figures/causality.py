@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from real_tasks.report.figures.gallery_data import ANY_SCORE, SCORE_MEANINGS
+from real_tasks.localizers import entry_of
 from real_tasks.report.figures.style import (
     BLUE,
     GREY,
@@ -69,7 +69,7 @@ def read_out_against_effect(
         _points(axes, agreement, chosen, look, few=len(modules) <= MANY_POINTS)
     _name_extremes(axes, agreement, modules)
     light_frame(axes)
-    meaning = SCORE_MEANINGS.get(localizer, ANY_SCORE)
+    meaning = entry_of(localizer).meaning
     label_axes(
         axes,
         f"{method_label(localizer)}: {meaning.label}",
@@ -116,7 +116,7 @@ def _look(share: float) -> _Look:
 
 def _lines(axes: Axes, localizer: str) -> None:
     axes.axhline(0, color="black", linewidth=0.8)
-    chance = SCORE_MEANINGS.get(localizer, ANY_SCORE).center
+    chance = entry_of(localizer).meaning.center
     if chance is not None:
         axes.axvline(chance, color="black", linewidth=0.8, linestyle=":")
 

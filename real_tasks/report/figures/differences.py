@@ -56,7 +56,7 @@ def difference_forest(comparisons: Sequence[Row], metrics: Sequence[str] | None 
         mine = [row for row in rows if row["metric"] == metric]
         _draw(axes, mine, pairs, bases)
         label_axes(axes, f"difference in {metric_label(metric)}", "")
-    names = [f"{method_label(method)} − {method_label(baseline)}" for method, baseline in pairs]
+    names = [f"{method_label(one)} − {method_label(baseline, one)}" for one, baseline in pairs]
     panels[0].set_yticks(range(len(pairs)), names)
     panels[0].set_ylim(len(pairs) - 0.5, -0.5)
     label_axes(panels[0], f"difference in {metric_label(shown[0])}", "methods compared")

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
+from real_tasks.localizers import Look
 from real_tasks.report.figures.curves import effect_curve
 from real_tasks.report.figures.style import (
-    MethodStyle,
     figure_title,
     label_axes,
     legend_below,
@@ -38,6 +38,7 @@ def effect_against_kl(
     tuned: Sequence[Row] = (),
     matched_kl: float | None = None,
     questions: str = "validation questions",
+    main: str | None = None,
 ) -> Figure:
     """Draw the headline metrics against KL over alpha, for each method.
 
@@ -49,6 +50,7 @@ def effect_against_kl(
         tuned: rows of the chosen settings, on the same questions; a large marker at their mean.
         matched_kl: KL at which methods are compared like for like, nats/token.
         questions: which questions the rows are measured on.
+        main: the run's own localizer, see `method_label`.
 
     Raises:
         ValueError: there are no rows, or none has an effect.
@@ -59,7 +61,7 @@ def effect_against_kl(
     figure = new_figure(3.3 * max(len(metrics), 2), 4.9)
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
-        _draw_panel(axes, rows, tuned, metric)
+        _draw_panel(axes, rows, tuned, metric, main)
         if metric in unsteered:
             _draw_unsteered(axes, unsteered[metric])
     _dose_axis(panels, [row["kl"] for row in (*rows, *tuned)], max_kl, matched_kl)
@@ -72,12 +74,14 @@ def effect_against_kl(
     return figure
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row], tuned: Sequence[Row], metric: str) -> None:
+def _draw_panel(
+    axes: Axes, rows: Sequence[Row], tuned: Sequence[Row], metric: str, main: str | None
+) -> None:
     for method in ordered_methods(row["method"] for row in rows):
         style = method_style(method)
         mine = [row for row in rows if row["method"] == method and row.get(metric) is not None]
         if mine:
-            _draw_curves(axes, mine, metric, style)
+            _draw_curves(axes, mine, metric, style, method_label(method, main))
         chosen = [row for row in tuned if row["method"] == method and row.get(metric) is not None]
         if chosen:
             axes.plot(
@@ -95,7 +99,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], tuned: Sequence[Row], metric: s
     label_axes(axes, "KL(original || steered) [nats/token]", f"{metric_label(metric)} (share)")
 
 
-def _draw_curves(axes: Axes, rows: Sequence[Row], metric: str, style: MethodStyle) -> None:
+def _draw_curves(axes: Axes, rows: Sequence[Row], metric: str, style: Look, label: str) -> None:
     runs = defaultdict(list)
     for row in sorted(rows, key=lambda row: float(row["alpha"])):
         runs[row["fold"], row["seed"]].append((row["kl"], row[metric]))
@@ -112,7 +116,7 @@ def _draw_curves(axes: Axes, rows: Sequence[Row], metric: str, style: MethodStyl
         marker=style.marker,
         markersize=4.5,
         linewidth=1.8,
-        label=method_label(rows[0]["method"]),
+        label=label,
     )
 
 

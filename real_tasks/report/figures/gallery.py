@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from real_tasks.localizers import entry_of
 from real_tasks.report.figures.agreement import score_agreement
 from real_tasks.report.figures.causality import read_out_against_effect, selected_shares
 from real_tasks.report.figures.codes import codebook_use
 from real_tasks.report.figures.differences import difference_forest
 from real_tasks.report.figures.effect_against_kl import effect_against_kl, effect_metrics
-from real_tasks.report.figures.gallery_data import ANY_SCORE, SCORE_MEANINGS, GalleryData, Row
+from real_tasks.report.figures.gallery_data import GalleryData, Row
 from real_tasks.report.figures.grids import (
     RunKey,
     ScoreMap,
@@ -60,8 +61,9 @@ def _effects(data: GalleryData) -> Iterator[Picture]:
         tuned=data.tuned,
         matched_kl=data.matched_kl,
         questions=data.curve_questions,
+        main=data.main,
     )
-    methods = ", ".join(method_label(name) for name in _methods(data.curves))
+    methods = ", ".join(method_label(name, data.main) for name in _methods(data.curves))
     yield _picture(
         "effect_against_kl",
         "Effect at equal side effect",
@@ -92,7 +94,7 @@ def _differences(data: GalleryData) -> Iterator[Picture]:
 
 
 def _maps(data: GalleryData, localizer: str) -> dict[RunKey, ScoreMap]:
-    column = SCORE_MEANINGS.get(localizer, ANY_SCORE).column
+    column = entry_of(localizer).meaning.column
     maps = score_maps(data.module_scores, localizer, grid_shape(data.module_scores), column)
     return {run: scores for run, scores in maps.items() if np.isfinite(scores).any()}
 
@@ -105,13 +107,13 @@ def _heatmaps(data: GalleryData) -> Iterator[Picture]:
 
 
 def _heatmap(data: GalleryData, localizer: str, maps: Mapping[RunKey, ScoreMap]) -> Picture:
-    meaning = SCORE_MEANINGS.get(localizer, ANY_SCORE)
+    meaning = entry_of(localizer).meaning
     mean = mean_map(maps)
     selected = selection_maps(data.selected, localizer, mean.shape)
     (layer, head), _ = extreme_modules(mean)
     found = f"highest {mean[layer, head]:.2f} at layer {layer}, head {head}"
     name = method_label(localizer)
-    what = meaning.label.split(" (")[0]
+    what = meaning.short
     return _picture(
         f"scores_{localizer}",
         f"Scores of {name}",
@@ -150,7 +152,6 @@ def _agreement(data: GalleryData) -> Iterator[Picture]:
     if not first:
         return
     names = (method_label(data.main), method_label(data.rival))
-    labels = [SCORE_MEANINGS.get(name, ANY_SCORE).label for name in (data.main, data.rival)]
     yield _picture(
         "score_agreement",
         "Do scores agree?",
@@ -161,7 +162,7 @@ def _agreement(data: GalleryData) -> Iterator[Picture]:
             first,
             _maps(data, data.rival),
             names=names,
-            labels=(labels[0].split(" (")[0], labels[1].split(" (")[0]),
+            labels=(entry_of(data.main).meaning.short, entry_of(data.rival).meaning.short),
         ),
     )
 

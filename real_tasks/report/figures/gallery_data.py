@@ -13,24 +13,6 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class ScoreMeaning:
-    """What a localizer's score is: its column, its name, and the score of chance, if any."""
-
-    column: str
-    label: str
-    center: float | None
-
-
-SCORE_MEANINGS = {
-    "real": ScoreMeaning("roc_auc", "ROC-AUC (0.5: chance)", 0.5),
-    "iti": ScoreMeaning("score", "validation accuracy (0.5: chance)", 0.5),
-    "causal": ScoreMeaning("score", "effect when steered alone [nats]", 0.0),
-    "random": ScoreMeaning("score", "random number (means nothing)", None),
-}
-ANY_SCORE = ScoreMeaning("score", "score", None)
-
-
-@dataclass(frozen=True)
 class CodebookCounts:
     """Use of codes of each module in one fold and seed, see `codebook_use`."""
 

@@ -7,7 +7,6 @@ pictures are drawn from several threads at a time.
 import io
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
+from real_tasks.localizers import EQUAL_WEIGHTS, LOCALIZERS, Look, entry_of
 from real_tasks.report.figures.picture import PIXELS_PER_INCH
 
 BLACK = "#000000"
@@ -27,6 +27,7 @@ VERMILLION = "#D55E00"
 PURPLE = "#CC79A7"
 GREY = "#767676"
 ABSENT = "#d9d9d9"
+_SPARE_COLORS = (ORANGE, GREEN, PURPLE, GREY)
 
 TITLE_POINTS = 11.0
 LABEL_POINTS = 10.0
@@ -35,34 +36,31 @@ TICK_POINTS = 9.0
 MAX_ANNOTATED_CELLS = 100
 
 
-@dataclass(frozen=True)
-class MethodStyle:
-    """How a method is drawn: told apart by shape and dashes too, not by colour alone."""
-
-    color: str
-    marker: str
-    linestyle: str | tuple[int, tuple[float, ...]]
-
-
-METHOD_STYLES = {
-    "unsteered": MethodStyle(BLACK, "*", ":"),
-    "real": MethodStyle(BLUE, "o", "-"),
-    "real_equal_weights": MethodStyle(SKY, "s", "--"),
-    "iti": MethodStyle(VERMILLION, "^", "-"),
-    "random": MethodStyle(GREEN, "D", "-."),
-    "all": MethodStyle(PURPLE, "v", (0, (5, 1, 1, 1, 1, 1))),
-    "random_direction": MethodStyle(GREY, "X", ":"),
-    "causal": MethodStyle(ORANGE, "h", "-"),
-    "caa": MethodStyle(BLACK, "p", "-."),
-    "pca_direction": MethodStyle(SKY, "<", ":"),
-    "probe_direction": MethodStyle(VERMILLION, ">", "--"),
+_LOOKS = {
+    "unsteered": Look(BLACK, "*", ":"),
+    "all": Look(PURPLE, "v", (0, (5, 1, 1, 1, 1, 1))),
+    "random_direction": Look(GREY, "X", ":"),
+    "caa": Look(BLACK, "p", "-."),
+    "pca_direction": Look(SKY, "<", ":"),
+    "probe_direction": Look(VERMILLION, ">", "--"),
 }
-OTHER_METHOD = MethodStyle(ORANGE, "P", "--")
+_SPARE = tuple(
+    tuple(Look(color, marker, dashes) for color, marker in zip(_SPARE_COLORS, markers, strict=True))
+    for markers, dashes in (("PHd8", "--"), ("1234", (0, (3, 1, 1, 1))))
+)
 
 
-def method_style(method: str) -> MethodStyle:
-    """Return how a method is drawn; methods unknown here share one style of their own."""
-    return METHOD_STYLES.get(method, OTHER_METHOD)
+def method_style(method: str) -> Look:
+    """Return how a method is drawn, which its localizer's entry says, or else a spare look."""
+    if method in _LOOKS:
+        return _LOOKS[method]
+    localizer = method.removesuffix(EQUAL_WEIGHTS)
+    looks, which = entry_of(localizer).looks, int(localizer != method)
+    if which < len(looks):
+        return looks[which]
+    without = [name for name in LOCALIZERS if not LOCALIZERS[name].looks]
+    index = without.index(localizer) if localizer in without else len(without)
+    return _SPARE[which][index % len(_SPARE_COLORS)]
 
 
 def new_figure(

@@ -129,8 +129,9 @@ def report(run_id: str) -> str:
     path = write_page(home, run_id, render_report(content))
     sentences = headlines(content.results, content.comparisons, content.method)
     sentences += content.findings
-    text = "\n\n".join([f"# {content.title}", *sentences, markdown_table(content.results)])
-    headers, cells = table_cells(content.results)
+    results = markdown_table(content.results, content.method)
+    text = "\n\n".join([f"# {content.title}", *sentences, results])
+    headers, cells = table_cells(content.results, content.method)
     table = [dict(zip(headers, line, strict=True)) for line in cells]
     show_in_prefect(run_id, text, content.pictures, path, table)
     return str(path)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.folds import split
 from real_tasks.questions.samples import localizer_input
 from real_tasks.report.figures.gallery import draw_gallery
@@ -17,6 +18,7 @@ from real_tasks.report.figures.latents import Embedding, embed
 from real_tasks.report.figures.picture import Picture
 from real_tasks.results.labels import headline_metrics
 from real_tasks.results.summary import Row, at_tuned, wide_rows
+from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
 from real_tasks.tasks.stages import references
@@ -31,7 +33,10 @@ FIGURES = "figures"
 INDEX = "pictures.json"
 
 
-@stage("pictures")
+@stage(
+    "pictures",
+    lambda inputs: modules_of(LOCALIZERS, *(one.localizer for one in inputs["outcome"].scores)),
+)
 def pictures(
     out: Path, *, config: ExperimentConfig, outcome: Outcome, execution: ExecutionConfig
 ) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from real_tasks.evaluation.tuning import evaluate_method
 from real_tasks.experiment.methods import known_methods
 from real_tasks.experiment.yaml_files import load_config
+from real_tasks.localizers.real import costs
 from real_tasks.localizers.real.fitting import ShardProgram
 from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import cross_fit_plan, release_plan
 from real_tasks.models.loading import checkpoint_shape
-from real_tasks.planning.costs import activation_bytes, forward_flops, model_size, real_flops
+from real_tasks.planning.costs import activation_bytes, forward_flops, model_size
 from real_tasks.planning.data_size import size_of_behaviour, stated_size
 from real_tasks.planning.memory import evaluation_bytes, extraction_bytes
 from real_tasks.planning.plan import plan, plan_experiment, planned_shape
@@ -185,7 +186,7 @@ def test_training_flops_are_those_of_the_products_that_training_makes(
         codes, _, _ = program._encode(autoencoders)
         with counter:
             program._train_priors(codes)
-    planned = len(data.modules) * real_flops(params, d, len(data.labels))
+    planned = len(data.modules) * costs.flops(params, d, len(data.labels))
     assert planned == pytest.approx(counter.flops, rel=0.1)
 
 

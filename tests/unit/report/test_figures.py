@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from real_tasks.experiment.methods import known_methods
 from real_tasks.report.figures.agreement import (
     correlation_matrix,
     rank_correlation,
@@ -30,7 +31,8 @@ from real_tasks.report.figures.grids import (
 from real_tasks.report.figures.heads import score_heatmap
 from real_tasks.report.figures.latents import MAX_POINTS, embed, tsne_panels
 from real_tasks.report.figures.selections import overlap_sentence, selection_map
-from real_tasks.report.figures.style import METHOD_STYLES, png_bytes, thin_ticks
+from real_tasks.report.figures.style import method_style, png_bytes, thin_ticks
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from tests.unit.synthetic_results import (
     UNSTEERED,
     comparison,
@@ -247,9 +249,10 @@ def test_effects_are_drawn_with_one_look_a_method_and_the_cap() -> None:
     assert labels[:4] == ["REAL", "ITI", "random modules", "unsteered (KL 0)"]
     assert "cap on KL (0.05)" in labels and "matched KL (0.02)" in labels
     assert "[nats/token]" in figure.axes[0].get_xlabel()
-    markers = {style.marker for style in METHOD_STYLES.values()}
-    lines = {(style.color, style.linestyle) for style in METHOD_STYLES.values()}
-    assert len(markers) == len(lines) == len(METHOD_STYLES)
+    methods = known_methods(ExperimentConfig())
+    styles = [method_style(name) for name in (*methods, "a_new_one", "a_new_one_equal_weights")]
+    assert len({style.marker for style in styles}) == len(styles) == len(methods) + 2
+    assert len({(style.color, style.linestyle) for style in styles}) == len(styles)
 
 
 def test_effects_without_rows_are_refused() -> None:
