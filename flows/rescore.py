@@ -10,15 +10,20 @@ from flows.running.runners import ConfiguredTaskRunner, check_runner
 from real_tasks.experiment.prepared import Prepared
 from real_tasks.tasks.records import run as records
 from real_tasks.tasks.records.run import Run, running
-from real_tasks.tasks.rescoring.baseline import Measured, Rescored, Rescoring, deployed_steering
-from real_tasks.tasks.rescoring.plan import baseline_label, plan_rescoring
+from real_tasks.tasks.rescoring.plan import (
+    Measured,
+    Rescored,
+    Rescoring,
+    baseline_label,
+    deployed_steering,
+    plan_rescoring,
+)
 from real_tasks.tasks.rescoring.record import (
     publish_drift,
     publish_unchanged,
     record_drift_in_mlflow,
     warn_of_drift,
 )
-from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.measured import measured
 from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.tasks.stages.outcome import Outcome
@@ -113,18 +118,10 @@ def measure_deployed(
 ) -> tuple[Measured, ...]:
     """Measure what the baseline steers with on the questions that it never saw."""
     deployed = deployed_steering(plan)
-    every = Fold(dataset=outcome.dataset, config=plan.experiment.data, index=None)
     shards = [
         (
             f"{plan.method}-fold-{item.fold}-seed-{item.seed}",
-            {
-                "model": model,
-                "evaluation": item.evaluation,
-                "source": plan.baseline_folds[item.fold],
-                "target": every,
-                "config": plan.experiment.evaluation,
-                "execution": plan.experiment.execution,
-            },
+            plan.measuring(model, outcome.dataset, item) | {"execution": plan.experiment.execution},
         )
         for item in deployed
     ]

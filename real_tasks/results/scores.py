@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from real_tasks.results.summary import Row
 from real_tasks.statistics.bootstrap import mean_by_key
 from real_tasks.vocabulary.types import WHOLE_LAYER, ModuleId
 
+_Row = TypeVar("_Row", bound=Row)
 RunKey = tuple[int, int]
 """Fold and seed."""
 Scores = Mapping[ModuleId, float]
@@ -27,6 +29,11 @@ def scores_by_run(
                 run = runs.setdefault((int(row["fold"]), int(row["seed"])), {})
                 run[module_of(row)] = float(value)
     return dict(sorted(runs.items()))
+
+
+def rows_of(rows: Iterable[_Row], localizer: str, kind: str) -> list[_Row]:
+    """Return the rows of one localizer and kind of module."""
+    return [r for r in rows if (r["localizer"], r["module_kind"]) == (localizer, kind)]
 
 
 def module_of(row: Row) -> ModuleId:

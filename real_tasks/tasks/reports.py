@@ -6,7 +6,7 @@ from real_tasks.report.page import render_report
 from real_tasks.tasks.records.experiment_report import report_content
 from real_tasks.tasks.records.run import write_page
 from real_tasks.tasks.records.transfer import write_transfer_report
-from real_tasks.tasks.rescoring.report import write_drift_report
+from real_tasks.tasks.rescoring.record import write_drift_report
 from storage.paths import Home
 from storage.runs.run import find_run
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from real_tasks.results.drift.gain import GainDrift
-from real_tasks.results.drift.ranking import RankingDrift
+from real_tasks.results.drift.change import GainDrift, RankingDrift
 from real_tasks.results.findings import MODULE_NOUNS, signed
 from real_tasks.results.labels import method_label
 from real_tasks.results.summary import Row
@@ -25,15 +24,7 @@ DRIFT_METRICS = (
     "gain_change",
 )
 """The columns that are numbers of drift, for MLflow and events."""
-_WITH_INTERVAL = (
-    "spearman",
-    "overlap",
-    "auc_change",
-    "auc_best_change",
-    "auc_largest_change",
-    "gain",
-    "gain_change",
-)
+_WITH_INTERVAL = tuple(name for name in DRIFT_METRICS if name != "auc_mean")
 _LISTED = 8
 
 
@@ -204,8 +195,9 @@ def _gain_sentence(row: Row, method: str) -> str:
         else f"; at the baseline it was {signed(row['gain_before'])}"
     )
     change = "" if row["gain_change"] is None else f", a change of {_signed(row, 'gain_change')}"
+    who = method_label(method, row["localizer"])
     return (
-        f"The deployed steering ({method_label(method)}) gains {_signed(row, 'gain')} on "
+        f"The deployed steering ({who}) gains {_signed(row, 'gain')} on "
         f"{row['n_questions']} questions that it was neither found nor tuned on{was}{change}."
     )
 

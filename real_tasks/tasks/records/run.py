@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from real_tasks.experiment.methods import methods_of
 from real_tasks.experiment.yaml_files import commented_yaml
@@ -45,6 +45,7 @@ CONFIG = "config.yaml"
 RECORD = "run.json"
 REPORT = "report.html"
 SPECS = "specs"
+_Model = TypeVar("_Model", bound=BaseModel)
 _SOFTWARE = ("real-steering", "torch", "transformers", "prefect", "mlflow", "duckdb", "pyarrow")
 
 
@@ -135,18 +136,23 @@ def read_record(home: Home, run_id: str, *parts: str) -> dict[str, Any]:
     return read_run_json(home, run_id, RECORD, *parts)
 
 
-def read_outcome(home: Home, run_id: str) -> Outcome:
-    """Return references to what a run made.
+def noted(home: Home, run_id: str, part: str, kind: type[_Model]) -> _Model:
+    """Return a part of what a run noted of itself, as what it is.
 
     Raises:
-        StorageError: its record is missing or damaged.
+        StorageError: it is missing or damaged.
     """
-    record = read_record(home, run_id, "outcome")
+    record = read_record(home, run_id, part)
     try:
-        return Outcome.model_validate(record["outcome"])
+        return kind.model_validate(record[part])
     except ValidationError as error:
         path = run_folder(home, run_id) / RECORD
-        raise damaged_run(home, run_id, path, f"outcome: {error.error_count()} errors") from error
+        raise damaged_run(home, run_id, path, f"{part}: {error.error_count()} errors") from error
+
+
+def read_outcome(home: Home, run_id: str) -> Outcome:
+    """Return references to what a run made; see `noted`."""
+    return noted(home, run_id, "outcome", Outcome)
 
 
 def config_file(home: Home, run_id: str) -> Path:

@@ -3,17 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import ValidationError
-
-from real_tasks.experiment.methods import rankings_of
+from real_tasks.experiment.methods import Method, known_methods, rankings_of
 from real_tasks.experiment.prepared import Prepared, completed, prepare
-from real_tasks.experiment.rescoring import rescored_experiment
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.results.scores import module_of
+from real_tasks.results.scores import module_of, rows_of
 from real_tasks.tasks.cache.stage import Stage, store
-from real_tasks.tasks.records.run import CONFIG, RECORD, config_file, read_outcome, read_record
-from real_tasks.tasks.rescoring.baseline import Rescored, Rescoring, deployed_steering
+from real_tasks.tasks.records.run import CONFIG, RECORD, config_file, noted, read_outcome
 from real_tasks.tasks.stages import dataset, references
 from real_tasks.tasks.stages.activations import activations
 from real_tasks.tasks.stages.checkpoint import checkpoint, fingerprint_of
@@ -21,18 +17,84 @@ from real_tasks.tasks.stages.effects import effects
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.measured import measured
 from real_tasks.tasks.stages.models import ModelRef
-from real_tasks.tasks.stages.outcome import Outcome
+from real_tasks.tasks.stages.outcome import MethodEvaluation, Outcome
 from real_tasks.tasks.stages.scores import scores
-from real_tasks.vocabulary.config import ModelConfig
+from real_tasks.vocabulary.config import Frozen, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from real_tasks.vocabulary.types import BehaviourData
 from storage.artifacts.store import ArtifactRef
 from storage.errors import StorageError
 from storage.paths import Home
-from storage.runs.files import damaged_run
 from storage.runs.run import find_run, run_folder
 from storage.tables.parquet import read_rows
+
+
+class Measured(Frozen):
+    """The deployed steering of a fold and seed, measured on questions that it never saw."""
+
+    fold: int
+    seed: int
+    measured: ArtifactRef
+
+
+class Rescored(Frozen):
+    """References to what a re-scoring made; its outcome has no evaluations."""
+
+    outcome: Outcome
+    measured: tuple[Measured, ...]
+
+
+class Rescoring(Frozen):
+    """What a re-scoring starts from.
+
+    Attributes:
+        config: what was asked for.
+        whole: the baseline's configuration with the changes.
+        experiment: of that, what is scored again.
+        method: the way of steering in use.
+        baseline: what the baseline's run made.
+        compared: what the scoring to compare with made.
+        changed: what is new since then: data, model, code; empty: nothing.
+    """
+
+    config: RescoreConfig
+    whole: ExperimentConfig
+    experiment: ExperimentConfig
+    method: str
+    baseline_run_id: str
+    baseline: Outcome
+    compared_run_id: str
+    compared: Rescored
+    changed: tuple[str, ...] = ()
+
+    @property
+    def steered(self) -> Method:
+        """The way of steering in use."""
+        return known_methods(self.whole)[self.method]
+
+    def measuring(
+        self, model: ModelRef, dataset: ArtifactRef, item: MethodEvaluation
+    ) -> dict[str, Any]:
+        """Return the inputs of `measured`: an evaluation's steering, on all questions of the data.
+
+        The fold on which it was found is of the baseline's data; no change reaches their split.
+        """
+        split = self.experiment.data
+        return {
+            "model": model,
+            "evaluation": item.evaluation,
+            "source": Fold(dataset=self.baseline.dataset, config=split, index=item.fold),
+            "target": Fold(dataset=dataset, config=split, index=None),
+            "config": self.experiment.evaluation,
+        }
+
+
+def deployed_steering(plan: Rescoring) -> list[MethodEvaluation]:
+    """Return the baseline's evaluations of the method, of folds and seeds where it steers."""
+    mine = [item for item in plan.baseline.evaluations if item.method == plan.method]
+    return [item for item in mine if (store().open(item.evaluation) / references.SPEC).is_dir()]
 
 
 def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
@@ -74,6 +136,25 @@ def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
     )
     _check_shape(home, plan, prepared)
     return plan.model_copy(update={"changed": tuple(what_is_new(plan, prepared))}), prepared
+
+
+def rescored_experiment(config: ExperimentConfig, method: str) -> ExperimentConfig:
+    """Return the experiment with nothing but its localizer, and the method and what it needs.
+
+    Raises:
+        UserInputError: the method is unknown, or steers nothing.
+    """
+    known = known_methods(config)
+    if method not in known or known[method].direction is None:
+        steering = sorted(name for name in known if known[name].direction is not None)
+        raise UserInputError(
+            f"the way of steering {method!r} is not in the baseline, or steers nothing; expected "
+            f"one of {', '.join(steering)}"
+        )
+    its = known[method]
+    kinds = {its.localizer: its.kind} if its.localizer else {}
+    needed = tuple(one for one in config.baselines if kinds.get(one.name) == config.module_kind)
+    return config.model_copy(update={"methods": ("unsteered", method), "baselines": needed})
 
 
 def baseline_label(config: RescoreConfig) -> str:
@@ -145,14 +226,7 @@ def _one_of_each(
         step = effects if steers else scores
         yield step, given | (steering if steers else {}), item.shards[0]
     for one, done in zip(deployed_steering(plan), plan.compared.measured, strict=False):
-        measuring = {
-            "model": model,
-            "evaluation": one.evaluation,
-            "source": plan.baseline_folds[one.fold],
-            "target": Fold(dataset=outcome.dataset, config=experiment.data, index=None),
-            "config": experiment.evaluation,
-        }
-        yield measured, measuring, done.measured
+        yield measured, plan.measuring(model, outcome.dataset, one), done.measured
 
 
 def _data_of(baseline: Outcome, run_id: str) -> BehaviourData:
@@ -202,19 +276,14 @@ def _last_rescoring(home: Home, baseline_run_id: str, method: str) -> str | None
 
 def _rescored_of(home: Home, run_id: str) -> Rescored:
     find_run(home, run_id)  # which fetches its folder, where another machine has made it
-    record = read_record(home, run_id, "rescored")
-    try:
-        return Rescored.model_validate(record["rescored"])
-    except ValidationError as error:
-        path, why = run_folder(home, run_id) / RECORD, f"rescored: {error.error_count()} errors"
-        raise damaged_run(home, run_id, path, why) from error
+    return noted(home, run_id, "rescored", Rescored)
 
 
 def _check_shape(home: Home, plan: Rescoring, prepared: Prepared) -> None:
     localizer, kind = plan.experiment.localizer.name, plan.experiment.module_kind
     rows = read_rows(home, "module_scores")
-    mine = [r for r in rows if r["run_id"] == plan.compared_run_id and r["localizer"] == localizer]
-    before = {module_of(row) for row in mine if row["module_kind"] == kind}
+    mine = [row for row in rows if row["run_id"] == plan.compared_run_id]
+    before = {module_of(row) for row in rows_of(mine, localizer, kind)}
     now = set(prepared.shape.modules(kind))
     if before != now:
         raise UserInputError(

@@ -1,5 +1,9 @@
-"""The record of a re-scoring: tables, run folder, report, MLflow, event. Never cached."""
+"""What is kept of a re-scoring: tables, run folder, report, MLflow, event. Never cached.
 
+The report is made from tables and folder alone, as artifacts may be gone.
+"""
+
+from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -9,21 +13,41 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
-from real_tasks.results.drift.rows import DRIFT_METRICS, empty_drift_row, event_numbers
+from real_tasks.report.figures.drift import drift_picture
+from real_tasks.report.figures.picture import Picture
+from real_tasks.report.page import render_page
+from real_tasks.results.drift.rows import (
+    DRIFT_METRICS,
+    drift_cells,
+    drift_sentences,
+    empty_drift_row,
+    event_numbers,
+    threshold_sentence,
+)
 from real_tasks.results.rows import columns
-from real_tasks.results.summary import Row
+from real_tasks.results.scores import mean_scores, rows_of, scores_by_run
+from real_tasks.results.summary import Row, markdown_grid
 from real_tasks.tasks.records.pages import show_in_prefect
-from real_tasks.tasks.records.run import record_files, write_record
-from real_tasks.tasks.rescoring.baseline import Rescored, Rescoring
-from real_tasks.tasks.rescoring.report import drift_page, drift_text, write_drift_report
+from real_tasks.tasks.records.run import (
+    config_file,
+    noted,
+    read_record,
+    record_files,
+    run_facts,
+    write_page,
+    write_record,
+)
+from real_tasks.tasks.rescoring.plan import Rescored, Rescoring
 from real_tasks.tasks.rescoring.tables import drift_rows, evaluation_rows, question_counts
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.outcome import module_score_rows, smaller_alphas
 from real_tasks.tasks.stages.pictures import FIGURES, write_pictures
 from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.rescore_config import RescoreConfig
+from storage.errors import StorageError
 from storage.paths import Home
-from storage.runs.run import run_folder
-from storage.tables.parquet import write_table
+from storage.runs.run import find_run, run_folder
+from storage.tables.parquet import read_run, write_table
 
 DRIFT_EVENT = "real.rescore.drift"
 SUGGESTION_EVENT = "real.experiment.suggested"
@@ -190,3 +214,74 @@ def _write_record(
         "rescored": scored.model_dump(mode="json") if scored else None,
     }
     write_record(home, run_id, record)
+
+
+TEMPLATE = "drift.html.j2"
+
+
+def write_drift_report(home: Home, run_id: str) -> Path:
+    """Write the HTML report of a re-scoring; return its path."""
+    return write_page(home, run_id, render_page(TEMPLATE, drift_page(home, run_id)))
+
+
+def drift_page(home: Home, run_id: str) -> dict[str, Any]:
+    """Return what the report of a re-scoring says; ``overall`` are its rows over folds and seeds.
+
+    Raises:
+        StorageError: the run did not get as far as results.
+    """
+    run = find_run(home, run_id)
+    rows: list[Row] = [*read_run(home, "score_drift", run_id)]
+    if not rows:
+        raise StorageError(
+            f"the run {run_id} is {run['status']} and has no results to report; `real rescore` "
+            "runs it again, and takes from the cache what it did"
+        )
+    config, record = noted(home, run_id, "rescore", RescoreConfig), read_record(home, run_id)
+    overall = [row for row in rows if row["fold"] is None]
+    headers, lines = drift_cells([row for row in rows if row["changed"]])
+    facts = {"baseline": rows[0]["baseline_run_id"], "compared with": rows[0]["compared_run_id"]}
+    return {
+        "title": f"Re-scoring of {run['behaviour']} in {run['model']}",
+        "sentences": [*_sentences(overall, config), *record.get("warnings", ())],
+        "pictures": [_picture(home, row) for row in overall if row["changed"]],
+        "overall": overall,
+        "headers": headers,
+        "lines": lines,
+        "facts": run_facts(run) | facts,
+        "config_yaml": config_file(home, run_id).read_text(encoding="utf-8"),
+    }
+
+
+def drift_text(page: dict[str, Any]) -> str:
+    """Return the result as Markdown."""
+    parts = [f"# {page['title']}", *page["sentences"]]
+    if page["lines"]:
+        parts.append(markdown_grid(page["headers"], page["lines"]))
+    return "\n\n".join(parts)
+
+
+def _sentences(overall: list[Row], config: RescoreConfig) -> list[str]:
+    first = overall[0]
+    if not first["changed"]:
+        return [
+            f"Nothing is new since the run {first['compared_run_id']}: the same "
+            f"{first['data_questions']} questions, model and code. Nothing was scored again."
+        ]
+    sentences = [
+        f"New since the run {first['compared_run_id']}: {first['what_changed']}. Of "
+        f"{first['data_questions']} questions {first['new_questions']} are new; "
+        f"{first['gone_questions']} are gone."
+    ]
+    for row in overall:
+        passed = [name for name in row["exceeded"].split(", ") if name]
+        sentences += drift_sentences(row, row["method"])
+        sentences.append(threshold_sentence(passed, config.thresholds))
+    return sentences
+
+
+def _picture(home: Home, row: Row) -> Picture:
+    which = row["localizer"], row["module_kind"]
+    runs = (read_run(home, "module_scores", row[n]) for n in ("compared_run_id", "run_id"))
+    before, after = (mean_scores(scores_by_run(rows_of(run, *which)).values()) for run in runs)
+    return drift_picture(before, after, row["localizer"], row["top_k"])

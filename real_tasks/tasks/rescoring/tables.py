@@ -2,13 +2,20 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from real_tasks.results.drift.gain import GainDrift, gain_drift, question_gains, question_key
-from real_tasks.results.drift.ranking import compared_top_k, ranking_drift
+from real_tasks.results.drift.change import (
+    GainDrift,
+    compared_top_k,
+    gain_drift,
+    question_gains,
+    question_key,
+    ranking_drift,
+)
 from real_tasks.results.drift.rows import DriftGroup, drift_row, exceeded
 from real_tasks.results.rows import Row
-from real_tasks.results.scores import RunKey
-from real_tasks.tasks.rescoring.baseline import Rescored, Rescoring, deployed_steering
+from real_tasks.results.scores import RunKey, rows_of
+from real_tasks.tasks.rescoring.plan import Rescored, Rescoring, deployed_steering
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.outcome import module_score_rows
 from storage.artifacts.store import ArtifactRef
@@ -29,7 +36,7 @@ def drift_rows(home: Home, plan: Rescoring, scored: Rescored) -> list[Row]:
     steered = (plan.steered.localizer or plan.experiment.localizer.name, plan.steered.kind)
     rows: list[Row] = []
     for which in dict.fromkeys((item.localizer, item.kind) for item in scored.outcome.scores):
-        pair = _of(before, *which), _of(after, *which)
+        pair = rows_of(before, *which), rows_of(after, *which)
         rows += _rows_of_localizer(plan, pair, gains if which == steered else None)
     return rows
 
@@ -49,6 +56,7 @@ def question_counts(plan: Rescoring, scored: Rescored) -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True)
 class MeasuredGains:
     """Gains of the deployed steering by question, of the baseline and now, for folds and seeds.
 
@@ -58,13 +66,9 @@ class MeasuredGains:
         n_questions: of the data now.
     """
 
-    def __init__(
-        self,
-        before: Mapping[RunKey, Mapping[str, float]],
-        after: Mapping[RunKey, Mapping[str, float]],
-        n_questions: int,
-    ) -> None:
-        self.before, self.after, self.n_questions = before, after, n_questions
+    before: Mapping[RunKey, Mapping[str, float]]
+    after: Mapping[RunKey, Mapping[str, float]]
+    n_questions: int
 
     def drift(self, run: RunKey | None, n_resamples: int) -> GainDrift | None:
         """Return the change in one fold and seed, or over all of them."""
@@ -87,10 +91,9 @@ def measured_gains(plan: Rescoring, scored: Rescored) -> MeasuredGains:
     before, after = {}, {}
     for item in deployed_steering(plan):
         if item.fold in plain:
-            pair = [
-                references.load_evaluation(r)["test"] for r in (item.evaluation, plain[item.fold])
-            ]
-            before[item.fold, item.seed] = question_gains(pair[0], pair[1], objective, then)
+            both = (item.evaluation, plain[item.fold])
+            ours, theirs = (references.load_evaluation(one)["test"] for one in both)
+            before[item.fold, item.seed] = question_gains(ours, theirs, objective, then)
     for done in scored.measured:
         found = references.load_measured(done.measured)
         if found["steered"]:
@@ -154,10 +157,6 @@ def _rows_of_localizer(
 def _deployed_top_k(plan: Rescoring, rows: Sequence[Row]) -> int:
     steered = [references.load_evaluation(i.evaluation)["top_k"] for i in deployed_steering(plan)]
     return compared_top_k(steered, len({(row["layer"], row["head"]) for row in rows}))
-
-
-def _of(rows: Sequence[Row], localizer: str, kind: str) -> list[Row]:
-    return [r for r in rows if (r["localizer"], r["module_kind"]) == (localizer, kind)]
 
 
 def _of_run(rows: list[Row], run: RunKey | None) -> list[Row]:

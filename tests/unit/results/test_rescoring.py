@@ -9,9 +9,13 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from real_tasks.experiment.rescoring import rescored_experiment
-from real_tasks.results.drift.gain import gain_drift, question_gains, question_key
-from real_tasks.results.drift.ranking import compared_top_k, ranking_drift
+from real_tasks.results.drift.change import (
+    compared_top_k,
+    gain_drift,
+    question_gains,
+    question_key,
+    ranking_drift,
+)
 from real_tasks.results.drift.rows import (
     DriftGroup,
     drift_cells,
@@ -28,6 +32,7 @@ from real_tasks.statistics.bootstrap import (
     mean_estimate,
     overlaps,
 )
+from real_tasks.tasks.rescoring.plan import rescored_experiment
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
