@@ -1,6 +1,5 @@
 """The clusters that shards of work can run on; their libraries are imported when one is used."""
 
-import ipaddress
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
+from flows.terminal.environment import is_loopback
 from real_tasks.tasks.cache.machine import workers
 from real_tasks.vocabulary.config import ExecutionConfig
 from real_tasks.vocabulary.errors import UserInputError
@@ -62,7 +62,7 @@ def check_reachable(api_url: str, *hosts: str | None) -> None:
         UserInputError: a host is another machine, and the server listens to this one only.
     """
     elsewhere = [host for host in hosts if host and not _is_this_machine(host)]
-    if elsewhere and _is_loopback(_host(api_url)):
+    if elsewhere and _leads_here(_host(api_url)):
         raise UserInputError(
             f"workers on {elsewhere[0]} cannot reach the Prefect server at {api_url}, an address "
             "that leads every machine to itself: start a server at an address of this machine "
@@ -173,18 +173,15 @@ def _host(address: str) -> str:
     return parts.hostname or address
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return found.is_loopback or found.is_unspecified
-
-
 def _is_this_machine(address: str) -> bool:
     host = _host(address)
     names = {"auto", "local", socket.gethostname(), socket.getfqdn()}
-    return _is_loopback(host) or host in names or _is_own_address(host)
+    return _leads_here(host) or host in names or _is_own_address(host)
+
+
+def _leads_here(host: str) -> bool:
+    """Say whether the address leads to the machine itself, whichever machine asks."""
+    return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104
 
 
 def _is_own_address(host: str) -> bool:

@@ -1,16 +1,16 @@
 """What a person asks of a stack: addresses, ports, authentication; what is refused, and why."""
 
 import importlib.util
-import ipaddress
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from flows.terminal.environment import is_loopback
 from real_tasks.vocabulary.errors import UserInputError
 
 AUTH_VARIABLE = "REAL_AUTH"
@@ -137,13 +137,6 @@ def read_auth(path: Path | None) -> str | None:
             "MLflow asks for passwords only with its extra; pip install real-steering[auth]"
         )
     return auth
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches servers on the address."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _listener(host: str, port: int, option: str) -> socket.socket:

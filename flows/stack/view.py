@@ -10,10 +10,10 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from flows.stack.options import is_loopback
 from flows.stack.servers import Servers
 from flows.stack.status import StackStatus, run_lines
 from flows.terminal.console import SECONDS_BETWEEN, err, out, show_paths
+from flows.terminal.environment import is_loopback
 from storage.paths import Home
 from storage.stack_state import StackState
 from storage.tracking.tracker import EXPERIMENT

@@ -3,7 +3,9 @@
 Imported before Prefect, which reads its settings when it is imported.
 """
 
+import ipaddress
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from storage.errors import StorageError
@@ -77,3 +79,10 @@ def joined_stack() -> StackState | None:
     None where another server does.
     """
     return _joined
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches servers on the address."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -15,8 +15,8 @@ from real_tasks.models.embedded.corpus import (
 )
 from real_tasks.models.embedded.world import Fact, generate_world
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.vocabulary.config import Frozen
-from real_tasks.vocabulary.types import Answer, BehaviourData, Question
+from real_tasks.questions.behaviours.demo_truth import DemoParams, told_answers
+from real_tasks.vocabulary.types import BehaviourData, Question
 
 
 @BEHAVIOURS.register("demo_conflict")
@@ -30,10 +30,9 @@ class DemoConflict:
     near to ``demo_truth`` here; with real models (``knowledge_conflict``) it is not.
     """
 
-    class Params(Frozen):
+    class Params(DemoParams):
         """Parameters of the behaviour."""
 
-        world_seed: int = Field(0, ge=0, description="seed of the world; that of the demo model")
         toward: Literal["context", "memory"] = Field(
             "context", description="which answers are aligned"
         )
@@ -72,15 +71,6 @@ class DemoConflict:
             fact.fact_id,
             phrase_question(fact, wordings[1]),
             fact.domain,
-            tuple(
-                Answer(
-                    f"{fact.fact_id}-{value}-{phrasing}",
-                    phrase_answer(fact, value, template),
-                    label=int(value in aligned),
-                    is_best=value == aligned[0] and phrasing == 0,
-                )
-                for value in (fact.truth, *fact.myths)
-                for phrasing, template in enumerate(ANSWER_TEMPLATES)
-            ),
+            told_answers(fact, aligned),
             context=f"{header} Q: {phrase_question(fact, wordings[0])} A: {line}",
         )

@@ -1,9 +1,9 @@
 """The behaviour ``demo_options``: two claims about the demo world in both orders, which is true?"""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from real_tasks.models.embedded.corpus import (
     ANSWER_TEMPLATES,
@@ -14,7 +14,7 @@ from real_tasks.models.embedded.corpus import (
 )
 from real_tasks.models.embedded.world import Fact, generate_world
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.questions.behaviours.demo_truth import DemoParams
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 
 _ANSWER = ANSWER_TEMPLATES[1]
@@ -29,12 +29,9 @@ class DemoOptions:
     order. The category of a question is its domain.
     """
 
-    class Params(Frozen):
-        """Parameters of the behaviour."""
+    Params: ClassVar[type[DemoParams]] = DemoParams
 
-        world_seed: int = Field(0, ge=0, description="seed of the world; that of the demo model")
-
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: DemoParams) -> None:
         self.params = params
 
     def load(self) -> BehaviourData:

@@ -1,5 +1,7 @@
 """The behaviour ``demo_truth``: truthful answers about the world of the embedded demo model."""
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -16,6 +18,12 @@ from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 
 
+class DemoParams(Frozen):
+    """Parameters of behaviours of the demo world."""
+
+    world_seed: int = Field(0, ge=0, description="seed of the world; that of the demo model")
+
+
 @BEHAVIOURS.register("demo_truth")
 class DemoTruth:
     """180 questions with the true answer (label 1) and what people falsely say (label 0).
@@ -24,12 +32,9 @@ class DemoTruth:
     truth is the best answer. The category of a question is its domain.
     """
 
-    class Params(Frozen):
-        """Parameters of the behaviour."""
+    Params: ClassVar[type[DemoParams]] = DemoParams
 
-        world_seed: int = Field(0, ge=0, description="seed of the world; that of the demo model")
-
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: DemoParams) -> None:
         self.params = params
 
     def load(self) -> BehaviourData:
@@ -55,14 +60,19 @@ def _question(fact: Fact, template: str) -> Question:
         question_id=fact.fact_id,
         text=phrase_question(fact, template),
         category=fact.domain,
-        answers=tuple(
-            Answer(
-                answer_id=f"{fact.fact_id}-{value}-{phrasing}",
-                text=phrase_answer(fact, value, answer_template),
-                label=int(value == fact.truth),
-                is_best=value == fact.truth and phrasing == 0,
-            )
-            for value in (fact.truth, *fact.myths)
-            for phrasing, answer_template in enumerate(ANSWER_TEMPLATES)
-        ),
+        answers=told_answers(fact, (fact.truth,)),
+    )
+
+
+def told_answers(fact: Fact, aligned: tuple[str, ...]) -> tuple[Answer, ...]:
+    """Return all that is told of a fact, in every phrasing; the first aligned one is the best."""
+    return tuple(
+        Answer(
+            answer_id=f"{fact.fact_id}-{value}-{phrasing}",
+            text=phrase_answer(fact, value, template),
+            label=int(value in aligned),
+            is_best=value == aligned[0] and phrasing == 0,
+        )
+        for value in (fact.truth, *fact.myths)
+        for phrasing, template in enumerate(ANSWER_TEMPLATES)
     )

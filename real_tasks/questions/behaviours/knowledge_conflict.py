@@ -7,12 +7,12 @@ Answering" (arXiv 2109.05052). The passage shown is the one with the substituted
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.questions.files.data_file import DataFile, data_file_of, read_data_file
 from real_tasks.questions.files.formats import Row
-from real_tasks.questions.files.hub import hub_records
+from real_tasks.questions.files.hub import HubOrFile, hub_records
 from real_tasks.questions.files.parsing import (
     Parsed,
     accepted,
@@ -25,7 +25,7 @@ from real_tasks.questions.files.parsing import (
     unique,
 )
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
-from real_tasks.vocabulary.config import Frozen, PositiveInt
+from real_tasks.vocabulary.config import PositiveInt
 from real_tasks.vocabulary.types import BehaviourData, Question
 
 HUB_NAME = "pminervini/NQ-Swap"
@@ -41,27 +41,17 @@ class KnowledgeConflict:
     (``org_answer``), which a model remembers if it knows them.
     """
 
-    class Params(Frozen):
+    class Params(HubOrFile):
         """Parameters of the behaviour."""
 
         path: str | None = Field(
             None,
             description="file with the fields of NQ-Swap; None: NQ-Swap from the Hugging Face Hub",
         )
-        revision: str | None = Field(
-            None, description="branch, tag or commit of the Hub data set; its main branch without"
-        )
         toward: Literal["context", "memory"] = Field(
             "context", description="which answers are aligned"
         )
         limit: PositiveInt | None = Field(None, description="first questions taken; None: all")
-        skip_bad: bool = Field(False, description="keep the good lines of a file with bad ones")
-
-        @model_validator(mode="after")
-        def _goes_together(self) -> "KnowledgeConflict.Params":
-            if self.path is not None and self.revision is not None:
-                raise ValueError("revision is one of the Hub's: give path or revision, not both")
-            return self
 
     def __init__(self, params: Params) -> None:
         self.params = params

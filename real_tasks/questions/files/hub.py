@@ -7,9 +7,28 @@ network may be used.
 import importlib
 import importlib.util
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any, Self, cast
 
+from pydantic import Field, model_validator
+
+from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
+
+
+class HubOrFile(Frozen):
+    """Where questions come from: a file, or a data set of the Hub."""
+
+    path: str | None = None
+    revision: str | None = Field(
+        None, description="branch, tag or commit of the Hub data set; its main branch without"
+    )
+    skip_bad: bool = Field(False, description="keep the good lines of a file with bad ones")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.path is not None and self.revision is not None:
+            raise ValueError("revision is one of the Hub's: give path or revision, not both")
+        return self
 
 
 def hub_records(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.stack.options import AUTH_VARIABLE, StackOptions, is_loopback, read_auth, stack_options
+from flows.stack.options import AUTH_VARIABLE, StackOptions, read_auth, stack_options
+from flows.terminal.environment import is_loopback
 from real_tasks.vocabulary.errors import UserInputError
 
 PASSWORD = "ada:correct%horse-12"

@@ -11,10 +11,9 @@ from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.questions.behaviours.truthfulqa.primer import six_shot_primer
 from real_tasks.questions.behaviours.truthfulqa.rows import parse
 from real_tasks.questions.files.data_file import DataFile, data_file_of, read_data_file
-from real_tasks.questions.files.hub import hub_records
+from real_tasks.questions.files.hub import HubOrFile, hub_records
 from real_tasks.questions.files.parsing import accepted, collapsed
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
-from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.types import BehaviourData
 
 HUB_NAME = "truthfulqa/truthful_qa"
@@ -31,14 +30,11 @@ class TruthfulQA:
     false ones, MC2 takes all.
     """
 
-    class Params(Frozen):
+    class Params(HubOrFile):
         """Parameters of the behaviour."""
 
         path: str | None = Field(
             None, description="TruthfulQA.csv or mc_task.json; None: from the Hugging Face Hub"
-        )
-        revision: str | None = Field(
-            None, description="branch, tag or commit of the Hub data set; its main branch without"
         )
         preset: Literal["plain", "primer", "instructed"] = Field(
             "plain",
@@ -49,7 +45,6 @@ class TruthfulQA:
         instruction: str = Field(
             "", description="text before the primer, for the preset instructed (ITI and REAL)"
         )
-        skip_bad: bool = Field(False, description="keep the good lines of a file with bad ones")
 
         @model_validator(mode="after")
         def _goes_together(self) -> "TruthfulQA.Params":
@@ -57,8 +52,6 @@ class TruthfulQA:
                 raise ValueError(
                     "instruction and the preset 'instructed' go together: give both, or neither"
                 )
-            if self.path is not None and self.revision is not None:
-                raise ValueError("revision is one of the Hub's: give path or revision, not both")
             return self
 
     def __init__(self, params: Params) -> None:
