@@ -273,12 +273,11 @@ def written(form: str, rows: list[Any]) -> bytes:
         return yaml.dump(rows).encode()
     mappings = [row for row in rows if isinstance(row, dict)]
     if form == "parquet":
-        try:
-            table = pa.Table.from_pylist(mappings)
-        except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-            table = pa.table({"question": pa.array([1, 2, None])})
         sink = io.BytesIO()
-        pq.write_table(table, sink)
+        try:
+            pq.write_table(pa.Table.from_pylist(mappings), sink)
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+            pq.write_table(pa.table({"question": pa.array([1, 2, None])}), sink)
         return sink.getvalue()
     names = list(dict.fromkeys(name for row in mappings for name in row))
     text = io.StringIO()
