@@ -76,7 +76,7 @@ def read(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
             f"{type(tokenizer).__name__}; name the class that wrote them as tokenizer_class in "
             "tokenizer_config.json, or save the tokenizer as tokenizer.json (save_pretrained)"
         )
-    if found[0].endswith(".model"):
+    if found and found[0].endswith(".model"):
         _check_cuts(tokenizer, folder / found[0])
     return tokenizer
 
