@@ -20,13 +20,15 @@ def answer_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def interrupted_after(seconds: float) -> Iterator[None]:
-    """Press Ctrl-C while the context lasts."""
+    """Press Ctrl-C while the context lasts; libraries of earlier tests may have taken it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
         yield
     finally:
         timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def _ask(query: Query) -> Iterator[tuple[str, Any]]:
