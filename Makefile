@@ -12,7 +12,7 @@ demo: $(USE)
 
 ## test: set up, then lint, types, import contracts and tests
 test: $(DEV) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(DEV)
 	$(BIN)/ruff check .

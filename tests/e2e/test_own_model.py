@@ -1,7 +1,6 @@
 """The command line as a user with a checkpoint and a question file of their own goes through it."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
+from tests.terminal import environment
 from tests.unit.tiny_models import random_data, tiny_llama, tiny_tokenizer
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "model.path": "model",
     "behaviour": "{name: jsonl, params: {path: questions.jsonl, name: mine}}",
@@ -30,11 +29,10 @@ SETTINGS = {
 
 def real(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the project in a folder of the user's."""
-    environment = os.environ | {"REAL_HOME": str(folder / "home"), "COLUMNS": "300"}
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
         cwd=folder,
-        env=environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=environment(folder / "home", COLUMNS="300"),
         capture_output=True,
         text=True,
         timeout=300,
