@@ -26,6 +26,7 @@ from storage.artifacts.store import (
 )
 from storage.errors import DamagedArtifactError, StorageError
 from storage.paths import Home
+from tests.unit.storage_rows import never, writing
 
 
 @pytest.fixture
@@ -33,23 +34,9 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(Home(tmp_path))
 
 
-def writing(text: str, **facts: Any) -> Any:
-    def write(folder: Path) -> dict[str, Any]:
-        (folder / "part").mkdir()
-        (folder / "part" / "a.txt").write_text(text)
-        (folder / "b.txt").write_text("b")
-        return facts
-
-    return write
-
-
 def failing(folder: Path) -> dict[str, Any]:
     (folder / "half.txt").write_text("half")
     raise RuntimeError("out of memory")
-
-
-def never(folder: Path) -> dict[str, Any]:
-    raise AssertionError("it was made already")
 
 
 def left_over(root: Path) -> list[str]:

@@ -22,26 +22,14 @@ from storage.tables.parquet import publish, write_table
 from storage.tables.schemas import TABLES
 from storage.tables.written import note_written
 from tests.unit.same_process import answer_here, interrupted_after
+from tests.unit.storage_rows import run_row
 
 VIEWS = [*TABLES, "mlflow_runs", "activations"]
 
 
 def run(run_id: str, **changes: Any) -> dict[str, Any]:
-    row = {
-        "run_id": run_id,
-        "started_at": datetime(2026, 1, 2, 23, 30, tzinfo=UTC),
-        "flow": "experiment",
-        "finished_at": None,
-        "status": "completed",
-        "model": "m",
-        "model_id": "0",
-        "behaviour": "b",
-        "seed": 42,
-        "config_digest": "d",
-        "git_commit": None,
-        "mlflow_run_id": None,
-    }
-    return row | changes
+    started = datetime(2026, 1, 2, 23, 30, tzinfo=UTC)
+    return run_row(run_id, "completed", started_at=started, finished_at=None) | changes
 
 
 def write_activations(

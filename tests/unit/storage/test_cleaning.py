@@ -16,6 +16,7 @@ from storage.runs.used import USED, in_use, note_used
 from storage.stack_state import only_stack
 from storage.tables.parquet import read_rows
 from storage.upkeep.cleaning import CleaningPolicy, Removable, removable, remove
+from tests.unit.storage_rows import run_row
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OLD = NOW - timedelta(days=40)
@@ -45,20 +46,7 @@ def age_of(path: Path, time: datetime) -> None:
 def run(home: Home, run_id: str, status: str, refs: list[ArtifactRef], at: datetime = OLD) -> None:
     run_folder(home, run_id).mkdir(parents=True)
     note_used(home, run_id, refs)
-    row = {
-        "run_id": run_id,
-        "flow": "experiment",
-        "started_at": at,
-        "finished_at": None,
-        "status": status,
-        "model": "m",
-        "model_id": "0",
-        "behaviour": "b",
-        "seed": 0,
-        "config_digest": "0",
-        "git_commit": None,
-        "mlflow_run_id": None,
-    }
+    row = run_row(run_id, status, started_at=at, finished_at=None, seed=0, config_digest="0")
     write_run(home, row)
 
 

@@ -22,26 +22,15 @@ from storage.tables.written import gone, note_written, read_whole_run
 from storage.upkeep import compaction
 from storage.upkeep.compaction import compact
 from tests.unit.same_process import answer_here
+from tests.unit.storage_rows import run_row
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ALL = timedelta(0)
 
 
 def run(run_id: str, status: str = "completed", **changes: Any) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "flow": "experiment",
-        "started_at": START,
-        "finished_at": None if status in ("running", "crashed") else START + timedelta(hours=1),
-        "status": status,
-        "model": "m",
-        "model_id": "0",
-        "behaviour": "b",
-        "seed": 42,
-        "config_digest": "d",
-        "git_commit": None,
-        "mlflow_run_id": None,
-    } | changes
+    finished = None if status in ("running", "crashed") else START + timedelta(hours=1)
+    return run_row(run_id, status, started_at=START, finished_at=finished) | changes
 
 
 def answer(run_id: str, seed: int = 0) -> dict[str, Any]:

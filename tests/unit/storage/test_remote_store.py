@@ -24,6 +24,7 @@ from storage.paths import Home, full_url
 from storage.shared.backends import FolderObjects
 from storage.shared.lease import LeaseTiming
 from storage.shared.objects import StoreUnavailableError
+from tests.unit.storage_rows import never, writing
 
 QUICK = LeaseTiming(beat=0.05, expiry=0.5, poll=0.02)
 
@@ -36,20 +37,6 @@ def homes(tmp_path: Path) -> Callable[[str], Home]:
 @pytest.fixture
 def stores(homes: Callable[[str], Home]) -> Callable[[str], ArtifactStore]:
     return lambda name: ArtifactStore(homes(name), QUICK)
-
-
-def writing(text: str, **facts: Any) -> Any:
-    def write(folder: Path) -> dict[str, Any]:
-        (folder / "part").mkdir()
-        (folder / "part" / "a.txt").write_text(text)
-        (folder / "b.txt").write_text("b")
-        return facts
-
-    return write
-
-
-def never(folder: Path) -> dict[str, Any]:
-    raise AssertionError("it was made already")
 
 
 def objects(tmp_path: Path, prefix: str = "artifacts") -> list[str]:

@@ -1,9 +1,8 @@
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,25 +20,7 @@ from storage.runs.run import (
 from storage.sql.catalog import Catalog
 from storage.tables.parquet import read_rows
 from storage.tracking.tracker import Tracker
-
-START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-def row(run_id: str, status: str = "running", minutes: int = 0) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "started_at": START + timedelta(minutes=minutes),
-        "flow": "experiment",
-        "finished_at": None if status == "running" else START + timedelta(hours=1),
-        "status": status,
-        "model": "m",
-        "model_id": "0",
-        "behaviour": "b",
-        "seed": 42,
-        "config_digest": "d",
-        "git_commit": None,
-        "mlflow_run_id": None,
-    }
+from tests.unit.storage_rows import START, run_row
 
 
 def statuses(home: Home) -> dict[str, str]:
@@ -76,7 +57,7 @@ def runner(home: Home, run_id: str) -> subprocess.Popen[str]:
 
 
 def test_a_run_is_crashed_once_its_process_is_dead_and_not_before(place: Home) -> None:
-    write_run(place, row("other"))
+    write_run(place, run_row("other"))
     process = runner(place, "other")
     try:
         assert mark_crashed_runs(place) == []
@@ -90,7 +71,7 @@ def test_a_run_is_crashed_once_its_process_is_dead_and_not_before(place: Home) -
 
 
 def test_a_run_of_another_thread_of_this_process_is_alive(place: Home) -> None:
-    write_run(place, row("mine"))
+    write_run(place, run_row("mine"))
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -109,19 +90,19 @@ def test_a_run_of_another_thread_of_this_process_is_alive(place: Home) -> None:
 
 def test_runs_that_ended_are_left_as_they_are(place: Home) -> None:
     for status in ("completed", "failed", "crashed"):
-        write_run(place, row(status, status))
+        write_run(place, run_row(status, status))
     assert mark_crashed_runs(place) == []
     assert statuses(place) == {s: s for s in ("completed", "failed", "crashed")}
 
 
 def test_marking_a_crash_changes_nothing_else_of_the_row(place: Home) -> None:
-    write_run(place, row("gone"))
+    write_run(place, run_row("gone"))
     mark_crashed_runs(place)
-    assert read_rows(place, "runs") == [row("gone") | {"status": "crashed"}]
+    assert read_rows(place, "runs") == [run_row("gone") | {"status": "crashed"}]
 
 
 def test_being_alive_ends_even_when_the_run_fails(place: Home) -> None:
-    write_run(place, row("bad"))
+    write_run(place, run_row("bad"))
     with pytest.raises(RuntimeError), alive(place, "bad"):
         raise RuntimeError
     assert list(run_folder(place, "bad").iterdir()) == []
@@ -129,8 +110,8 @@ def test_being_alive_ends_even_when_the_run_fails(place: Home) -> None:
 
 
 def test_a_run_written_again_replaces_its_row(place: Home) -> None:
-    write_run(place, row("r"))
-    write_run(place, row("r", "completed"))
+    write_run(place, run_row("r"))
+    write_run(place, run_row("r", "completed"))
     assert statuses(place) == {"r": "completed"}
 
 
@@ -140,13 +121,13 @@ def test_without_a_name_the_last_completed_run_is_found(place: Home) -> None:
         ("a-new", "completed", 5),
         ("m-newer", "failed", 9),
     ):
-        write_run(place, row(run_id, status, minutes))
+        write_run(place, run_row(run_id, status, minutes))
     assert find_run(place, None)["run_id"] == "a-new"
     assert find_run(place, "m-newer")["status"] == "failed"
 
 
 def test_without_a_completed_run_the_error_says_how_to_make_one(place: Home) -> None:
-    write_run(place, row("r", "failed"))
+    write_run(place, run_row("r", "failed"))
     with pytest.raises(StorageError, match="no completed run in .*`real run` makes one") as caught:
         find_run(place, None)
     assert str(place.root) in str(caught.value)
@@ -156,7 +137,7 @@ def test_an_unknown_run_is_an_error_that_lists_the_last_ones(place: Home) -> Non
     with pytest.raises(StorageError, match="no run 'x' in .*the last ones: none"):
         find_run(place, "x")
     for number in range(7):
-        write_run(place, row(f"run-{number}", "completed", number))
+        write_run(place, run_row(f"run-{number}", "completed", number))
     with pytest.raises(StorageError, match="run-2, run-3, run-4, run-5, run-6$"):
         find_run(place, "x")
 
@@ -184,7 +165,7 @@ def test_whoever_reads_sees_a_dead_run_as_crashed_and_ends_it_in_mlflow(
     begun = tracker.start_run("demo", "killed", {}, {"run_id": "dead"})
     other = tracker.start_run("demo", "lives", {}, {"run_id": "alive"})
     for run_id in ("dead", "alive"):
-        write_run(place, row(run_id, "running"))
+        write_run(place, run_row(run_id, "running"))
     run_folder(place, "dead").mkdir(parents=True)
     (run_folder(place, "dead") / ".alive").touch()
     with alive(place, "alive"):
@@ -206,7 +187,7 @@ def test_whoever_reads_sees_a_dead_run_as_crashed_and_ends_it_in_mlflow(
 def test_a_home_that_cannot_be_written_to_shows_dead_runs_as_crashed_too(
     place: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_run(place, row("dead", "running"))
+    write_run(place, run_row("dead", "running"))
     run_folder(place, "dead").mkdir(parents=True)
     (run_folder(place, "dead") / ".alive").touch()
 

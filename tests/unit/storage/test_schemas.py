@@ -8,6 +8,7 @@ import pytest
 from storage.errors import StorageError
 from storage.tables.rows import SchemaError, to_table
 from storage.tables.schemas import ACTIVATIONS, TABLES
+from tests.unit.storage_rows import run_row
 
 EVALUATION: dict[str, Any] = {
     "run_id": "r1",
@@ -36,20 +37,7 @@ SELECTED: dict[str, Any] = {
     "score": 0.8,
     "strength": 1.0,
 }
-RUN: dict[str, Any] = {
-    "run_id": "r1",
-    "started_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-    "flow": "experiment",
-    "finished_at": None,
-    "status": "running",
-    "model": "m",
-    "model_id": "0",
-    "behaviour": "b",
-    "seed": 42,
-    "config_digest": "d",
-    "git_commit": None,
-    "mlflow_run_id": None,
-}
+RUN = run_row("r1")
 
 
 def test_the_views_have_the_promised_columns_in_the_promised_order() -> None:

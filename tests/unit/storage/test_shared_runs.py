@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,7 @@ from storage.shared.objects import StoreUnavailableError
 from storage.sql.catalog import Catalog
 from storage.tables.parquet import read_rows, write_table
 from storage.upkeep.compaction import compact
-
-START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+from tests.unit.storage_rows import run_row
 
 
 @pytest.fixture
@@ -30,20 +29,7 @@ def homes(tmp_path: Path) -> Callable[[str], Home]:
 
 
 def row(run_id: str, status: str = "completed", minutes: int = 0) -> dict[str, Any]:
-    return {
-        "run_id": run_id,
-        "started_at": START + timedelta(minutes=minutes),
-        "flow": "experiment",
-        "finished_at": None if status == "running" else START + timedelta(hours=1),
-        "status": status,
-        "model": "m",
-        "model_id": "0",
-        "behaviour": "b",
-        "seed": 42,
-        "config_digest": "d",
-        "git_commit": None,
-        "mlflow_run_id": None,
-    }
+    return run_row(run_id, status, minutes)
 
 
 def sample(question_id: str) -> dict[str, Any]:
