@@ -10,7 +10,7 @@ from flows.pipeline import folds_of, outcome_of
 from flows.running.fan_out import fan_out
 from flows.running.runners import ConfiguredTaskRunner, check_runner
 from real_tasks.experiment.prepared import Prepared
-from real_tasks.experiment.transfer import behaviour_labels, prepare_transfer
+from real_tasks.experiment.transfer import behaviour_labels, prepared_transfer_for
 from real_tasks.tasks.records import run as records
 from real_tasks.tasks.records.run import Run, running
 from real_tasks.tasks.records.transfer import (
@@ -38,7 +38,7 @@ def transfer(config: TransferConfig = DEMO_TRANSFER) -> Summary:
         config: the behaviours and what they share. Sent as a whole: what is left out of it takes
             the project's default. As it is, two behaviours of the demo are taken
     """
-    config, sources = prepare_transfer(config)
+    config, sources = prepared_transfer_for(config)
     check_runner(config.experiment.execution)
     prepare_home(Home.current())
     with running("transfer", config, ", ".join(behaviour_labels(config.behaviours))) as run:

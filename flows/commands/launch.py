@@ -24,10 +24,10 @@ from flows.terminal.console import err
 from flows.terminal.environment import joined_stack
 from flows.transfer import transfer
 from real_tasks.experiment.prepared import Prepared, handing_over
+from real_tasks.experiment.transfer import PreparedTransfer
 from real_tasks.results.summary import Row, result_table
 from real_tasks.tasks.records.experiment_report import run_rows
 from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
-from real_tasks.vocabulary.experiment_config import TransferConfig
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.errors import StorageError
 from storage.paths import Home
@@ -45,9 +45,10 @@ def launch(prepared: Prepared) -> tuple[Summary, list[dict[str, Any]]]:
     return summary, result_table(run_rows(Home.current(), "evaluations", summary.run_id))
 
 
-def launch_transfer(config: TransferConfig) -> tuple[Summary, list[Row]]:
+def launch_transfer(prepared: PreparedTransfer) -> tuple[Summary, list[Row]]:
     """Run the transfer here, and return its summary and its rows over all folds and seeds."""
-    summary = _run(transfer, config)
+    with handing_over(prepared) as config:
+        summary = _run(transfer, config)
     rows = run_rows(Home.current(), "transfer", summary.run_id)
     return summary, [row for row in rows if row["fold"] is None]
 

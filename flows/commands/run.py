@@ -90,16 +90,16 @@ def transfer(
     - `real transfer model.yaml behaviours.yaml`: your own
     """
     current = use_home(home)
-    from real_tasks.experiment.yaml_files import load_transfer_config
+    from real_tasks.experiment.yaml_files import load_prepared_transfer
     from storage.artifacts.store import prepare_home
 
-    settings = load_transfer_config(config, assigned(assignments, runner), with_data=True)
+    prepared = load_prepared_transfer(config, assigned(assignments, runner))
     prepare_home(current)
 
     from flows.commands.launch import launch_transfer
 
     with progress_shown():
-        summary, rows = launch_transfer(settings)
+        summary, rows = launch_transfer(prepared)
     show_transfer(rows)
     for warning in summary.warnings:
         show_warning(warning)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date
+from typing import Protocol, TypeVar
 
 from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.experiment.checks import check_experiment
@@ -96,12 +97,25 @@ def _dated(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={"template_date": date.today()})
 
 
+C_co = TypeVar("C_co", covariant=True)
+T = TypeVar("T")
+
+
+class WithConfig(Protocol[C_co]):
+    """What can be handed over with the call of a flow: it has the flow's configuration."""
+
+    @property
+    def config(self) -> C_co:
+        """The configuration, complete."""
+        ...
+
+
 # Not in the flow's module: a flow that goes to another machine takes that module's values along.
-_handed_over: ContextVar[Prepared | None] = ContextVar("handed_over", default=None)
+_handed_over: ContextVar[object] = ContextVar("handed_over", default=None)
 
 
 @contextmanager
-def handing_over(prepared: Prepared) -> Iterator[ExperimentConfig]:
+def handing_over(prepared: WithConfig[C_co]) -> Iterator[C_co]:
     """Have the flow take what its caller prepared, to find mistakes early, and not do so again.
 
     A flow's parameters have to be JSON. Yields the configuration to call the flow with.
@@ -113,6 +127,12 @@ def handing_over(prepared: Prepared) -> Iterator[ExperimentConfig]:
         _handed_over.reset(token)
 
 
+def handed_over(kind: type[T]) -> T | None:
+    """Return what was handed over with the call of a flow, if it is of this kind."""
+    found = _handed_over.get()
+    return found if isinstance(found, kind) else None
+
+
 def prepared_for(config: ExperimentConfig) -> Prepared:
     """Return what was handed over with the call of a flow, or else prepare its configuration."""
-    return _handed_over.get() or prepare(config)
+    return handed_over(Prepared) or prepare(config)

@@ -9,18 +9,29 @@ and a training or validation question of the other: such questions are left out 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from real_tasks.evaluation.measuring import complete_evaluation, metrics_of
 from real_tasks.evaluation.transfer import leak_free_questions
 from real_tasks.experiment.methods import known_methods
 from real_tasks.experiment.plug_ins import resolved
-from real_tasks.experiment.prepared import Prepared, prepare
+from real_tasks.experiment.prepared import Prepared, handed_over, prepare
 from real_tasks.questions.folds import split
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import Faults, SeveralFaultsError, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
 from real_tasks.vocabulary.types import BehaviourData
+
+
+class PreparedTransfer(NamedTuple):
+    """A transfer that can start: its configuration, and the experiments on its behaviours.
+
+    The experiment that they share keeps what depends on the behaviour as it was given: measures
+    and objective.
+    """
+
+    config: TransferConfig
+    sources: tuple[Prepared, ...]
 
 
 def resolved_transfer(config: TransferConfig) -> TransferConfig:
@@ -39,22 +50,14 @@ def resolved_transfer(config: TransferConfig) -> TransferConfig:
     sources = [
         resolved(source_experiment(config, place)) for place in range(len(config.behaviours))
     ]
-    complete = config.model_copy(
-        update={
-            "behaviours": tuple(source.behaviour for source in sources),
-        }
-    )
+    behaviours = tuple(source.behaviour for source in sources)
+    complete = config.model_copy(update={"behaviours": behaviours})
     behaviour_labels(complete.behaviours)
     return complete
 
 
-def prepare_transfer(
-    config: TransferConfig, doubtful: Collection[str] = ()
-) -> tuple[TransferConfig, tuple[Prepared, ...]]:
-    """Complete and check a transfer; return it with the experiments on its behaviours.
-
-    The experiment that they share keeps what depends on the behaviour as it was given: measures
-    and objective.
+def prepare_transfer(config: TransferConfig, doubtful: Collection[str] = ()) -> PreparedTransfer:
+    """Complete and check a transfer.
 
     Args:
         config: the transfer.
@@ -78,7 +81,13 @@ def prepare_transfer(
     if not sources:
         raise SeveralFaultsError(())  # What is doubtful keeps them from being looked at.
     experiment = config.experiment.model_copy(update={"model": sources[0].config.model})
-    return config.model_copy(update={"experiment": experiment}), tuple(sources)
+    config = config.model_copy(update={"experiment": experiment})
+    return PreparedTransfer(config, tuple(sources))
+
+
+def prepared_transfer_for(config: TransferConfig) -> PreparedTransfer:
+    """Return what was handed over with the call of a flow, or else prepare its configuration."""
+    return handed_over(PreparedTransfer) or prepare_transfer(config)
 
 
 def source_experiment(config: TransferConfig, place: int) -> ExperimentConfig:

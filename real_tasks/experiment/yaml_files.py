@@ -13,7 +13,7 @@ from real_tasks.evaluation.judges import JUDGES
 from real_tasks.experiment.methods import with_methods
 from real_tasks.experiment.plug_ins import faults_of, resolved_with
 from real_tasks.experiment.prepared import Prepared, prepare
-from real_tasks.experiment.transfer import prepare_transfer, resolved_transfer
+from real_tasks.experiment.transfer import PreparedTransfer, prepare_transfer, resolved_transfer
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.behaviours import BEHAVIOURS
@@ -65,7 +65,7 @@ def load_prepared(paths: Path | Sequence[Path] | None, assignments: Sequence[str
 
 
 def load_transfer_config(
-    paths: Path | Sequence[Path] | None, assignments: Sequence[str], with_data: bool = False
+    paths: Path | Sequence[Path] | None, assignments: Sequence[str]
 ) -> TransferConfig:
     """Return the configuration of a transfer; see `load_config`.
 
@@ -75,25 +75,36 @@ def load_transfer_config(
     Args:
         paths: YAML files.
         assignments: ``a.dotted.path=value``.
-        with_data: look at data and the model's headers as well, as `load_prepared` does.
 
     Raises:
         UserInputError: as `load_config`; fewer than two behaviours.
     """
+    return _loaded_transfer(paths, assignments, lambda config, _: resolved_transfer(config))
+
+
+def load_prepared_transfer(
+    paths: Path | Sequence[Path] | None, assignments: Sequence[str]
+) -> PreparedTransfer:
+    """Return the transfer of the files and assignments, ready to start; see `load_transfer_config`.
+
+    Raises:
+        UserInputError: all that is wrong with files, fields, data and the model's headers.
+    """
+    return _loaded_transfer(paths, assignments, prepare_transfer)
+
+
+def _loaded_transfer(
+    paths: Path | Sequence[Path] | None,
+    assignments: Sequence[str],
+    made: Callable[[TransferConfig, Collection[str]], T],
+) -> T:
     defaults, faults = ExperimentConfig().model_dump(mode="json"), Faults()
     tree = _tree(paths, assignments, defaults | {"experiment": defaults}, faults)
     own = {name: tree.pop(name) for name in TransferConfig.model_fields if name in tree}
     shared = merged(_mapping(own.get("experiment") or {}, "experiment"), tree)
     if not paths:
         own = {"behaviours": DEMO_TRANSFER.behaviours} | own
-    config = _validated(TransferConfig, own | {"experiment": shared}, faults)
-    if config is not None:
-        with faults.told():
-            if with_data:
-                config, _ = prepare_transfer(config, faults.doubtful)
-            else:
-                config = resolved_transfer(config)
-    return _complete(config, faults)
+    return _made(_validated(TransferConfig, own | {"experiment": shared}, faults), made, faults)
 
 
 def load_rescore_config(path: Path | None, given: Mapping[str, Any]) -> RescoreConfig:
@@ -142,10 +153,15 @@ def _loaded(
     assignments: Sequence[str],
     made: Callable[[ExperimentConfig, Collection[str]], T],
 ) -> T:
-    """Read an experiment's configuration and make something of it; all faults are told at once."""
+    """Read an experiment's configuration and make something of it."""
     faults = Faults()
     tree = _tree(paths, assignments, ExperimentConfig().model_dump(mode="json"), faults)
-    config, found = _validated(ExperimentConfig, tree, faults), None
+    return _made(_validated(ExperimentConfig, tree, faults), made, faults)
+
+
+def _made(config: C | None, made: Callable[[C, Collection[str]], T], faults: Faults) -> T:
+    """Make something of a configuration, if there is one; all faults are told at once."""
+    found = None
     if config is not None:
         with faults.told():
             found = made(config, faults.doubtful)

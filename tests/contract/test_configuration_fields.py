@@ -16,7 +16,7 @@ from real_tasks.evaluation.judges import JUDGES
 from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import prepare
 from real_tasks.experiment.sources import dataset_of
-from real_tasks.experiment.yaml_files import load_config, load_prepared, load_transfer_config
+from real_tasks.experiment.yaml_files import load_config, load_prepared, load_prepared_transfer
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.behaviours import BEHAVIOURS
@@ -245,13 +245,12 @@ def test_faults_of_a_file_of_questions_and_of_a_checkpoint_are_told_with_those_o
 
 def test_a_transfer_tells_the_faults_of_all_its_behaviours_together() -> None:
     with pytest.raises(SeveralFaultsError) as caught:
-        load_transfer_config(
+        load_prepared_transfer(
             None,
             [
                 "behaviours=[demo_truth, lies, {name: jsonl, params: {path: gone.jsonl}}]",
                 "seeds=[]",
             ],
-            with_data=True,
         )
     told = str(caught.value)
     for said in ("seeds", "unknown behaviour 'lies'", "gone.jsonl"):
@@ -261,7 +260,7 @@ def test_a_transfer_tells_the_faults_of_all_its_behaviours_together() -> None:
 def test_a_transfer_with_a_doubtful_model_tells_that_fault_alone() -> None:
     assignment = "model.shape.d_model={a: 1}"
     with pytest.raises(UserInputError, match=r"experiment\.model\.shape") as caught:
-        load_transfer_config(None, [assignment], with_data=True)
+        load_prepared_transfer(None, [assignment])
     assert "behaviour" not in str(caught.value)
 
 

@@ -16,13 +16,20 @@ from real_tasks.evaluation.transfer import (
     leak_free_questions,
     transfer_rows,
 )
+from real_tasks.experiment.prepared import handing_over
 from real_tasks.experiment.transfer import (
     behaviour_labels,
     check_transfer,
+    prepared_transfer_for,
     resolved_transfer,
     source_experiment,
 )
-from real_tasks.experiment.yaml_files import commented_yaml, load_config, load_transfer_config
+from real_tasks.experiment.yaml_files import (
+    commented_yaml,
+    load_config,
+    load_prepared_transfer,
+    load_transfer_config,
+)
 from real_tasks.questions.folds import split
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
@@ -302,3 +309,9 @@ def test_a_transfer_without_a_file_is_that_of_the_form_and_each_part_of_it_can_b
     named = load_transfer_config(None, ["behaviours=[demo_truth, demo_conflict]", "seeds=[4]"])
     assert [one.name for one in named.behaviours] == ["demo_truth", "demo_conflict"]
     assert named.experiment.seeds == (4,)
+
+
+def test_a_transfer_that_a_command_prepared_is_not_prepared_again_by_the_flow() -> None:
+    prepared = load_prepared_transfer(None, [])
+    with handing_over(prepared) as config:
+        assert config is prepared.config and prepared_transfer_for(config) is prepared
