@@ -127,17 +127,6 @@ def stop_all(
     return sorted(process.pid for process in asked)
 
 
-def descendants(pid: int) -> list[int]:
-    """Return all processes below a process."""
-    return [process.pid for process in psutil.Process(pid).children(recursive=True)]
-
-
-def send(pid: int, number: int) -> None:
-    """Send a signal to a process that may have ended meanwhile."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
 def _with_children(wanted: Wanted) -> set[psutil.Process]:
     """Return the running processes that are wanted, and all below them, without this one."""
     found: set[psutil.Process] = set()

@@ -1,10 +1,10 @@
 """Ending a run once what it cannot do without is gone: room on its disk, the stack it joined."""
 
 import os
-import signal
 from contextlib import AbstractContextManager, suppress
 
-from flows.running.processes import descendants, send
+import psutil
+
 from flows.terminal.console import err, show_error
 from flows.terminal.environment import joined_stack
 from real_tasks.vocabulary.errors import WorkFailedError
@@ -33,8 +33,9 @@ def needs_watched(home: Home) -> AbstractContextManager[None]:
                 check_needs(home, stack)
         except (StorageError, WorkFailedError) as error:
             # Its temporary server would tell of the same, in its own words.
-            for pid in descendants(os.getpid()):
-                send(pid, signal.SIGKILL)
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             err.show_cursor()
             show_error(str(error))
             os._exit(_STATUS)

@@ -22,8 +22,7 @@ def stop_stack(home: Home, terminal: Terminal) -> None:
     Raises:
         WorkFailedError: it does not end.
     """
-    if stopped := stop_all(partial(orphans, home)):
-        terminal.say(f"stopped {len(stopped)} processes that killed ones had left")
+    _stop_orphans(home, terminal)
     state = read_state(home)
     if state is None and not is_held(home):
         terminal.say(f"no stack runs on {home.root}")
@@ -38,12 +37,15 @@ def stop_stack(home: Home, terminal: Terminal) -> None:
 
 def clean_dead(home: Home, terminal: Terminal) -> None:
     """Stop what killed stacks and runs left on a home, its lock being held, and say so."""
-    stopped = stop_all(partial(orphans, home))
-    if stopped:
-        terminal.say(f"stopped {len(stopped)} processes that killed ones had left")
+    _stop_orphans(home, terminal)
     if read_state(home) is not None:
         terminal.say(f"the last stack of {home.root} was killed")
     remove_state(home)
+
+
+def _stop_orphans(home: Home, terminal: Terminal) -> None:
+    if stopped := stop_all(partial(orphans, home)):
+        terminal.say(f"stopped {len(stopped)} processes that killed ones had left")
 
 
 def _await_end(home: Home, pid: int, terminal: Terminal) -> None:

@@ -61,8 +61,7 @@ def check_experiment(
 def _model_of(config: ExperimentConfig) -> tuple[ModelShape, TextModel | None]:
     if config.model.path not in EMBEDDED_MODELS:
         return check_model(config.model)
-    entry = EMBEDDED_MODELS[config.model.path]
-    embedded = entry(entry.Params.model_validate(config.model.params))
+    embedded = EMBEDDED_MODELS.made(config.model.path, config.model.params)
     return embedded.shape(), embedded.texts()
 
 

@@ -3,7 +3,6 @@
 The record lies in the run's folder. Runs of earlier versions have none, and are not missed.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import StorageError
 from storage.paths import Home
+from storage.references import checksum
 from storage.tables.parquet import MERGED, files_of, merged_parts, read_run, stamp_of
 from storage.tables.schemas import TABLES
 
@@ -121,7 +121,8 @@ def _records(home: Home) -> Iterator[tuple[str, dict[str, list[str]]]]:
 def _is_as_left(folder: Path) -> bool:
     """Say whether the record of a completed run is there and has its checksum."""
     try:
-        digest = hashlib.sha256((folder / WRITTEN).read_bytes()).hexdigest()
-        return f"{digest}  {WRITTEN}" in (folder / SUMS).read_text(errors="replace")
+        return f"{checksum(folder / WRITTEN)}  {WRITTEN}" in (folder / SUMS).read_text(
+            errors="replace"
+        )
     except OSError:
         return False
