@@ -4,11 +4,13 @@ Nothing here knows any model by name. Whoever adds a row adds a tiny checkpoint 
 then hold for it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, Literal, cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -26,6 +28,14 @@ class ModelFamily:
         o_proj: from a decoder layer, the attention's output projection. Its input is the
             concatenation of the heads, head after head.
         mlp: from a decoder layer, the feed-forward block; its output is the module ``mlp``.
+        mid: from a decoder layer, the first module that reads the residual stream between attention
+            and feed-forward; None where these two run side by side.
+        parallel_if: field of the configuration that says whether they do.
+        down_proj: from a decoder layer, the feed-forward's last projection, whose input are the
+            neurons; None where experts share the work.
+        d_mlp: field of the configuration with the number of neurons; four times the width of the
+            residual stream where it is None.
+        final_norm: the last norm, whose output the language-model head gets.
         lm_head: from hidden states to logits.
         logits_times: field of the configuration that the logits are multiplied by.
         logits_over: field of the configuration that the logits are divided by.
@@ -39,6 +49,11 @@ class ModelFamily:
     layers: str = "model.layers"
     o_proj: str = "self_attn.o_proj"
     mlp: str = "mlp"
+    mid: str | None = "post_attention_layernorm"
+    parallel_if: str | None = None
+    down_proj: str | None = "mlp.down_proj"
+    d_mlp: str = "intermediate_size"
+    final_norm: str = "model.norm"
     lm_head: str = "lm_head"
     logits_times: str | None = None
     logits_over: str | None = None
@@ -48,39 +63,64 @@ class ModelFamily:
 
 
 _LLAMA_LIKE = ModelFamily()
-_GEMMA = ModelFamily(logits_cap="final_logit_softcapping")
+_COHERE = ModelFamily(mid=None, logits_times="logit_scale")
+_GEMMA_2 = ModelFamily(mid="pre_feedforward_layernorm", logits_cap="final_logit_softcapping")
+# Only what the attention and the feed-forward write is normalised, not what they read.
+_OLMO_2 = ModelFamily(mid="mlp")
+_EXPERTS = ModelFamily(down_proj=None)
 
 FAMILIES: dict[str, ModelFamily] = {
-    "cohere": ModelFamily(logits_times="logit_scale"),
-    "cohere2": ModelFamily(logits_times="logit_scale"),
+    "cohere": _COHERE,
+    "cohere2": _COHERE,
     "gemma": _LLAMA_LIKE,
     # Its attention scores are capped, which PyTorch's fused attention does not do.
-    "gemma2": replace(_GEMMA, sdpa=False),
+    "gemma2": replace(_GEMMA_2, sdpa=False),
     # The model that also sees images: only its language model is read and steered. It does not cap
     # its logits, whatever its configuration says.
-    "gemma3": ModelFamily(layers="model.language_model.layers"),
-    "gemma3_text": _GEMMA,
+    "gemma3": replace(
+        _GEMMA_2,
+        layers="model.language_model.layers",
+        final_norm="model.language_model.norm",
+        logits_cap=None,
+    ),
+    "gemma3_text": _GEMMA_2,
     "glm": _LLAMA_LIKE,
     "glm4": _LLAMA_LIKE,
-    "gpt2": ModelFamily("transformer", "transformer.h", "attn.c_proj"),
-    "gpt_neox": ModelFamily("gpt_neox", "gpt_neox.layers", "attention.dense"),
+    "gpt2": ModelFamily(
+        *("transformer", "transformer.h", "attn.c_proj"),
+        mid="ln_2",
+        down_proj="mlp.c_proj",
+        d_mlp="n_inner",
+        final_norm="transformer.ln_f",
+    ),
+    "gpt_neox": ModelFamily(
+        *("gpt_neox", "gpt_neox.layers", "attention.dense"),
+        parallel_if="use_parallel_residual",
+        down_proj="mlp.dense_4h_to_h",
+        final_norm="gpt_neox.final_layer_norm",
+    ),
     "granite": ModelFamily(logits_over="logits_scaling"),
     "llama": _LLAMA_LIKE,
     "ministral": _LLAMA_LIKE,
     "mistral": _LLAMA_LIKE,
-    "mixtral": _LLAMA_LIKE,
+    "mixtral": _EXPERTS,
     "olmo": _LLAMA_LIKE,
-    "olmo2": _LLAMA_LIKE,
-    "olmo3": _LLAMA_LIKE,
-    "phi": ModelFamily(o_proj="self_attn.dense"),
+    "olmo2": _OLMO_2,
+    "olmo3": _OLMO_2,
+    "phi": ModelFamily(
+        o_proj="self_attn.dense",
+        mid=None,
+        down_proj="mlp.fc2",
+        final_norm="model.final_layernorm",
+    ),
     "phi3": ModelFamily(rereads=True),
     "qwen2": _LLAMA_LIKE,
-    "qwen2_moe": _LLAMA_LIKE,
+    "qwen2_moe": _EXPERTS,
     "qwen3": _LLAMA_LIKE,
-    "qwen3_moe": _LLAMA_LIKE,
+    "qwen3_moe": _EXPERTS,
     "smollm3": _LLAMA_LIKE,
-    "stablelm": _LLAMA_LIKE,
-    "starcoder2": _LLAMA_LIKE,
+    "stablelm": ModelFamily(parallel_if="use_parallel_residual"),
+    "starcoder2": ModelFamily(down_proj="mlp.c_proj"),
 }
 """Known architectures by the ``model_type`` of their configuration class."""
 
@@ -118,17 +158,110 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     return _part(model, family_of(model.config).decoder)
 
 
-def sites(model: PreTrainedModel, kind: ModuleKind) -> list[nn.Module]:
-    """Return, first layer first, the network's part where modules of a kind are read and steered.
+@dataclass(frozen=True)
+class Place:
+    """Where the numbers of a part pass by in one layer.
 
-    For ``head`` that is the attention's output projection, at its input; for ``layer`` the decoder
-    layer and for ``mlp`` its feed-forward block, at their outputs.
+    Attributes:
+        module: the network's own module.
+        side: whether they are what the module reads or what it puts out.
+        also_output_of: what else must get the same change where the numbers are changed: between
+            attention and feed-forward the residual stream goes on beside ``module``, and comes out
+            of the decoder layer.
     """
+
+    module: nn.Module
+    side: Literal["input", "output"]
+    also_output_of: nn.Module | None = None
+
+    def hook(self, seen: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call ``seen`` with the numbers at every forward pass.
+
+        Args:
+            seen: gets ``[row, position, width]``; what it returns is taken instead, None leaves
+                them as they are. ``also_output_of`` is not looked after.
+        """
+        if self.side == "output":
+            return hook_output(self.module, seen)
+
+        def of_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            found = seen(args[0])
+            return None if found is None else (found, *args[1:])
+
+        return self.module.register_forward_pre_hook(of_input)
+
+
+def hook_output(module: nn.Module, seen: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Call ``seen`` with what a module puts out; what it returns, unless None, is taken instead.
+
+    Of a module that puts out a tuple it is the first.
+    """
+
+    def of_output(_module: nn.Module, _args: Any, output: Any) -> Any:
+        if not isinstance(output, tuple):
+            return seen(output)
+        found = seen(output[0])
+        return None if found is None else (found, *output[1:])
+
+    return module.register_forward_hook(of_output)
+
+
+def check_kind(config: PreTrainedConfig, kind: ModuleKind) -> None:
+    """Check that models of a configuration have modules of a kind.
+
+    Raises:
+        UserInputError: they do not; names the architectures that do.
+    """
+    reason = _lacks(family_of(config), config.get_text_config(), kind)
+    if reason is None:
+        return
+    able = ", ".join(name for name, row in FAMILIES.items() if not _lacks(row, None, kind))
+    raise UserInputError(
+        f"a model of the architecture {config.model_type!r} has no modules of the kind {kind!r}: "
+        f"{reason}; choose another kind, or a model of one of these architectures: {able}"
+    )
+
+
+def _lacks(family: ModelFamily, config: PreTrainedConfig | None, kind: ModuleKind) -> str | None:
+    if kind == "neuron" and family.down_proj is None:
+        return "its feed-forward shares the work out to experts"
+    asked = family.parallel_if and (config is None or getattr(config, family.parallel_if))
+    if kind == "residual_mid" and (family.mid is None or asked):
+        return "its attention and its feed-forward run side by side"
+    return None
+
+
+def places(model: PreTrainedModel, kind: ModuleKind) -> list[Place]:
+    """Return, first layer first, where a part is read and steered; `ModuleKind` says what it is.
+
+    Raises:
+        UserInputError: the architecture has no such part.
+    """
+    check_kind(model.config, kind)
     family = family_of(model.config)
+    if kind == "final":
+        return [Place(_part(model, family.final_norm), "output")]
     layers = list(cast(nn.ModuleList, _part(model, family.layers)))
-    if kind == "layer":
-        return layers
-    return [_part(layer, family.o_proj if kind == "head" else family.mlp) for layer in layers]
+    if kind == "residual_mid":
+        return [Place(_part(layer, str(family.mid)), "input", layer) for layer in layers]
+    path, side = _PATHS[kind](family)
+    return [Place(_part(layer, path), side) for layer in layers]
+
+
+_PATHS: dict[ModuleKind, Callable[[ModelFamily], tuple[str, Literal["input", "output"]]]] = {
+    "head": lambda family: (family.o_proj, "input"),
+    "attention": lambda family: (family.o_proj, "output"),
+    "mlp": lambda family: (family.mlp, "output"),
+    "neuron": lambda family: (str(family.down_proj), "input"),
+    "residual_in": lambda _: ("", "input"),
+    "layer": lambda _: ("", "output"),
+}
+"""By kind, the path from a decoder layer and the side."""
+
+
+def sites(model: PreTrainedModel, kind: ModuleKind) -> list[nn.Module]:
+    """Return the modules of `places`, first layer first."""
+    return [place.module for place in places(model, kind)]
 
 
 def output_projections(model: PreTrainedModel) -> list[nn.Module]:
@@ -147,30 +280,39 @@ def projection_weight(projection: nn.Module) -> Float[Tensor, "d_out d_in"]:
 
 def configured_shape(config: PreTrainedConfig) -> ModelShape:
     """Return the shape that a configuration states; ``head_dim`` is its own where it has one."""
-    text = config.get_text_config()
-    n_heads = int(text.num_attention_heads)
-    head_dim = int(getattr(text, "head_dim", None) or text.hidden_size // n_heads)
-    return ModelShape(int(text.num_hidden_layers), n_heads, head_dim, int(text.hidden_size))
+    text, family = config.get_text_config(), family_of(config)
+    n_heads, d_model = int(text.num_attention_heads), int(text.hidden_size)
+    head_dim = int(getattr(text, "head_dim", None) or d_model // n_heads)
+    d_mlp = int(getattr(text, family.d_mlp) or 4 * d_model) if family.down_proj else 0
+    return ModelShape(int(text.num_hidden_layers), n_heads, head_dim, d_model, d_mlp)
 
 
 def model_shape(model: PreTrainedModel) -> ModelShape:
     """Return the model's shape, its configuration's checked against its weights.
 
     Raises:
-        UserInputError: heads times head_dim is not the width of an o_proj's input.
+        UserInputError: heads times head_dim is not the width of an o_proj's input, or the number of
+            neurons not that of a down_proj's.
     """
-    shape = configured_shape(model.config)
+    family, shape = family_of(model.config), configured_shape(model.config)
     projections = output_projections(model)
-    width = shape.n_heads * shape.head_dim
+    heads = f"{shape.n_heads} heads of {shape.head_dim} = {shape.part_width('head')}"
+    _check_inputs(projections, "o_proj", heads, "num_attention_heads or head_dim")
+    if family.down_proj is not None:
+        neurons = f"{shape.d_mlp} neurons = {shape.d_mlp}"
+        _check_inputs(sites(model, "neuron"), "down_proj", neurons, family.d_mlp)
+    return replace(shape, n_layers=len(projections))
+
+
+def _check_inputs(projections: Sequence[nn.Module], name: str, stated: str, field: str) -> None:
+    width = int(stated.rpartition(" = ")[2])
     for layer, projection in enumerate(projections):
         d_in = projection_weight(projection).shape[1]
         if d_in != width:
             raise UserInputError(
-                f"layer {layer}: the input of o_proj has {d_in} numbers, but the "
-                f"configuration says {shape.n_heads} heads of {shape.head_dim} = {width}; "
-                "correct num_attention_heads or head_dim in config.json"
+                f"layer {layer}: the input of {name} has {d_in} numbers, but the configuration "
+                f"says {stated}; correct {field} in config.json"
             )
-    return replace(shape, n_layers=len(projections))
 
 
 def _part(module: nn.Module, path: str) -> nn.Module:

@@ -21,7 +21,16 @@ Outcome = Literal["ahead", "tie", "behind", "unknown"]
 LOWER_IS_BETTER = frozenset({"false_share", "cross_entropy", "kl"})
 CAUSAL = "causal"
 """The localizer whose scores are the modules' own effects."""
-MODULE_NOUNS = {"head": "heads", "layer": "layers", "mlp": "MLPs"}
+MODULE_NOUNS = {
+    "head": "heads",
+    "attention": "attention blocks",
+    "mlp": "MLPs",
+    "neuron": "neurons",
+    "residual_in": "inputs of layers",
+    "residual_mid": "middles of layers",
+    "layer": "layers",
+    "final": "outputs of the last norm",
+}
 SHORT_BASES = {"tuned": "each tuned", "matched_kl": "equal KL"}
 VERBS: dict[Outcome, str] = {
     "tie": "{} and {} tie",

@@ -7,13 +7,28 @@ from typing import Literal
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-ModuleKind = Literal["head", "layer", "mlp"]
+ModuleKind = Literal[
+    *("head", "attention", "mlp", "neuron", "residual_in", "residual_mid", "layer", "final")
+]
+"""The parts of the network that are read and steered:
+
+- ``head``: a head's slice of the input of the attention's output projection, ``o_proj``.
+- ``attention``: the output of ``o_proj``.
+- ``mlp``: the output of the feed-forward block.
+- ``neuron``: one number of the input of the feed-forward's last projection, ``down_proj``.
+- ``residual_in``: the residual stream before the block.
+- ``residual_mid``: the residual stream after the attention, before the feed-forward.
+- ``layer``: the residual stream after the block.
+- ``final``: the residual stream after the last norm; one for the whole model, in layer 0.
+"""
 TokenScope = Literal["all", "generated", "last"]
 Verdict = Literal["true", "false", "neither"]
 VERDICTS: tuple[Verdict, ...] = ("true", "false", "neither")
 
+PARTED: tuple[ModuleKind, ...] = ("head", "neuron")
+"""The kinds of which a layer has several modules; one of the others is all of its part."""
 WHOLE_LAYER = -1
-"""`ModuleId.head` of a module that is not a head."""
+"""`ModuleId.head` of a module that is all of its part in a layer."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,14 @@ class FoldSplit:
 
 @dataclass(frozen=True, order=True)
 class ModuleId:
-    """A place in the network that can be scored and steered; orders by (kind, layer, head)."""
+    """A place in the network that can be scored and steered; orders by (kind, layer, head).
+
+    Attributes:
+        kind: the part.
+        layer: from 0; 0 for ``final``.
+        head: the unit: a head, a neuron, or a single dimension of any other part; `WHOLE_LAYER`
+            where the module is all of the part.
+    """
 
     kind: ModuleKind
     layer: int
@@ -123,15 +145,31 @@ class ModuleId:
     @property
     def label(self) -> str:
         """The name that people read."""
-        if self.kind == "head":
-            return f"layer {self.layer}, head {self.head}"
-        return f"layer {self.layer}" if self.kind == "layer" else f"MLP of layer {self.layer}"
+        if self.kind in PARTED and self.head != WHOLE_LAYER:
+            return f"layer {self.layer}, {self.kind} {self.head}"
+        unit = "" if self.head == WHOLE_LAYER else f", dimension {self.head}"
+        return _NAMES[self.kind][0].format(self.layer) + unit
 
     @property
     def short_name(self) -> str:
-        """The name where there is little room: L3H5, L3, MLP3."""
-        short = {"head": f"L{self.layer}H{self.head}", "layer": f"L{self.layer}"}
-        return short.get(self.kind, f"MLP{self.layer}")
+        """The name where there is little room: L3H5, L3N17, L3, MLP3, MID3, FINAL; MLP3D17."""
+        if self.kind in PARTED and self.head != WHOLE_LAYER:
+            return f"L{self.layer}{self.kind[0].upper()}{self.head}"
+        unit = "" if self.head == WHOLE_LAYER else f"D{self.head}"
+        return _NAMES[self.kind][1].format(self.layer) + unit
+
+
+_NAMES: dict[ModuleKind, tuple[str, str]] = {
+    "head": ("heads of layer {}", "HEADS{}"),
+    "attention": ("attention of layer {}", "ATT{}"),
+    "mlp": ("MLP of layer {}", "MLP{}"),
+    "neuron": ("neurons of layer {}", "NEURONS{}"),
+    "residual_in": ("input of layer {}", "IN{}"),
+    "residual_mid": ("middle of layer {}", "MID{}"),
+    "layer": ("layer {}", "L{}"),
+    "final": ("output of the last norm", "FINAL"),
+}
+"""By kind, what a whole part is called, and where there is little room."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +238,9 @@ class SelectedModule:
 
 
 def layer_modules(kind: ModuleKind, layer: int, count: int) -> tuple[ModuleId, ...]:
-    """Return a layer's modules of a kind: its ``count`` heads, or the one that the layer is."""
-    if kind == "head":
-        return tuple(ModuleId(kind, layer, head) for head in range(count))
+    """Return a layer's modules of a kind: its ``count`` heads or neurons, or the whole part."""
+    if kind in PARTED:
+        return tuple(ModuleId(kind, layer, unit) for unit in range(count))
     return (ModuleId(kind, layer),)
 
 
@@ -214,20 +252,49 @@ class ModelShape:
         n_heads: attention (query) heads, also under grouped-query attention.
         head_dim: width of a head.
         d_model: width of the residual stream.
+        d_mlp: neurons of a layer's feed-forward; 0 where it has none (experts), or where they are
+            not known. Two shapes that differ in nothing else are equal.
     """
 
     n_layers: int
     n_heads: int
     head_dim: int
     d_model: int
+    d_mlp: int = field(default=0, compare=False)
+
+    def n_layers_of(self, kind: ModuleKind) -> int:
+        """Return in how many layers a part is; there is one ``final``."""
+        return 1 if kind == "final" else self.n_layers
 
     def modules_per_layer(self, kind: ModuleKind) -> int:
         """Return how many modules of a kind a layer has."""
-        return self.n_heads if kind == "head" else 1
+        return {"head": self.n_heads, "neuron": self.d_mlp}.get(kind, 1)
 
-    def width(self, kind: ModuleKind) -> int:
-        """Return the width of a module's activation."""
-        return self.head_dim if kind == "head" else self.d_model
+    def part_width(self, kind: ModuleKind) -> int:
+        """Return how many numbers the whole part of a layer has."""
+        return {"head": self.n_heads * self.head_dim, "neuron": self.d_mlp}.get(kind, self.d_model)
+
+    def width(self, of: ModuleKind | ModuleId) -> int:
+        """Return the width of a module's activation, or of each of the `modules` of a kind."""
+        if isinstance(of, ModuleId):
+            span = self.span(of)
+            return int(span.stop - span.start)
+        return {"head": self.head_dim, "neuron": 1}.get(of, self.d_model)
+
+    def span(self, module: ModuleId) -> slice:
+        """Return which of the numbers of its part, in its layer, are a module's."""
+        if module.head == WHOLE_LAYER:
+            return slice(0, self.part_width(module.kind))
+        width = self.head_dim if module.kind == "head" else 1
+        return slice(module.head * width, (module.head + 1) * width)
+
+    def has(self, module: ModuleId) -> bool:
+        """Say whether a model of this shape has a module."""
+        return (
+            0 <= module.layer < self.n_layers_of(module.kind)
+            and module.head >= WHOLE_LAYER
+            and self.span(module).stop <= self.part_width(module.kind)
+        )
 
     def layer_modules(self, kind: ModuleKind, layer: int) -> tuple[ModuleId, ...]:
         """Return a layer's modules of a kind."""
@@ -235,4 +302,5 @@ class ModelShape:
 
     def modules(self, kind: ModuleKind) -> tuple[ModuleId, ...]:
         """Return all modules of a kind, first layer first."""
-        return tuple(m for layer in range(self.n_layers) for m in self.layer_modules(kind, layer))
+        layers = range(self.n_layers_of(kind))
+        return tuple(m for layer in layers for m in self.layer_modules(kind, layer))

@@ -1,4 +1,4 @@
-"""Names of the columns that hold activations: one a head, or one for the whole layer."""
+"""Names of the columns that hold activations: one a head, or one for a layer's whole part."""
 
 from collections.abc import Iterable, Sequence
 
@@ -22,11 +22,34 @@ DESCRIPTIONS = {
         "output of the MLP, a list of d_model numbers; NULL unless module_kind is mlp; there as "
         "soon as MLPs were extracted"
     ),
+    **{
+        name: f"{what}; NULL unless module_kind is {kind}; there as soon as such were extracted"
+        for kind, name, what in (
+            ("attention", "attention", "output of the attention, a list of d_model numbers"),
+            ("neuron", "neurons", "input of the MLP's last projection, a list of d_mlp numbers"),
+            ("residual_in", "residual_in", "residual stream before the block, d_model numbers"),
+            (
+                "residual_mid",
+                "residual_mid",
+                "residual stream between attention and MLP, d_model numbers",
+            ),
+            ("final", "final", "residual stream after the last norm, d_model numbers; in layer 0"),
+        )
+    },
 }
 """What the columns hold, of all heads under one name."""
 
-# The kind `layer` is no name for a column: the folders' key has it.
-_WHOLE = {"layer": "residual", "mlp": "mlp"}
+# The kind `layer` is no name for a column: the folders' key has it. Neurons are too many for a
+# column each.
+_WHOLE = {
+    "layer": "residual",
+    "mlp": "mlp",
+    "attention": "attention",
+    "neuron": "neurons",
+    "residual_in": "residual_in",
+    "residual_mid": "residual_mid",
+    "final": "final",
+}
 _KINDS = {column: kind for kind, column in _WHOLE.items()}
 _HEAD_PREFIX = "head_"
 
@@ -73,11 +96,11 @@ def in_words(columns: Sequence[str]) -> str:
 
 
 def in_order(columns: Iterable[str]) -> list[str]:
-    """Return columns of activations with heads by number, then the residual stream and the MLP."""
+    """Return columns of activations with heads by number, then the others as described above."""
     return sorted(columns, key=_place)
 
 
 def _place(column: str) -> tuple[int, int]:
     kind = kind_of(column)
     number = int(column.removeprefix(_HEAD_PREFIX)) if kind == "head" else 0
-    return MODULE_KINDS.index(kind), number
+    return [HEADS, *_KINDS].index(HEADS if kind == "head" else column), number

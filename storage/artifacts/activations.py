@@ -1,8 +1,8 @@
 """Activations as Parquet: a folder a layer, a file a shard of samples, a column a module.
 
 ``layer=LL/shard-NNNN.parquet`` holds the columns of ``schemas.ACTIVATIONS`` and then ``head_00``,
-``head_01``, ..., or ``residual``, or ``mlp``: one folder is of one kind of module. A head is read
-without the others; the sample order is that of the shards.
+``head_01``, ..., or one column of another part, ``residual`` or ``mlp`` say: one folder is of one
+kind of module. A head is read without the others; the sample order is that of the shards.
 """
 
 from collections.abc import Sequence
@@ -50,9 +50,9 @@ def write_shard(
         shard_index: place of the shard in the order of samples, from 0.
         rows: for each sample its model, behaviour, question_id, answer_id and label.
         values: activations ``[sample, layer, module, d]``, layers and modules from 0 on; a layer
-            has one module of the kinds ``layer`` and ``mlp``.
+            has one module of a kind, unless they are heads, or neurons with a ``d`` of 1.
         dtype: the stored type of the activations.
-        kind: of the modules: ``head``, ``layer`` or ``mlp``.
+        kind: of the modules, one of ``MODULE_KINDS``.
 
     Returns:
         The files, in the order of layers.
@@ -67,6 +67,8 @@ def write_shard(
             f"activations have shape {list(values.shape)} for {len(rows)} samples; "
             "expected [sample, layer, module, d]"
         )
+    if kind == "neuron":
+        values = values.swapaxes(2, 3)  # one column of them all
     names = naming.module_columns(kind, values.shape[2])
     keys = conform(ACTIVATIONS, rows)
     # Every layer is converted before the first is written: a bad value leaves no part of a shard.
@@ -151,6 +153,8 @@ def read_layer(
     _check_alike(files)
     present = _columns(files[0])
     kind = naming.kind_of(present[0])
+    if kind == "neuron" and modules is not None:
+        return read_layer(folders, layer)[:, list(modules)]
     wanted = present if modules is None else [naming.module_column(kind, m) for m in modules]
     width = _width(files[0], present[0])
     samples = sum(file.metadata.num_rows for _, file in files)
@@ -160,7 +164,7 @@ def read_layer(
         stop = start + file.metadata.num_rows
         _read_modules(path, file, wanted, out[:, start:stop])
         start = stop
-    return out.transpose(1, 0, 2)
+    return out.transpose(1, 2, 0) if kind == "neuron" else out.transpose(1, 0, 2)
 
 
 _OpenFile = tuple[Path, pq.ParquetFile]

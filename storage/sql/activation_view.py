@@ -14,7 +14,7 @@ from storage.artifacts.local import read_manifest
 from storage.artifacts.store import MANIFEST, NOT_HERE
 from storage.errors import DamagedArtifactError
 from storage.paths import Home
-from storage.tables.columns import MODULE_KIND
+from storage.tables.columns import MODULE_KIND, MODULE_KINDS
 from storage.tables.parquet import SUFFIX, checked_format, has_footer, nullable
 from storage.tables.schemas import ACTIVATIONS
 from storage.tables.seals import damaged
@@ -25,7 +25,7 @@ LAYER = pa.field("layer", pa.int32(), metadata={"description": "transformer bloc
 KIND = pa.field(
     MODULE_KIND.name,
     pa.string(),
-    metadata={"description": "whose activation the row holds: head, layer or mlp"},
+    metadata={"description": "whose activation the row holds: " + ", ".join(MODULE_KINDS)},
 )
 ARTIFACT = pa.field(
     "artifact", pa.string(), metadata={"description": "key of the extraction that made the row"}
@@ -43,9 +43,9 @@ def activations_dataset(
     Files of which the footer is damaged are left out, with a warning, and those of ``left_out``.
 
     Columns: those of ``schemas.ACTIVATIONS``, ``layer``, ``module_kind``, a list of float32 for
-    every head of the widest model (NULL in models with fewer heads), ``residual`` and ``mlp`` where
-    such activations exist (NULL in rows of other kinds), and ``artifact``, which tells two
-    extractions of one model apart. A scan reads only the layers, kinds and columns that it needs.
+    every head of the widest model (NULL in models with fewer heads), ``residual``, ``mlp`` and
+    so on where such activations exist (NULL in rows of other kinds), and ``artifact``, which tells
+    two extractions of one model apart. A scan reads only the layers, kinds and columns it needs.
 
     Returns:
         The dataset, and its files.

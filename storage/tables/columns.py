@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-MODULE_KINDS = ("head", "layer", "mlp")
+PARTED_KINDS = ("head", "neuron")
+MODULE_KINDS = (
+    *("head", "attention", "mlp", "neuron", "residual_in", "residual_mid", "layer", "final"),
+)
 LABELS = (0, 1)
 
 TEXT, FLAG, NUMBER = pa.string(), pa.bool_(), pa.float64()
@@ -99,7 +102,12 @@ METRIC = Column(
 )
 MODULE_KIND = Column("module_kind", TEXT, "what is scored and steered", values=MODULE_KINDS)
 LAYER = Column("layer", COUNT, "transformer block, from 0", minimum=0)
-HEAD = Column("head", COUNT, "attention head, from 0", minimum=0).or_null("unless kind is head")
+HEAD = Column(
+    "head",
+    COUNT,
+    "which attention head, from 0; of kind neuron the neuron, of other kinds a single dimension",
+    minimum=0,
+).or_null("where the module is all of its part in the layer")
 RANK = Column("rank", COUNT, "place in the order of scores, 1 is the best", minimum=1)
 SCORE = number("score", "the number that the localizer ranks by, higher is better")
 MODULE = (MODULE_KIND, LAYER, HEAD)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.errors import StorageError
-from storage.tables.columns import Table
+from storage.tables.columns import PARTED_KINDS, Table
 from storage.tables.schemas import TABLES
 
 Row = Mapping[str, Any]
@@ -93,10 +93,10 @@ def _check_heads(table: Table, rows: Sequence[Row]) -> None:
     if not {"module_kind", "head"} <= set(table.schema.names):
         return
     for index, row in enumerate(rows):
-        if (row["module_kind"] == "head") == (row["head"] is None):
+        if row["module_kind"] in PARTED_KINDS and row["head"] is None:
             raise SchemaError(
-                f"{table.name}.head, row {index}: found {row['head']!r} for a module of kind "
-                f"{row['module_kind']!r}, expected a number for a head and None for all others"
+                f"{table.name}.head, row {index}: found None for a module of kind "
+                f"{row['module_kind']!r}, expected a number for a head or a neuron"
             )
 
 

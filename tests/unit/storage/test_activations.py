@@ -218,8 +218,10 @@ def test_an_activation_of_a_layer_that_cannot_be_stored_is_named(tmp_path: Path)
 def test_two_modules_in_one_layer_are_heads_or_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found 4 modules of kind layer in a layer, expected 1"):
         write_shard(tmp_path, 0, keys(5), activations(5), kind="layer")
-    with pytest.raises(ValueError, match="unknown kind of module 'neuron'; expected head, layer"):
-        write_shard(tmp_path, 0, keys(5), activations(5), kind="neuron")
+    with pytest.raises(
+        ValueError, match="unknown kind of module 'block'; expected head, attention"
+    ):
+        write_shard(tmp_path, 0, keys(5), activations(5), kind="block")
 
 
 def test_kinds_of_modules_do_not_mix(tmp_path: Path) -> None:
@@ -244,3 +246,21 @@ def test_more_than_a_hundred_layers_and_heads_are_read_by_number(tmp_path: Path)
     heads = values.transpose(0, 2, 1, 3)
     write_shard(tmp_path / "heads", 0, keys(2), heads, "float32")
     np.testing.assert_array_equal(read_layer([tmp_path / "heads"], 0), heads[:, 0])
+
+
+def test_neurons_are_one_column_and_read_back_one_by_one(tmp_path: Path) -> None:
+    values = activations(5).reshape(5, LAYERS, HEADS * WIDTH, 1)
+    paths = write_shard(tmp_path, 0, keys(5), values, "float32", kind="neuron")
+    schema = pq.read_schema(paths[0])
+    assert schema.names[-1] == "neurons"
+    assert schema.field("neurons").type.list_size == HEADS * WIDTH
+    np.testing.assert_array_equal(read_layer([tmp_path], 1), values[:, 1])
+    np.testing.assert_array_equal(read_layer([tmp_path], 1, [7, 2]), values[:, 1, [7, 2]])
+
+
+@pytest.mark.parametrize("kind", ["attention", "residual_in", "residual_mid", "final"])
+def test_a_whole_part_is_a_column_of_its_name(tmp_path: Path, kind: str) -> None:
+    values = activations(5)[:, :, :1]
+    paths = write_shard(tmp_path, 0, keys(5), values, "float32", kind=kind)
+    assert pq.read_schema(paths[0]).names[-1] == kind
+    np.testing.assert_array_equal(read_layer([tmp_path], 2), values[:, 2])
