@@ -1,4 +1,4 @@
-"""The parts of every family of `FAMILIES` add up to one another, on tiny models of its own class."""
+"""The parts of every family of `FAMILIES` add up to one another, on tiny models of its class."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
