@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 ModuleKind = Literal[
-    *("head", "attention", "mlp", "neuron", "residual_in", "residual_mid", "layer", "final")
+    "head", "attention", "mlp", "neuron", "residual_in", "residual_mid", "layer", "final"
 ]
 """The parts of the network that are read and steered:
 
