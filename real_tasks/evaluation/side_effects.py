@@ -15,7 +15,8 @@ from real_tasks.models.text_model import ReadsTexts
 from real_tasks.reading.batches import check_lengths, encode, pack, pad
 from real_tasks.reading.out_of_memory import halving
 from real_tasks.reading.overflow import check_finite
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 
 MAX_TOKENS = 256

@@ -46,7 +46,7 @@ class SpecTemplate:
         """Return the spec that steers the selected modules."""
         layers = [item.module.layer for item in selected]
         places = [max(item.module.head, 0) for item in selected]
-        return SteeringSpec(
+        return SteeringSpec.adding(
             model=self.model,
             model_digest=self.model_digest,
             weights=self.weights,

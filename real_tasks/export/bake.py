@@ -29,8 +29,10 @@ from real_tasks.models.adapters import base_of
 from real_tasks.models.families import family_of, projection_weight, sites
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.tokenizer_files import PROBES
-from real_tasks.steering.intervention import Intervention, check_fits
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.fits import check_fits, displacements
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import ModuleKind
 
 SHARD_SIZE = "5GB"
 _COMPANIONS = (
@@ -87,9 +89,11 @@ def bake(loaded: LoadedModel, intervention: Intervention, source: Path, target: 
     """
     model = loaded.model
     _check(model, intervention)
-    route, site = site_of(model.config.model_type, intervention.kind)
+    added = displacements(intervention, loaded.shape)
+    (kind,) = {kind for _, kind in added}
+    route, site = site_of(model.config.model_type, kind)
     config = baked_config(model.config, route, site)
-    biases = _biases(model, intervention, site)
+    biases = _biases(model, added, site)
     state = dict(model.state_dict())
     if route.as_llama:
         state = llama_state(model.config, state)
@@ -196,18 +200,17 @@ def _notes(config: PreTrainedConfig, route: Route) -> list[str]:
 
 
 def _biases(
-    model: PreTrainedModel, intervention: Intervention, site: BiasSite
+    model: PreTrainedModel, displacements: Mapping[tuple[int, ModuleKind], Tensor], site: BiasSite
 ) -> dict[str, Float[Tensor, "d_model"]]:
     """The biases to add, float32 on the CPU, by their names in the state."""
     layers = family_of(model.config).layers
-    projections = sites(model, intervention.kind)
     biases = {}
-    for layer, displacement in intervention.displacement.items():
+    for (layer, kind), displacement in displacements.items():
         added = displacement.float()
-        if intervention.kind == "head":
-            weight = projection_weight(projections[layer]).float()
+        if kind == "head":
+            weight = projection_weight(sites(model, kind)[layer]).float()
             added = weight @ added.to(weight.device)
-        elif intervention.kind == "layer" and site.divided_by is not None:
+        elif kind == "layer" and site.divided_by is not None:
             added = added / getattr(model.config.get_text_config(), site.divided_by)
         biases[f"{layers}.{layer}.{site.projection}.bias"] = added.cpu()
     return biases

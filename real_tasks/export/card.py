@@ -97,8 +97,8 @@ def base_model(config: ExperimentConfig) -> str:
 
 def front_matter(content: CardContent) -> str:
     """Return the YAML that model hubs read."""
-    steered = f"steered-{content.spec.kind}s"
-    tags = ["activation-steering", steered, content.behaviour, "real"]
+    steered = [f"steered-{kind}s" for kind in content.spec.kinds]
+    tags = ["activation-steering", *steered, content.behaviour, "real"]
     given = {
         "base_model": base_model(content.config),
         "library_name": "transformers" if content.format == "checkpoint" else "real-steering",
@@ -116,9 +116,11 @@ def module_rows(content: CardContent) -> list[dict[str, str]]:
         if _is_this(row, content)
     }
     spec, rows = content.spec, []
-    for rank, module in enumerate(spec.modules, start=1):
+    steered = [(m, e, i) for e in spec.edits for i, m in enumerate(e.modules)]
+    for rank, (module, edit, row) in enumerate(steered, start=1):
         score = scores.get((module.kind, module.layer, module.head))
-        strength, sigma = (float(t[rank - 1]) for t in (spec.strengths, spec.sigmas))
+        strength = float(edit.weights[row])
+        sigma = float(edit.tensors["scale"][row]) if "scale" in edit.tensors else None
         rows.append(
             {
                 "rank": str(rank),
@@ -126,8 +128,8 @@ def module_rows(content: CardContent) -> list[dict[str, str]]:
                 "head": str(module.head) if module.kind == "head" else "–",
                 "score": "–" if score is None else f"{score:.3f}",
                 "strength": f"{strength:.3f}",
-                "sigma": f"{sigma:.4g}",
-                "length": f"{spec.alpha * strength * sigma:.4g}",
+                "sigma": "–" if sigma is None else f"{sigma:.4g}",
+                "length": "–" if sigma is None else f"{spec.alpha * strength * sigma:.4g}",
             }
         )
     return rows

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.batches import encode
 from real_tasks.reading.overflow import check_finite
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
 

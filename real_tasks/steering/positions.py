@@ -1,12 +1,4 @@
-"""Steered positions: which ones a token scope means, in a forward pass and in ``generate``.
-
-A *token scope* is one of:
-
-- ``all``: every position, prompt included;
-- ``generated``: the positions after the prompt;
-- ``last``: the last position of the prompt and every later one. While text is generated with a
-  cache, every new token is the last when it is processed, so this is "the last position" at each
-  step; without a cache the same positions are steered, and the text is the same.
+"""Positions of the present forward pass: which of them a scope means, and which are the prompt.
 
 Positions are columns of the padded batch, counted from the start of the sequence, cache included.
 """
@@ -21,67 +13,133 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from real_tasks.steering.scopes import PromptEnds, Scope
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import TokenScope
+
+Steered = bool | Bool[Tensor, "#row position"]
+"""Every position, none, or those of a mask."""
 
 
-class SteeredPositions:
-    """Which positions of the present forward pass are steered.
+class Positions:
+    """Where the present forward pass stands, in a batch and in ``generate``.
 
     Attributes:
-        mask: None when it is every position.
-        any: False when it is none.
+        prompt_width: columns of the prompts within ``generate``, else None.
+        number: of the present pass, so that what is worked out for it is not kept for another.
+        n_cached: columns that were read before.
+        inputs: token ids, or embeddings where ids are not given.
+        fresh: whether sequences begin here that no earlier pass of the context has read.
     """
 
-    def __init__(
-        self, scope: TokenScope, prompt_lengths: Int[Tensor, "row"] | None, forward: Any
-    ) -> None:
-        self.scope = scope
+    def __init__(self, prompt_lengths: Int[Tensor, "row"] | None, forward: Any) -> None:
         self.prompt_lengths = prompt_lengths
         self.prompt_width: int | None = None
-        self.mask: Bool[Tensor, "row position"] | None = None
-        self.any = True
+        self.number = self.n_cached = 0
+        self.fresh = True
+        self.inputs: Tensor
+        self._attention_mask: Tensor | None = None
+        self._has_cache = False
+        self._steered: dict[Scope, Steered] = {}
         self._signature = inspect.signature(forward)
+        self._begun = False
 
     def before_forward(
         self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Work out the mask once per forward pass of the decoder; its layers read it."""
-        if self.scope == "all":
-            return
+        """Note where a forward pass of the decoder stands; hooks within it ask."""
         call = self._signature.bind_partial(*args, **kwargs).arguments
-        inputs = call["inputs_embeds"] if call.get("input_ids") is None else call["input_ids"]
+        self.inputs = call["inputs_embeds"] if call.get("input_ids") is None else call["input_ids"]
         cache = call.get("past_key_values")
-        n_cached = 0 if cache is None else int(cache.get_seq_length())
-        first = self._first_steered(inputs, n_cached, cache is None, call.get("attention_mask"))
-        columns = torch.arange(n_cached, n_cached + inputs.shape[1], device=inputs.device)
-        if isinstance(first, int):
-            self.any = n_cached + inputs.shape[1] > first
-            self.mask = None if n_cached >= first else (columns >= first)[None, :]
-        else:
-            self.any, self.mask = True, columns[None, :] >= first[:, None]
+        self.n_cached = 0 if cache is None else int(cache.get_seq_length())
+        self._has_cache, self._attention_mask = cache is not None, call.get("attention_mask")
+        self._steered, self.number = {}, self.number + 1
+        # Without a cache, generate reads the same sequences from their start at each step.
+        self.fresh = not self.n_cached and not self._begun
+        self._begun = self.prompt_width is not None
 
-    def _first_steered(
-        self, inputs: Tensor, n_cached: int, no_cache: bool, attention_mask: Tensor | None
-    ) -> int | Int[Tensor, "row"]:
-        """Return the first steered column, of all rows or of each."""
-        prompt_included = int(self.scope == "last")
+    @contextmanager
+    def generating(self, prompt_width: int) -> Iterator[None]:
+        """Take the width of the prompts while ``generate`` runs."""
+        outer, self.prompt_width, self._begun = self.prompt_width, prompt_width, False
+        try:
+            yield
+        finally:
+            self.prompt_width, self._begun = outer, False
+
+    @property
+    def columns(self) -> Int[Tensor, "position"]:
+        """The columns of the present pass."""
+        end = self.n_cached + self.inputs.shape[1]
+        return torch.arange(self.n_cached, end, device=self.inputs.device)
+
+    def steered(self, scope: Scope) -> Steered:
+        """Return which positions of the present pass a scope means.
+
+        Raises:
+            UserInputError: scope ``generated`` without a way to know where the prompt ends, or
+                lengths of prompts for another number of rows.
+        """
+        if scope not in self._steered:
+            self._steered[scope] = self._find(scope)
+        return self._steered[scope]
+
+    def in_prompt(self, lengths: Int[Tensor, "row"] | None) -> Bool[Tensor, "row position"]:
+        """Return which positions are a token of their row's prompt.
+
+        Args:
+            lengths: tokens of each row's prompt, where another end than the scopes' is meant.
+        """
+        end = self.prompt_end() if lengths is None else lengths.to(self.inputs.device)
+        ends = torch.as_tensor(end, device=self.inputs.device).expand(len(self.inputs))
+        within = (self.columns >= self._starts()[:, None]) & (self.columns < ends[:, None])
+        return within & self._real()
+
+    def prompt_end(self) -> int | Int[Tensor, "row"]:
+        """Return the first column after the prompt; the row is all prompt where nothing tells."""
         if self.prompt_width is not None:
-            return self.prompt_width - prompt_included
+            return self.prompt_width
         if self.prompt_lengths is not None:
-            self._check_rows(inputs)
-            return self.prompt_lengths.to(inputs.device) - prompt_included
-        if n_cached:
-            return n_cached
-        if self.scope == "last":
-            return _last_column(inputs, attention_mask)
-        if no_cache:
-            raise UserInputError(
-                "token scope 'generated' needs to know where the prompt ends: call model.generate, "
-                "or give applied() the prompt_lengths, or pass a cache as past_key_values (empty "
-                "with the prompt, filled with what follows)"
-            )
-        return inputs.shape[1]
+            self._check_rows(self.inputs)
+            return self.prompt_lengths.to(self.inputs.device)
+        return self.n_cached or _last_column(self.inputs, self._attention_mask) + 1
+
+    def _find(self, scope: Scope) -> Steered:
+        if scope == "all":
+            return True
+        if isinstance(scope, PromptEnds):
+            from_start = self.columns - self._starts()[:, None]
+            end = torch.as_tensor(self.prompt_end(), device=self.inputs.device)
+            to_end = end.expand(len(self.inputs))[:, None] - self.columns
+            near = (from_start < scope.first) | (to_end <= scope.last)
+            return near & (from_start >= 0) & (to_end > 0)
+        told = self.prompt_width is not None or self.prompt_lengths is not None
+        if scope == "generated" and not told and not self.n_cached:
+            if not self._has_cache:
+                raise UserInputError(
+                    "token scope 'generated' needs to know where the prompt ends: call "
+                    "model.generate, or give applied() the prompt_lengths, or pass a cache as "
+                    "past_key_values (empty with the prompt, filled with what follows)"
+                )
+            return False
+        first = self.prompt_end() - int(scope == "last" and (told or not self.n_cached))
+        if isinstance(first, Tensor):
+            return self.columns[None, :] >= first[:, None]
+        if self.n_cached >= first:
+            return True
+        return self.n_cached + self.inputs.shape[1] > first and (self.columns >= first)[None, :]
+
+    def _starts(self) -> Int[Tensor, "row"]:
+        """Return each row's first column that is not padding."""
+        mask = self._attention_mask
+        if mask is None or mask.dim() != 2:
+            return torch.zeros(len(self.inputs), dtype=torch.long, device=self.inputs.device)
+        return (mask != 0).int().argmax(dim=1)
+
+    def _real(self) -> Bool[Tensor, "#row position"]:
+        mask = self._attention_mask
+        if mask is None or mask.dim() != 2:
+            return torch.ones_like(self.columns, dtype=torch.bool)[None, :]
+        return mask[:, self.n_cached :] != 0
 
     def _check_rows(self, inputs: Tensor) -> None:
         assert self.prompt_lengths is not None
@@ -94,21 +152,24 @@ class SteeredPositions:
 
 @contextmanager
 def generate_tells_prompt_width(
-    model: PreTrainedModel, positions: SteeredPositions
+    model: PreTrainedModel, positions: Positions, everywhere: bool
 ) -> Iterator[None]:
-    """Let the instance's ``generate`` record the width of its prompts while it runs."""
+    """Let the instance's ``generate`` record the width of its prompts while it runs.
+
+    Args:
+        model: the model.
+        positions: take the width.
+        everywhere: whether all positions are steered alike, so that padding does not matter.
+    """
     before = vars(model).get("generate")
     generate: Any = model.generate
 
     def steered_generate(inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         prompt = _prompt_of(inputs, kwargs)
-        if positions.scope != "all":
+        if not everywhere:
             _check_left_padding(kwargs.get("attention_mask"))
-        outer, positions.prompt_width = positions.prompt_width, prompt
-        try:
+        with positions.generating(prompt):
             return generate(inputs, *args, **kwargs)
-        finally:
-            positions.prompt_width = outer
 
     vars(model)["generate"] = steered_generate
     try:

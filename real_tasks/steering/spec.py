@@ -4,47 +4,41 @@ with SteeringSpec.load("spec").applied_to(model):
     model.generate(**tokenizer("Q: ...", return_tensors="pt"))
 """
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from real_tasks.models.families import model_shape
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Edit, Intervention
+from real_tasks.steering.fits import check_edit
+from real_tasks.steering.hooks import applied
+from real_tasks.steering.scopes import Scope
+from real_tasks.steering.spec_files import read_spec, write_spec
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import WHOLE_LAYER, ModelShape, ModuleId, ModuleKind, TokenScope
-
-TENSORS_FILE = "steering.safetensors"
-FACTS_FILE = "steering.json"
-FORMAT_VERSION = 2
+from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind, TokenScope
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class SteeringSpec:
-    """How to steer a model: each module gets ``alpha * strength * sigma * direction`` added.
+    """How to steer a model: edits, and one number by which all of them are scaled.
 
     Attributes:
         model: the model's name, for people.
-        model_digest: of the checkpoint the directions were measured on.
-        modules: the selected modules, all of one kind.
-        directions: unit vectors, one row per module.
-        sigmas: standard deviations of the activations along the directions.
-        strengths: weights (w) of the modules.
-        alpha: the common factor, in standard deviations along the directions.
-        token_scope: the positions that are steered.
+        model_digest: of the checkpoint that the tensors were fitted on.
+        edits: in the order in which they are done where they meet.
+        alpha: the common strength; of edits that add, in standard deviations along the directions.
         shape: of the model.
         provenance: where the spec comes from; values as JSON has them.
         weights: the model's `weights_fingerprint`, by which another one is told; empty if unknown.
@@ -52,55 +46,66 @@ class SteeringSpec:
 
     model: str
     model_digest: str
-    modules: tuple[ModuleId, ...]
-    directions: Float[Tensor, "module d"]
-    sigmas: Float[Tensor, "module"]
-    strengths: Float[Tensor, "module"]
+    edits: tuple[Edit, ...]
     alpha: float
-    token_scope: TokenScope
     shape: ModelShape
     provenance: dict[str, Any] = field(default_factory=dict)
     weights: str = ""
 
     def __post_init__(self) -> None:
         """Check that the parts fit together; UserInputError says which does not."""
-        _check_modules(self.modules, self.shape)
-        n = len(self.modules)
-        width = self.shape.width(self.kind)
-        shapes = {"directions": (n, width), "sigmas": (n,), "strengths": (n,)}
-        for name, expected in shapes.items():
-            found = tuple(getattr(self, name).shape)
-            if found != expected:
-                raise UserInputError(f"steering spec: {name} of shape {found}, expected {expected}")
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float):
             raise UserInputError(f"steering spec: alpha {self.alpha!r}, expected a number")
-        if self.token_scope not in get_args(TokenScope):
-            raise UserInputError(
-                f"steering spec: unknown token scope {self.token_scope!r}; expected one of "
-                f"{', '.join(get_args(TokenScope))}"
-            )
+        if not self.edits:
+            raise UserInputError("steering spec: it lists no edit; give at least one")
+        for edit in self.edits:
+            _check_edit(edit, self.shape)
+
+    @classmethod
+    def adding(
+        cls,
+        *,
+        modules: Sequence[ModuleId],
+        directions: Float[Tensor, "module d"],
+        sigmas: Float[Tensor, "module"],
+        strengths: Float[Tensor, "module"],
+        token_scope: Scope,
+        **facts: Any,
+    ) -> "SteeringSpec":
+        """Return the spec by which each module gets ``alpha * strength * sigma * direction`` added.
+
+        Args:
+            modules: all of one part.
+            directions: unit vectors.
+            sigmas: standard deviations of the activations along the directions.
+            strengths: weights (w) of the modules.
+            token_scope: the positions that are steered.
+            facts: the other fields.
+        """
+        tensors = {"direction": directions, "scale": sigmas}
+        return cls(edits=(Edit(tuple(modules), tensors, strengths, scope=token_scope),), **facts)
 
     @property
-    def kind(self) -> ModuleKind:
-        """The kind of all its modules."""
-        return self.modules[0].kind
+    def modules(self) -> tuple[ModuleId, ...]:
+        """The modules of all edits, each once."""
+        return tuple(dict.fromkeys(module for edit in self.edits for module in edit.modules))
+
+    @property
+    def kinds(self) -> tuple[ModuleKind, ...]:
+        """The parts of the network that are edited, each once."""
+        return tuple(dict.fromkeys(edit.kind for edit in self.edits))
 
     def with_alpha(self, alpha: float) -> "SteeringSpec":
-        """Return the same spec with another common factor."""
+        """Return the same spec with another strength."""
         return replace(self, alpha=alpha)
 
     def intervention(self) -> Intervention:
-        """Return the displacement of every layer that has a selected module."""
-        width = self.shape.width(self.kind)
-        layer_width = self.shape.modules_per_layer(self.kind) * width
-        scale = self.alpha * self.strengths * self.sigmas
-        displacement: dict[int, Tensor] = {}
-        for module, vector in zip(self.modules, scale[:, None] * self.directions, strict=True):
-            if module.layer not in displacement:
-                displacement[module.layer] = vector.new_zeros(layer_width)
-            start = max(module.head, 0) * width
-            displacement[module.layer][start : start + width] = vector
-        return Intervention(dict(sorted(displacement.items())), self.token_scope, self.kind)
+        """Return what hooks do."""
+        return Intervention(self.edits, self.alpha)
+
+    def explain(self) -> str:
+        """Return in plain words what is touched, where, how strongly and when."""
+        return "\n".join(_explained(edit, self.alpha) for edit in self.edits)
 
     @contextmanager
     def applied_to(
@@ -110,7 +115,7 @@ class SteeringSpec:
         force: bool = False,
         digest: str | None = None,
     ) -> Iterator[None]:
-        """Steer a model within the context; see `real_tasks.steering.intervention.applied`.
+        """Steer a model within the context; see `real_tasks.steering.hooks.applied`.
 
         Args:
             model: the model that the spec was made for, known by its weights.
@@ -159,54 +164,25 @@ class SteeringSpec:
 
     def save(self, folder: str | Path) -> None:
         """Write ``steering.safetensors`` and ``steering.json`` into a folder, made if need be."""
-        folder = Path(folder)
-        facts = {
-            "format_version": FORMAT_VERSION,
-            "model": self.model,
-            "model_digest": self.model_digest,
-            "modules": [{"kind": m.kind, "layer": m.layer, "head": m.head} for m in self.modules],
-            "alpha": self.alpha,
-            "token_scope": self.token_scope,
-            "shape": asdict(self.shape),
-            "weights": self.weights,
-            "provenance": self.provenance,
-        }
-        text = json.dumps(facts, indent=2, ensure_ascii=False)
-        tensors = {n: getattr(self, n).cpu().contiguous() for n in _TENSORS}
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / TENSORS_FILE)
-        (folder / FACTS_FILE).write_text(text + "\n", encoding="utf-8")
+        facts = {name: getattr(self, name) for name in _FACTS}
+        write_spec(Path(folder), self.edits, facts | {"shape": self.shape})
 
     @classmethod
     def load(cls, folder: str | Path) -> "SteeringSpec":
-        """Read what `save` wrote; tensors are on the CPU.
+        """Read what `save` wrote, now or in format 2; tensors are on the CPU.
 
         Raises:
-            UserInputError: the folder holds no steering spec, a damaged one, or another version.
+            UserInputError: the folder holds no steering spec, a damaged one, or another version; an
+                operator or a gate that is not installed.
         """
-        tensors, facts = _read(Path(folder))
-        version = facts.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            raise UserInputError(
-                f"{folder}: steering spec of format {version}, this program reads "
-                f"{FORMAT_VERSION}; make it again by running its experiment again"
-            )
-        try:
-            modules = tuple(ModuleId(**module) for module in facts.pop("modules"))
-            shape = ModelShape(**facts.pop("shape"))
-            return cls(modules=modules, shape=shape, **facts, **{n: tensors[n] for n in _TENSORS})
-        except UserInputError:
-            raise
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserInputError(
-                f"{folder}: the steering spec is damaged ({error}); make it again"
-            ) from error
+        return read_spec(Path(folder), cls)
 
 
-_TENSORS = ("directions", "sigmas", "strengths")
+_FACTS = ("model", "model_digest", "alpha", "weights", "provenance")
 
 
-def _check_modules(modules: Sequence[ModuleId], shape: ModelShape) -> None:
+def _check_edit(edit: Edit, shape: ModelShape) -> None:
+    modules = edit.modules
     if not modules:
         raise UserInputError("steering spec: it lists no module; select at least one")
     if len(set(modules)) != len(modules):
@@ -218,12 +194,32 @@ def _check_modules(modules: Sequence[ModuleId], shape: ModelShape) -> None:
             f"{', '.join(get_args(ModuleKind))}"
         )
     for module in modules:
-        if module.kind == "head":
-            fits = 0 <= module.head < shape.n_heads
-        else:
-            fits = module.head == WHOLE_LAYER
-        if not fits or not 0 <= module.layer < shape.n_layers:
+        if not shape.has(module):
             raise UserInputError(f"steering spec: {module} is not in {_in_words(shape)}")
+    if isinstance(edit.scope, str) and edit.scope not in get_args(TokenScope):
+        raise UserInputError(
+            f"steering spec: unknown token scope {edit.scope!r}; expected one of "
+            f"{', '.join(get_args(TokenScope))}"
+        )
+    if tuple(edit.weights.shape) != (len(modules),):
+        raise UserInputError(
+            f"steering spec: strengths of shape {tuple(edit.weights.shape)}, expected "
+            f"{(len(modules),)}"
+        )
+    check_edit(edit, shape)
+
+
+def _explained(edit: Edit, alpha: float) -> str:
+    shown = ", ".join(module.label for module in edit.modules[:3])
+    more = f" and {len(edit.modules) - 3} more" if len(edit.modules) > 3 else ""
+    weights = edit.weights
+    spread = "" if bool(torch.all(weights == weights[0])) else ", each by its weight"
+    norm = ", and the length kept" if edit.keep_norm else ""
+    gate = f", where {edit.gate.gate.label}" if edit.gate else ""
+    return (
+        f"{edit.operator.formula}{norm}, at strength {alpha:g} ({edit.operator.unit}){spread}, "
+        f"in {shown}{more}; positions: {edit.scope}{gate}"
+    )
 
 
 def _in_words(shape: ModelShape) -> str:
@@ -231,19 +227,3 @@ def _in_words(shape: ModelShape) -> str:
         f"{shape.n_layers} layers with {shape.n_heads} heads of {shape.head_dim} on a residual "
         f"stream of {shape.d_model}"
     )
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    for name in (TENSORS_FILE, FACTS_FILE):
-        if not (folder / name).is_file():
-            raise UserInputError(
-                f"{str(folder)!r} is no steering spec: {name} is missing; expected a folder "
-                "written by SteeringSpec.save"
-            )
-    try:
-        facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-        return load_file(folder / TENSORS_FILE), dict(facts)
-    except (SafetensorError, TypeError, ValueError, OSError, RecursionError) as error:
-        raise UserInputError(
-            f"{folder}: the steering spec is damaged ({error}); make it again"
-        ) from error

@@ -60,6 +60,11 @@ class Registry(Generic[T]):
             raise UnknownNameError(f"unknown {self.kind} {name!r}; known: {known}")
         return self._entries[name]
 
+    def name_of(self, made: T) -> str:
+        """Return the name under which the class of a plug-in is registered."""
+        self._load()
+        return next(name for name, entry in self._entries.items() if entry is type(made))
+
     def made(self, name: str, params: Mapping[str, Any], *further: Any) -> T:
         """Return the plug-in called ``name`` with its parameters, validated.
 

@@ -29,7 +29,8 @@ from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.models.families import output_projections
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.reading.activations import activations_at_last_token
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 from tests.unit.tiny_models import MARKS, SPECIAL, random_intervention, tiny_tokenizer
 

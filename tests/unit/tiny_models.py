@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,8 +23,16 @@ from transformers import (
 )
 
 from real_tasks.models.loading import LoadedModel, prepare
-from real_tasks.steering.intervention import Intervention
-from real_tasks.vocabulary.types import Answer, BehaviourData, ModuleKind, Question, TokenScope
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.fits import displacements
+from real_tasks.vocabulary.types import (
+    Answer,
+    BehaviourData,
+    ModelShape,
+    ModuleKind,
+    Question,
+    TokenScope,
+)
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 MARKS = ("Q:", "A:", "?", ".")
@@ -219,6 +228,11 @@ def random_data(n_questions: int = 6, seed: int = 0) -> BehaviourData:
     return BehaviourData("random", tuple(questions), neutral)
 
 
+def vectors_of(intervention: Intervention, shape: ModelShape) -> dict[int, Tensor]:
+    """By layer, what an intervention that only adds, and to one kind of part, adds."""
+    return {layer: vector for (layer, _), vector in displacements(intervention, shape).items()}
+
+
 def random_intervention(
     loaded: LoadedModel,
     scope: TokenScope,
@@ -232,4 +246,4 @@ def random_intervention(
         layer: scale * torch.randn(width, generator=generator)
         for layer in range(0, loaded.shape.n_layers, 2)
     }
-    return Intervention(steered, scope, kind)
+    return Intervention.adding(steered, scope, kind)

@@ -29,7 +29,8 @@ from real_tasks.reading.batches import pack
 from real_tasks.reading.out_of_memory import halving
 from real_tasks.reading.overflow import check_finite
 from real_tasks.reading.shared_rows import may_share
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.types import BehaviourData
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
 from real_tasks.models.loading import LoadedModel
-from real_tasks.steering.intervention import Intervention
+from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import BehaviourData, ModuleId
 
@@ -52,9 +52,9 @@ class Effects:
 
     def __call__(self, module: ModuleId, displacement: Float[Tensor, "d"]) -> float:
         """Return the effect in nats of adding ``displacement`` to one module."""
-        vector = self._at_site(module, displacement)
-        steered = self.log_odds(Intervention({module.layer: vector}, "all", module.kind))
-        return float((steered - self._unsteered).mean())
+        one = torch.ones(1).to(displacement)
+        push = Edit((module,), {"direction": displacement[None], "scale": one}, one)
+        return float((self.log_odds(Intervention((push,))) - self._unsteered).mean())
 
     def log_odds(self, intervention: Intervention | None) -> Float[Tensor, "question"]:
         """Return every question's log-odds of the aligned answers, in nats."""
@@ -64,17 +64,6 @@ class Effects:
             for ways in self._labels
         ]
         return torch.tensor(means, dtype=torch.float64)
-
-    def _at_site(self, module: ModuleId, displacement: Float[Tensor, "d"]) -> Tensor:
-        """Return the displacement of the whole site; heads lie one after another in theirs."""
-        shape = self._loaded.shape
-        width = shape.width(module.kind)
-        assert displacement.shape == (width,), f"{module}: {displacement.shape}"
-        if module.kind != "head":
-            return displacement
-        vector = displacement.new_zeros(shape.n_heads * width)
-        vector[module.head * width : (module.head + 1) * width] = displacement
-        return vector
 
 
 def _log_odds(log_likelihoods: Sequence[float], aligned: Tensor) -> float:

@@ -16,7 +16,8 @@ from real_tasks.reading.batches import PaddedBatch, check_lengths, encode, pad
 from real_tasks.reading.out_of_memory import in_batches
 from real_tasks.reading.overflow import check_finite
 from real_tasks.reading.prompts import prompt_text
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.types import BehaviourData
 
 NO_TOKEN = -1

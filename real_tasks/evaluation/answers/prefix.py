@@ -17,7 +17,8 @@ from transformers.cache_utils import DynamicLayer
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.out_of_memory import halving
 from real_tasks.reading.shared_rows import common_length, may_share
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 
 MIN_PREFIX = 32
 """Tokens from which a common beginning is worth a forward pass of its own."""

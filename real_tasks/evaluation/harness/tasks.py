@@ -24,9 +24,10 @@ from real_tasks.models.chat import ChatFormat, Message, continued, conversation
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.rope import followers
 from real_tasks.reading.out_of_memory import is_out_of_memory
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
+from real_tasks.steering.scopes import Scope
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import TokenScope
 
 BATCH_ROWS = 16
 """Prompts of a batch, unless the caller says otherwise."""
@@ -48,7 +49,7 @@ def check_installed() -> None:
 
 
 def check_tasks(
-    tasks: Sequence[str], scope: TokenScope = "all", include_path: Path | None = None
+    tasks: Sequence[str], scope: Scope = "all", include_path: Path | None = None
 ) -> None:
     """Check that tasks can be run; takes seconds, as the library reads all of its own.
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 
 from real_tasks.evaluation.judges import Judge
 from real_tasks.models.loading import LoadedModel
-from real_tasks.steering.intervention import Intervention
+from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.experiment_config import EvaluationConfig
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import BehaviourData, Verdict

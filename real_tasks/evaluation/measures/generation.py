@@ -7,7 +7,7 @@ from typing import ClassVar
 from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.evaluation.judges import Judgement
 from real_tasks.evaluation.measures import MEASURES, MeasureInput, Reading
-from real_tasks.steering.intervention import Intervention
+from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.types import VERDICTS, BehaviourData
 
 

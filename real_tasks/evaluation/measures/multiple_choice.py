@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from real_tasks.evaluation.answers.choices import choice_scores, encode_choices
 from real_tasks.evaluation.measures import MEASURES, MeasureInput, Reading
-from real_tasks.steering.intervention import Intervention
+from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.types import BehaviourData
 
 

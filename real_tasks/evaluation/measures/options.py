@@ -2,7 +2,7 @@
 
 from real_tasks.evaluation.measures import MEASURES, Reading
 from real_tasks.evaluation.measures.multiple_choice import MultipleChoice
-from real_tasks.steering.intervention import Intervention
+from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.types import BehaviourData
 
 

@@ -6,7 +6,8 @@ import torch
 from real_tasks.evaluation.answers.effects import Effects
 from real_tasks.models.families import output_projections
 from real_tasks.models.loading import LoadedModel
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import BehaviourData, ModuleId, Question
 from tests.unit.tiny_models import random_data, tiny_loaded
@@ -80,9 +81,9 @@ def test_effects_equal_those_under_the_same_intervention_by_hand() -> None:
     effects = Effects(loaded, DATA, QUESTIONS, 50)
     vector = torch.zeros(96)
     vector[36:48] = displacement
-    with applied(loaded, Intervention({0: vector}, "all")):
+    with applied(loaded, Intervention.adding({0: vector}, "all")):
         steered = [log_odds(loaded, DATA, DATA.questions[i]) for i in QUESTIONS]
-    assert effects.log_odds(Intervention({0: vector}, "all")).tolist() == pytest.approx(
+    assert effects.log_odds(Intervention.adding({0: vector}, "all")).tolist() == pytest.approx(
         steered, abs=1e-3
     )
     unsteered = [log_odds(loaded, DATA, DATA.questions[i]) for i in QUESTIONS]

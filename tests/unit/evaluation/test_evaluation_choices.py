@@ -9,7 +9,8 @@ import real_tasks.evaluation.answers.choice_batches as choice_rows
 from real_tasks.evaluation.answers.choices import choice_scores, encode_choices, score_choices
 from real_tasks.evaluation.answers.mc_scores import mc_scores
 from real_tasks.models.loading import LoadedModel, prepare
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 from tests.unit.tiny_models import (

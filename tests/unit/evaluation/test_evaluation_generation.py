@@ -5,7 +5,8 @@ import torch
 
 from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.models.loading import LoadedModel, prepare
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.tiny_models import (
     random_data,

@@ -4,7 +4,8 @@ from torch.nn import functional
 
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.models.loading import LoadedModel, prepare
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.tiny_models import (
     random_intervention,

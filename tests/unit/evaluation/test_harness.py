@@ -12,7 +12,7 @@ import real_tasks.evaluation.harness.tasks as harness
 from real_tasks.evaluation.harness.tasks import check_installed, check_tasks, lm_eval_results
 from real_tasks.models.chat import ChatFormat
 from real_tasks.models.loading import LoadedModel, prepare
-from real_tasks.steering.intervention import Intervention
+from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import TokenScope
 from tests.unit.harness_tasks import (
@@ -23,6 +23,7 @@ from tests.unit.harness_tasks import (
     small_llama,
     write_tasks,
 )
+from tests.unit.tiny_models import vectors_of
 
 NAMES = ("local_mc2", "local_words", "local_said")
 
@@ -58,7 +59,9 @@ def loaded_model(bias: bool = False) -> LoadedModel:
 def steering(loaded: LoadedModel, scope: TokenScope = "all") -> Intervention:
     width = loaded.shape.n_heads * loaded.shape.head_dim
     generator = torch.Generator().manual_seed(0)
-    return Intervention({i: 2 * torch.randn(width, generator=generator) for i in (0, 1)}, scope)
+    return Intervention.adding(
+        {i: 2 * torch.randn(width, generator=generator) for i in (0, 1)}, scope
+    )
 
 
 def with_baked_bias(iv: Intervention) -> LoadedModel:
@@ -66,7 +69,7 @@ def with_baked_bias(iv: Intervention) -> LoadedModel:
     plain, baked = loaded_model().model, loaded_model(bias=True)
     missing, unexpected = baked.model.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected and all(name.endswith("bias") for name in missing)
-    for layer, displacement in iv.displacement.items():
+    for layer, displacement in vectors_of(iv, loaded_model().shape).items():
         projection = baked.model.model.layers[layer].self_attn.o_proj
         projection.bias.copy_(projection.weight @ displacement)
     return baked

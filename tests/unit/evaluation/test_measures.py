@@ -12,7 +12,8 @@ from real_tasks.evaluation.judges.exact_match import ExactMatch
 from real_tasks.evaluation.measures import MEASURES, MeasureInput, Reading
 from real_tasks.evaluation.measuring import judge_of
 from real_tasks.models.loading import LoadedModel
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.experiment_config import EvaluationConfig
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question

@@ -7,7 +7,8 @@ import real_tasks.evaluation.answers.prefix as prefix
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
 from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.models.loading import LoadedModel, prepare
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.types import Answer, BehaviourData, ModuleKind, Question, TokenScope
 from tests.unit.tiny_models import (
     TINY_FAMILIES,
@@ -37,7 +38,9 @@ def model_of(family: str) -> LoadedModel:
 def steering(loaded: LoadedModel, scope: TokenScope, kind: ModuleKind) -> Intervention:
     generator = torch.Generator().manual_seed(1)
     width = loaded.shape.modules_per_layer(kind) * loaded.shape.width(kind)
-    return Intervention({i: torch.randn(width, generator=generator) for i in (0, 2)}, scope, kind)
+    return Intervention.adding(
+        {i: torch.randn(width, generator=generator) for i in (0, 2)}, scope, kind
+    )
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ def square(c: float) -> Callable[[int, float], float]:
 
 
 def candidate(k: int) -> SteeringSpec:
-    return SteeringSpec(
+    return SteeringSpec.adding(
         model="m",
         model_digest="d",
         modules=tuple(ModuleId("head", 0, head) for head in range(k)),

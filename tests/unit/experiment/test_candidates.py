@@ -8,6 +8,7 @@ from real_tasks.experiment.methods import Method, known_methods
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleScore
+from tests.unit.tiny_models import vectors_of
 
 SHAPE = ModelShape(n_layers=3, n_heads=4, head_dim=5, d_model=7)
 METHODS = known_methods(ExperimentConfig())
@@ -78,8 +79,8 @@ def test_a_spec_of_layers_holds_each_layers_own_direction() -> None:
     made = replace(template(), directions=torch.randn(3, 1, 7), sigmas=torch.rand(3, 1))
     layers = [ModuleScore(ModuleId("layer", layer), float(layer)) for layer in range(3)]
     spec = made.spec(candidate_selections(METHODS["caa"], layers, SHAPE)[1])
-    assert torch.equal(spec.directions[0], made.directions[2, 0])
-    assert spec.intervention().displacement.keys() == {2}
+    assert torch.equal(spec.edits[0].tensors["direction"][0], made.directions[2, 0])
+    assert spec.edits[0].layers == (2,)
 
 
 def test_too_large_a_k_is_an_error() -> None:
@@ -91,19 +92,19 @@ def test_a_spec_holds_each_selected_heads_own_direction_and_sigma() -> None:
     made = template()
     selected = candidate_selections(ranked("real", 5), SCORES, SHAPE)[5]
     spec = made.spec(selected, alpha=2.5)
-    assert (spec.alpha, spec.token_scope, spec.shape) == (2.5, "generated", SHAPE)
-    assert (spec.weights, spec.kind) == ("w", "head")
+    assert (spec.alpha, spec.edits[0].scope, spec.shape) == (2.5, "generated", SHAPE)
+    assert (spec.weights, spec.kinds) == ("w", ("head",))
     for place, item in enumerate(selected):
         layer, head = item.module.layer, item.module.head
-        assert torch.equal(spec.directions[place], made.directions[layer, head])
-        assert float(spec.sigmas[place]) == float(made.sigmas[layer, head])
-        assert float(spec.strengths[place]) == pytest.approx(item.strength)
+        assert torch.equal(spec.edits[0].tensors["direction"][place], made.directions[layer, head])
+        assert float(spec.edits[0].tensors["scale"][place]) == float(made.sigmas[layer, head])
+        assert float(spec.edits[0].weights[place]) == pytest.approx(item.strength)
 
 
 def test_the_specs_displacement_is_alpha_times_strength_sigma_and_direction() -> None:
     made = template()
     selected = candidate_selections(ranked("real", 5), SCORES, SHAPE)[5]
-    displacement = made.spec(selected, alpha=2.5).intervention().displacement
+    displacement = vectors_of(made.spec(selected, alpha=2.5).intervention(), SHAPE)
     expected = {layer: torch.zeros(4, 5) for layer in {item.module.layer for item in selected}}
     for item in selected:
         layer, head = item.module.layer, item.module.head

@@ -25,7 +25,7 @@ from real_tasks.export.bake import bake
 from real_tasks.export.routes import ROUTES
 from real_tasks.models.families import FAMILIES, sites
 from real_tasks.models.loading import prepare
-from real_tasks.steering.intervention import Intervention
+from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModuleKind
 from tests.unit.tiny_models import TINY_FAMILIES, tiny_family, tiny_tokenizer
@@ -148,7 +148,7 @@ def bake_tiny(
     source = folder.with_name(f"{folder.name}-source")
     tiny_tokenizer().save_pretrained(source)
     folder.mkdir(exist_ok=True)
-    intervention = Intervention(displacement_of(model, kind), scope, kind)
+    intervention = Intervention.adding(displacement_of(model, kind), scope, kind)
     return bake(prepare(model, tiny_tokenizer()), intervention, source, folder)
 
 
@@ -170,7 +170,7 @@ def baked(
         )
         (root / name).mkdir()
         loaded = prepare(model, tiny_tokenizer())
-        intervention = Intervention(displacement, "all", kind)
+        intervention = Intervention.adding(displacement, "all", kind)
         facts[name] = bake(loaded, intervention, sources, root / name)
     command = [sys.executable, "-c", IN_A_FRESH_PROCESS, str(root)]
     subprocess.run(command, cwd=root, check=True, capture_output=True, timeout=120)
@@ -281,7 +281,7 @@ def test_tokenizer_template_and_generation_settings_come_along_unchanged(tmp_pat
     (source / "model.safetensors").write_text("the unsteered weights")
     target.mkdir()
     model = tiny_family("qwen2", use_sliding_window=False)
-    intervention = Intervention(displacement_of(model, "head"), "all", "head")
+    intervention = Intervention.adding(displacement_of(model, "head"), "all", "head")
     bake(prepare(model, tokenizer), intervention, source, target)
     for name in ("tokenizer.json", "chat_template.jinja", "LICENSE.txt", "generation_config.json"):
         assert (target / name).read_bytes() == (source / name).read_bytes(), name
@@ -299,7 +299,7 @@ def test_a_qwen_tokenizer_cuts_texts_alike_under_llamas_architecture(tmp_path: P
     tokenizer.save_pretrained(source)
     target.mkdir()
     model = tiny_family("qwen2", use_sliding_window=False)
-    intervention = Intervention(displacement_of(model, "head"), "all", "head")
+    intervention = Intervention.adding(displacement_of(model, "head"), "all", "head")
     bake(prepare(model, tokenizer), intervention, source, target)
     text = "WHO KNOWS 12345?  NOBODY."
     assert (

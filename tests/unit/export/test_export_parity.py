@@ -20,7 +20,8 @@ from real_tasks.export.parity_prompts import parity_prompts
 from real_tasks.export.recognition import Reading, compare
 from real_tasks.export.served import check_export
 from real_tasks.models.loading import LoadedModel, prepare
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModuleId
 from tests.unit.tiny_models import random_data, tiny_family, tiny_tokenizer
@@ -37,7 +38,7 @@ def loaded() -> LoadedModel:
 def intervention() -> Intervention:
     generator = torch.Generator().manual_seed(0)
     vectors = {layer: torch.randn(32, generator=generator) for layer in (0, 2)}
-    return Intervention(vectors, "all", "head")
+    return Intervention.adding(vectors, "all", "head")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from real_tasks.export.bake import bake
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.identity import checkpoint_content
 from real_tasks.models.loading import check_model, load_model
-from real_tasks.steering.intervention import applied
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.models.test_hub import COMMIT, NAME, Cache, cache  # noqa: F401 (a fixture)

@@ -22,7 +22,8 @@ from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.reading.batches import encode, pad
 from real_tasks.reading.shared_rows import may_share
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.types import ModuleKind, TokenScope
 from tests.unit.tiny_models import (
     TINY_FAMILIES,
@@ -30,6 +31,7 @@ from tests.unit.tiny_models import (
     random_texts,
     tiny_family,
     tiny_tokenizer,
+    vectors_of,
 )
 
 DATA = replace(random_data(4), stop=())
@@ -83,7 +85,7 @@ def displacements(
     shape = loaded.shape
     width = shape.modules_per_layer(kind) * shape.width(kind)
     steered = {layer: scale * torch.randn(width, generator=draw) for layer in (0, 1)}
-    return Intervention(steered, scope, kind)
+    return Intervention.adding(steered, scope, kind)
 
 
 def padded(loaded: LoadedModel, texts: Sequence[str], side: Any) -> dict[str, Tensor]:
@@ -202,12 +204,12 @@ def steered_by_hand(loaded: LoadedModel, iv: Intervention) -> Iterator[None]:
         return hook
 
     with ExitStack() as hooks:
-        for layer, displacement in iv.displacement.items():
-            site = sites(loaded.model, iv.kind)[layer]
-            if iv.kind == "head":
+        for layer, displacement in vectors_of(iv, loaded.shape).items():
+            site = sites(loaded.model, iv.edits[0].kind)[layer]
+            if iv.edits[0].kind == "head":
                 moved = projection_weight(site) @ displacement
                 handle = site.register_forward_hook(to_output(moved))
-            elif iv.kind == "layer":
+            elif iv.edits[0].kind == "layer":
                 following = sites(loaded.model, "layer")[layer + 1]
                 hook = to_input(displacement)
                 handle = following.register_forward_pre_hook(hook, with_kwargs=True)

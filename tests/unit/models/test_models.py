@@ -28,7 +28,7 @@ from real_tasks.models.loading import (
 from real_tasks.models.weights import check_stored_finite
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.reading.batches import encode
-from real_tasks.steering.intervention import applied
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.config import ExecutionConfig, KnownShape, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.tiny_models import (

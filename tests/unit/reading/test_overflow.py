@@ -11,7 +11,7 @@ from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.export.parity import make_parity
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.reading.activations import activations_at_last_token
-from real_tasks.steering.intervention import Intervention
+from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 from tests.unit.tiny_models import random_data, random_texts, tiny_llama, tiny_tokenizer
 
@@ -24,7 +24,7 @@ def loaded_as(dtype: torch.dtype) -> LoadedModel:
 
 def push(loaded: LoadedModel, size: float) -> Intervention:
     vector = torch.full((loaded.shape.d_model,), size)
-    return Intervention({0: vector, 1: vector}, "all", "layer")
+    return Intervention.adding({0: vector, 1: vector}, "all", "layer")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from transformers import DynamicCache
 
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.reading.batches import pad
-from real_tasks.steering.intervention import Intervention, applied
+from real_tasks.steering.edits import Intervention
+from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModuleKind, TokenScope
 from tests.unit.tiny_models import (
@@ -17,6 +18,7 @@ from tests.unit.tiny_models import (
     tiny_loaded,
     tiny_qwen2,
     tiny_tokenizer,
+    vectors_of,
 )
 from tests.unit.tuple_outputs import puts_out_tuples
 
@@ -40,17 +42,18 @@ def added_to_outputs(loaded: LoadedModel, iv: Intervention, first: int) -> Itera
         return values + (torch.arange(values.shape[1])[:, None] >= first) * shift
 
     handles = []
-    for layer, displacement in iv.displacement.items():
+    kind = iv.edits[0].kind
+    for layer, displacement in vectors_of(iv, loaded.shape).items():
         block, shift = decoder.layers[layer], displacement
-        if iv.kind == "layer":
+        if kind == "layer":
 
             def before(_module: object, args: tuple, shift: Tensor = shift) -> tuple:
                 return (steered(args[0], shift), *args[1:])
 
             handles.append(following[layer].register_forward_pre_hook(before))
             continue
-        projection = block.self_attn.o_proj if iv.kind == "head" else block.mlp.down_proj
-        if iv.kind == "head":
+        projection = block.self_attn.o_proj if kind == "head" else block.mlp.down_proj
+        if kind == "head":
             shift = projection.weight @ displacement
 
         def after(_module: object, _args: object, output: Tensor, shift: Tensor = shift) -> Tensor:
@@ -69,7 +72,7 @@ def reference_generation(
     loaded: LoadedModel, iv: Intervention, prompt: list[int]
 ) -> tuple[list[int], Tensor]:
     """Greedy, one row, the whole sequence anew at each step, steered by definition."""
-    first = {"all": 0, "generated": len(prompt), "last": len(prompt) - 1}[iv.scope]
+    first = {"all": 0, "generated": len(prompt), "last": len(prompt) - 1}[str(iv.scope)]
     ids, logits = list(prompt), []
     with added_to_outputs(loaded, iv, first):
         for _ in range(N_NEW):
@@ -289,7 +292,7 @@ def test_hooks_and_generate_are_restored_at_the_end_and_after_an_error(
     with pytest.raises(KeyError), applied(loaded, iv):
         raise KeyError("broken")
     assert untouched(loaded)
-    nowhere = Intervention({0: torch.zeros(32), 99: torch.ones(1)}, "all", kind)
+    nowhere = Intervention.adding({0: torch.zeros(32), 99: torch.ones(1)}, "all", kind)
     with pytest.raises(UserInputError), applied(loaded, nowhere):
         pass
     assert untouched(loaded)
@@ -306,8 +309,8 @@ def test_a_generation_that_fails_leaves_no_prompt_behind(loaded: LoadedModel) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_nested_displacements_add_up(loaded: LoadedModel, kind: ModuleKind) -> None:
     one, two = (random_intervention(loaded, "last", seed, kind=kind) for seed in (1, 2))
-    sums = {i: one.displacement[i] + two.displacement[i] for i in (0, 2)}
-    both = Intervention(sums, "last", kind)
+    sums = {i: vectors_of(one, loaded.shape)[i] + vectors_of(two, loaded.shape)[i] for i in (0, 2)}
+    both = Intervention.adding(sums, "last", kind)
     with applied(loaded, one), applied(loaded, two):
         nested = generated(loaded, PROMPTS)
     with applied(loaded, both):
@@ -398,7 +401,7 @@ def test_displacements_that_do_not_fit_are_refused(
 ) -> None:
     with (
         pytest.raises(UserInputError, match=message),
-        applied(tiny_loaded(), Intervention(displacement, "all", kind)),
+        applied(tiny_loaded(), Intervention.adding(displacement, "all", kind)),
     ):
         pass
 

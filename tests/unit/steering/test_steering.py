@@ -7,10 +7,11 @@ import torch
 
 from real_tasks.models.families import output_projections
 from real_tasks.models.identity import weights_fingerprint
-from real_tasks.steering.spec import FACTS_FILE, TENSORS_FILE, SteeringSpec
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.steering.spec_files import FACTS_FILE, TENSORS_FILE
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind
-from tests.unit.tiny_models import tiny_llama, tiny_loaded, tiny_qwen2
+from tests.unit.tiny_models import tiny_llama, tiny_loaded, tiny_qwen2, vectors_of
 
 SHAPE = ModelShape(n_layers=3, n_heads=8, head_dim=12, d_model=32)
 MODULES = (ModuleId("head", 2, 7), ModuleId("head", 0, 1), ModuleId("head", 2, 0))
@@ -19,20 +20,20 @@ MODULES = (ModuleId("head", 2, 7), ModuleId("head", 0, 1), ModuleId("head", 2, 0
 def make_spec(**changes: object) -> SteeringSpec:
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(3, 12, generator=generator)
-    spec = SteeringSpec(
-        model="tiny",
-        model_digest="sha256:abc",
-        modules=MODULES,
-        directions=directions / directions.norm(dim=1, keepdim=True),
-        sigmas=torch.rand(3, generator=generator) + 0.5,
-        strengths=torch.tensor([1.0, 0.9, 1 / 3]),
-        alpha=0.1 + 0.2,
-        token_scope="generated",
-        shape=SHAPE,
-        weights="",
-        provenance={"method": "real", "fold": 0, "seeds": [1, 2], "schärfe": None},
-    )
-    return replace(spec, **changes)
+    facts = {
+        "model": "tiny",
+        "model_digest": "sha256:abc",
+        "modules": MODULES,
+        "directions": directions / directions.norm(dim=1, keepdim=True),
+        "sigmas": torch.rand(3, generator=generator) + 0.5,
+        "strengths": torch.tensor([1.0, 0.9, 1 / 3]),
+        "alpha": 0.1 + 0.2,
+        "token_scope": "generated",
+        "shape": SHAPE,
+        "weights": "",
+        "provenance": {"method": "real", "fold": 0, "seeds": [1, 2], "schärfe": None},
+    }
+    return SteeringSpec.adding(**facts | changes)
 
 
 def make_wide_spec(kind: ModuleKind, **changes: object) -> SteeringSpec:
@@ -49,11 +50,13 @@ def make_wide_spec(kind: ModuleKind, **changes: object) -> SteeringSpec:
 def test_a_saved_spec_comes_back_exactly(tmp_path: Path, spec: SteeringSpec) -> None:
     spec.save(tmp_path / "made" / "here")
     back = SteeringSpec.load(tmp_path / "made" / "here")
-    for name in ("directions", "sigmas", "strengths"):
-        assert torch.equal(getattr(spec, name), getattr(back, name))
-        assert getattr(spec, name).dtype == getattr(back, name).dtype
-    facts = ("model", "model_digest", "modules", "alpha", "token_scope", "shape", "provenance")
-    for name in (*facts, "weights", "kind"):
+    (edit,), (found,) = spec.edits, back.edits
+    assert edit.tensors.keys() == found.tensors.keys()
+    for name, tensor in {**edit.tensors, "weights": edit.weights}.items():
+        other = found.weights if name == "weights" else found.tensors[name]
+        assert torch.equal(tensor, other) and tensor.dtype == other.dtype
+    assert (edit.scope, edit.keep_norm) == (found.scope, found.keep_norm)
+    for name in ("model", "model_digest", "modules", "alpha", "shape", "provenance", "weights"):
         assert getattr(spec, name) == getattr(back, name)
 
 
@@ -61,23 +64,27 @@ def test_the_displacement_is_alpha_times_strength_times_sigma_times_direction() 
     spec = make_spec(alpha=3.0)
     intervention = spec.intervention()
     assert intervention.scope == "generated"
-    assert list(intervention.displacement) == [0, 2]
+    displacement = vectors_of(intervention, SHAPE)
+    assert sorted(displacement) == [0, 2]
     expected = {0: torch.zeros(8, 12), 2: torch.zeros(8, 12)}
     for i, module in enumerate(MODULES):
-        factor = 3.0 * float(spec.strengths[i]) * float(spec.sigmas[i])
-        expected[module.layer][module.head] = factor * spec.directions[i]
+        factor = 3.0 * float(spec.edits[0].weights[i]) * float(spec.edits[0].tensors["scale"][i])
+        expected[module.layer][module.head] = factor * spec.edits[0].tensors["direction"][i]
     for layer in (0, 2):
-        torch.testing.assert_close(intervention.displacement[layer], expected[layer].flatten())
+        torch.testing.assert_close(displacement[layer], expected[layer].flatten())
 
 
 @pytest.mark.parametrize("kind", ["layer", "mlp"])
 def test_the_displacement_of_a_layer_is_as_wide_as_the_residual_stream(kind: ModuleKind) -> None:
     spec = make_wide_spec(kind, alpha=3.0)
     intervention = spec.intervention()
-    assert (intervention.kind, list(intervention.displacement)) == (kind, [0, 1, 2])
+    displacement = vectors_of(intervention, SHAPE)
+    assert (spec.kinds, sorted(displacement)) == ((kind,), [0, 1, 2])
+    (edit,) = spec.edits
     for i, module in enumerate(spec.modules):
-        expected = 3.0 * float(spec.strengths[i]) * float(spec.sigmas[i]) * spec.directions[i]
-        torch.testing.assert_close(intervention.displacement[module.layer], expected)
+        scale = 3.0 * float(edit.weights[i]) * float(edit.tensors["scale"][i])
+        expected = scale * edit.tensors["direction"][i]
+        torch.testing.assert_close(displacement[module.layer], expected)
 
 
 @torch.no_grad()
@@ -88,7 +95,7 @@ def test_a_loaded_spec_of_layers_steers_a_plain_model(tmp_path: Path, kind: Modu
     spec = SteeringSpec.load(tmp_path)
     with spec.applied_to(model):
         found = model(ids).logits
-    for layer, displacement in spec.intervention().displacement.items():
+    for layer, displacement in vectors_of(spec.intervention(), SHAPE).items():
         # Layers and MLPs of a Llama alike: the last projection's output goes into the sum.
         model.model.layers[layer].mlp.down_proj.bias = torch.nn.Parameter(displacement)
     torch.testing.assert_close(found, model(ids).logits, atol=1e-4, rtol=1e-4)
@@ -98,8 +105,8 @@ def test_with_alpha_changes_alpha_alone() -> None:
     spec = make_spec()
     doubled = spec.with_alpha(2 * spec.alpha)
     assert doubled.alpha == 2 * spec.alpha
-    assert doubled.directions is spec.directions
-    once, twice = spec.intervention().displacement, doubled.intervention().displacement
+    assert doubled.edits is spec.edits
+    once, twice = (vectors_of(one.intervention(), SHAPE) for one in (spec, doubled))
     torch.testing.assert_close(twice[2], 2 * once[2])
 
 
@@ -111,7 +118,7 @@ def test_three_lines_steer_a_plain_model_exactly_as_w_o_times_the_displacement(
     with torch.no_grad():
         with SteeringSpec.load(tmp_path).applied_to(model):
             found = model(ids).logits
-        displacement = SteeringSpec.load(tmp_path).intervention().displacement
+        displacement = vectors_of(SteeringSpec.load(tmp_path).intervention(), SHAPE)
         for layer, projection in enumerate(output_projections(model)):
             if layer in displacement:
                 bias = torch.nn.Parameter(projection.weight @ displacement[layer])
@@ -197,19 +204,19 @@ def test_a_model_is_steered_again_within_its_own_context() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sigmas": torch.ones(2)}, r"sigmas of shape \(2,\), expected \(3,\)"),
+        ({"sigmas": torch.ones(2)}, r"scale of shape \[2\], expected 3 rows"),
         (
             {"shape": replace(SHAPE, head_dim=16)},
-            r"directions of shape \(3, 12\), expected \(3, 16\)",
+            r"direction of shape \[12\] for an o_proj input of \[16\]",
         ),
         ({"shape": replace(SHAPE, n_heads=7)}, "is not in 3 layers with 7 heads"),
         ({"shape": replace(SHAPE, n_layers=2)}, "is not in 2 layers with 8 heads"),
         ({"modules": (MODULES[0], MODULES[0], MODULES[1])}, "listed twice"),
-        ({"modules": (*MODULES[:2], ModuleId("head", 1))}, "is not in 3 layers"),
+        ({"modules": (*MODULES[:2], ModuleId("head", 1))}, r"of shape \[12\] for .* of \[96\]"),
         ({"modules": (*MODULES[:2], ModuleId("layer", 1))}, "modules of the kinds head, layer"),
-        ({"modules": tuple(ModuleId("neuron", i) for i in range(3))}, "of the kinds neuron; exp"),
-        ({"modules": tuple(ModuleId("mlp", i, i) for i in range(3))}, "is not in 3 layers"),
-        ({"modules": tuple(ModuleId("mlp", i) for i in range(3))}, r"expected \(3, 32\)"),
+        ({"modules": tuple(ModuleId("gate", i) for i in range(3))}, "of the kinds gate; exp"),
+        ({"modules": tuple(ModuleId("mlp", i, 32) for i in range(3))}, "is not in 3 layers"),
+        ({"modules": tuple(ModuleId("mlp", i) for i in range(3))}, r"an MLP of \[32\]"),
         ({"modules": ()}, "lists no module"),
         ({"token_scope": "first"}, "unknown token scope 'first'"),
     ],
@@ -233,7 +240,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
             SteeringSpec.load(tmp_path)
 
     (tmp_path / FACTS_FILE).write_text(json.dumps(facts | {"format_version": 1}))
-    refuses("of format 1, this program reads 2; make it again")
+    refuses("of format 1, this program reads 2 and 3; make it again")
     (tmp_path / FACTS_FILE).write_text(json.dumps(facts | {"shape": {"n_layers": 3}}))
     refuses("is damaged.*n_heads")
     (tmp_path / FACTS_FILE).write_text(json.dumps({k: facts[k] for k in facts if k != "alpha"}))

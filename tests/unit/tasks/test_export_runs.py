@@ -64,7 +64,7 @@ def a_spec(model: torch.nn.Module, seed: int = 0, **changes: Any) -> SteeringSpe
         "shape": ModelShape(3, 4, 8, 32),
         "weights": weights_fingerprint(model),
     }
-    return SteeringSpec(**values | changes)
+    return SteeringSpec.adding(**values | changes)
 
 
 def an_artifact(kind: str, facts: dict[str, Any], files: dict[str, bytes]) -> ArtifactRef:
@@ -256,10 +256,11 @@ def test_the_card_says_how_it_was_made_what_it_does_and_what_it_costs(
     assert given["base_model"] == "tiny" and given["library_name"] == "transformers"
     assert {"activation-steering", "demo_truth"} <= set(given["tags"])
     spec = SteeringSpec.load(run_folder(made.home, RUN) / "specs" / "real" / "fold-0-seed-0")
-    length = 4.0 * 0.9 * float(spec.sigmas[1])
+    sigma = float(spec.edits[0].tensors["scale"][1])
+    length = 4.0 * 0.9 * sigma
     for said in (
         "| 1 | 2 | 3 | 0.800 | 1.000 |",
-        f"| 2 | 0 | 1 | 0.700 | 0.900 | {float(spec.sigmas[1]):.4g} | {length:.4g} |",
+        f"| 2 | 0 | 1 | 0.700 | 0.900 | {sigma:.4g} | {length:.4g} |",
         "| alpha | 4 standard deviations",
         "| MC1 | 0.400 | 0.650 | 0.700 ± 0.071 (n = 2) |",
         "| KL (nats/token) – side effect, lower is better | 0.000 | 0.040 | 0.040 ± 0.000 (",

@@ -1,0 +1,139 @@
+"""Whether edits fit a model, and what they add to a layer of it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from real_tasks.models.families import check_kind, model_shape
+from real_tasks.steering.edits import Edit, Intervention, place
+from real_tasks.vocabulary.errors import OverflowedError, UserInputError
+from real_tasks.vocabulary.types import ModelShape, ModuleKind
+
+LONGEST = 1e15
+"""Length up to which a displacement can be computed with: norms square what a layer gets, float32
+ends at 3e38, and layers may yet multiply it by a thousand."""
+
+
+def check_fits(model: PreTrainedModel, intervention: Intervention) -> None:
+    """Check that an intervention fits a model.
+
+    Raises:
+        UserInputError: a layer or part that the model does not have, another width, or a gate that
+            reads behind its edit.
+        OverflowedError: NaN or infinity, in the model's type too, or longer than `LONGEST`.
+    """
+    shape = model_shape(model)
+    for edit in intervention.edits:
+        check_kind(model.config, edit.kind)
+        check_edit(edit, shape)
+        for layer in edit.layers:
+            _check_numbers(edit.at(layer), layer, intervention.strength, model.dtype, shape)
+
+
+def check_edit(edit: Edit, shape: ModelShape) -> None:
+    """Check that an edit fits models of a shape.
+
+    Raises:
+        UserInputError: it does not.
+    """
+    for module in edit.modules:
+        if not 0 <= module.layer < shape.n_layers_of(edit.kind):
+            raise UserInputError(
+                f"the intervention steers layer {module.layer}, but the model has layers 0 to "
+                f"{shape.n_layers_of(edit.kind) - 1}; use the model that the intervention was made "
+                "for"
+            )
+    for name, axes in edit.operator.needs.items():
+        _check_tensor(edit, name, axes.split(), shape)
+    _check_order(edit, shape)
+
+
+def _check_tensor(edit: Edit, name: str, axes: list[str], shape: ModelShape) -> None:
+    if name not in edit.tensors:
+        raise UserInputError(f"{edit.operator.formula} needs the tensor {name!r}, which is missing")
+    found = list(edit.tensors[name].shape)
+    if found[:1] != [len(edit.modules)]:
+        raise UserInputError(f"{name} of shape {found}, expected {len(edit.modules)} rows")
+    for module in edit.modules:
+        width = shape.width(module)
+        pairs = zip(axes, found[1:], strict=False)
+        if len(found) != 1 + len(axes) or any(axis == "d" and n != width for axis, n in pairs):
+            heads = f" ({shape.n_heads} heads of {shape.head_dim})" if edit.kind == "head" else ""
+            raise UserInputError(
+                f"layer {module.layer}: {name} of shape {found[1:]} for {_SITES[edit.kind]} of "
+                f"[{width}]{heads}; use the model that the intervention was made for"
+            )
+
+
+def _check_order(edit: Edit, shape: ModelShape) -> None:
+    first = min(place((layer, edit.kind)) for layer in edit.layers)
+    for site in edit.gate.gate.reads if edit.gate else ():
+        if not shape.has(site):
+            raise UserInputError(f"a gate reads {site.label}, which the model does not have")
+        if place((site.layer, site.kind)) > first:
+            raise UserInputError(
+                f"a gate reads {site.label}, which lies behind {edit.modules[0].label}, where its "
+                "edit acts; let it read an earlier place"
+            )
+
+
+def _check_numbers(
+    edit: Edit, layer: int, strength: float, dtype: torch.dtype, shape: ModelShape
+) -> None:
+    tensors = [strength * edit.weights, *edit.tensors.values()]
+    is_constant = edit.displacement(strength) is not None
+    if is_constant:
+        tensors.append(layer_displacement(edit, strength, shape))
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        what = "displacement holds" if is_constant else "tensors of the edit hold"
+        raise OverflowedError(f"layer {layer}: the {what} NaN or infinity")
+    if not is_constant:
+        return
+    rounded = tensors[-1].to(dtype)
+    if not rounded.isfinite().all() or rounded.double().norm() > LONGEST:
+        raise OverflowedError(
+            f"layer {layer}: a displacement of length {float(tensors[-1].double().norm()):g}, too "
+            f"long to be computed with in {str(dtype).removeprefix('torch.')}; steer less (a "
+            "smaller alpha)"
+        )
+
+
+def displacements(
+    intervention: Intervention, shape: ModelShape
+) -> dict[tuple[int, ModuleKind], Float[Tensor, "width"]]:
+    """Return by layer and part what is added there, where nothing but adding is done.
+
+    Raises:
+        UserInputError: an edit does something else.
+    """
+    found: dict[tuple[int, ModuleKind], Tensor] = {}
+    for edit in intervention.edits:
+        if edit.displacement(intervention.strength) is None:
+            raise UserInputError(f"{edit.operator.formula} is more than adding a constant")
+        for layer in edit.layers:
+            vector = layer_displacement(edit.at(layer), intervention.strength, shape)
+            found[layer, edit.kind] = found.get((layer, edit.kind), 0) + vector
+    return found
+
+
+def layer_displacement(edit: Edit, strength: float, shape: ModelShape) -> Float[Tensor, "width"]:
+    """Return what an edit of one layer adds to its whole part."""
+    vectors = edit.displacement(strength)
+    assert vectors is not None
+    whole = vectors.new_zeros(shape.part_width(edit.kind))
+    for module, vector in zip(edit.modules, vectors, strict=True):
+        whole[shape.span(module)] = vector
+    return whole
+
+
+_SITES: dict[ModuleKind, str] = {
+    "head": "an o_proj input",
+    "attention": "an o_proj output",
+    "layer": "the output of a decoder layer",
+    "mlp": "the output of an MLP",
+    "neuron": "the input of an MLP's last projection",
+    "residual_in": "the input of a decoder layer",
+    "residual_mid": "the residual stream after the attention",
+    "final": "the output of the last norm",
+}

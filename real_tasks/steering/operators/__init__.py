@@ -1,0 +1,79 @@
+"""Operators: what is done to the activations of a site, a file each.
+
+An operator is a subclass of `Operator` registered by ``@OPERATORS.register("name")``. It is written
+for many modules at once, and knows nothing of hooks, scopes or gates. Whatever is affine in the
+activations is baked into weights by `real_tasks.export.bake`, from `Operator.apply` itself.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.registry import Registry
+
+Tensors = Mapping[str, Tensor]
+"""What an operator works with, by name; every tensor has a leading ``module`` axis."""
+
+
+class Operator(ABC):
+    """Changes activations by a strength, the one number that tuning moves.
+
+    At a strength of 0 nothing changes, bit for bit: there is no hook then.
+
+    Attributes:
+        Params: its parameters.
+        needs: its tensors, each with its axes after that of the modules, as ``"d"`` or ``""``.
+        highest: largest strength that has a meaning; finite where the effect is bounded.
+        strengths: to choose from where neither method nor experiment say; in `unit`.
+        unit: what a strength of 1 is, for people.
+        affine: whether it maps ``x`` to ``A x + a`` with constant ``A`` and ``a``, and so can be
+            baked into the weights before or after a site.
+        formula: what it does, for people.
+    """
+
+    Params: ClassVar[type[Frozen]] = Frozen
+    needs: ClassVar[Mapping[str, str]] = {"direction": "d"}
+    highest: ClassVar[float] = float("inf")
+    strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0)
+    unit: ClassVar[str] = "share"
+    affine: ClassVar[bool] = True
+    formula: ClassVar[str] = ""
+
+    def __init__(self, params: Any) -> None:
+        """Keep the validated parameters, an instance of ``Params``."""
+        self.params = params
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there is a largest strength, so that a given side effect may be out of reach."""
+        return self.highest < float("inf")
+
+    @abstractmethod
+    def apply(
+        self,
+        x: Float[Tensor, "row position module d"],
+        tensors: Tensors,
+        strength: Float[Tensor, "#row #position module"],
+    ) -> Float[Tensor, "row position module d"]:
+        """Return the activations changed; each module by its own tensors and strength.
+
+        Args:
+            x: activations, float32 unless the model's type is wider.
+            tensors: as `needs` says, on the device of ``x`` and in its type.
+            strength: tells rows and positions apart where a gate does.
+        """
+
+    def displacement(
+        self,
+        tensors: Tensors,  # noqa: ARG002
+        strength: Float[Tensor, "module"],  # noqa: ARG002
+    ) -> Float[Tensor, "module d"] | None:
+        """Return what is added, where that is the same whatever the activations are; else None."""
+        return None
+
+
+OPERATORS: Registry[Operator] = Registry("operator", "real_tasks.steering.operators")

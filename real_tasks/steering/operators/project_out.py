@@ -1,0 +1,25 @@
+"""Removing a direction: ``x - strength * (v . x) v`` (directional ablation, arXiv 2406.11717)."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+
+
+@OPERATORS.register("project_out")
+class ProjectOut(Operator):
+    """Removes the component along a unit vector, all of it at a strength of 1."""
+
+    highest = 1.0
+    unit = "share of the component that is removed"
+    formula = "x - s * (v . x) v"
+
+    def apply(
+        self,
+        x: Float[Tensor, "row position module d"],
+        tensors: Tensors,
+        strength: Float[Tensor, "#row #position module"],
+    ) -> Float[Tensor, "row position module d"]:
+        """Return the activations without the share of their component."""
+        v = tensors["direction"]
+        return x - (strength * (x * v).sum(-1))[..., None] * v
