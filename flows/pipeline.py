@@ -6,16 +6,16 @@ from typing import Any
 from flows.running.fan_out import alone, fan_out
 from real_tasks.experiment.methods import Method
 from real_tasks.experiment.prepared import Prepared
-from real_tasks.experiment.work import Directions, Scoring
+from real_tasks.experiment.work import Fit, Scoring
 from real_tasks.tasks.cache.stage import Stage
 from real_tasks.tasks.records.run import Run
 from real_tasks.tasks.stages import dataset as data
 from real_tasks.tasks.stages.activations import activations as read_activations
 from real_tasks.tasks.stages.checkpoint import checkpoint as make_checkpoint
 from real_tasks.tasks.stages.checkpoint import fingerprint_of
-from real_tasks.tasks.stages.directions import directions as directions_of
 from real_tasks.tasks.stages.effects import effects as score_effects
 from real_tasks.tasks.stages.evaluation import evaluation
+from real_tasks.tasks.stages.fits import fits
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.tasks.stages.outcome import Activations, MethodEvaluation, Outcome, Scores
@@ -130,16 +130,16 @@ def score(
     )
 
 
-def find_directions(
+def fit(
     run: Run, prepared: Prepared, folds: tuple[Fold, ...], activations: Activations
-) -> dict[Directions, ArtifactRef]:
-    """Find all directions that the experiment needs."""
-    wanted = prepared.work.directions
+) -> dict[Fit, ArtifactRef]:
+    """Find all tensors that the experiment needs."""
+    wanted = prepared.work.fits
     shards = [
         (
-            f"{name}-{kind}-fold-{fold}-seed-{seed}",
+            f"{fitter.name}-{kind}-fold-{fold}-seed-{seed}",
             {
-                "direction": name,
+                "fitter": fitter,
                 "fold": folds[fold],
                 "activations": activations[kind],
                 "kind": kind,
@@ -148,9 +148,9 @@ def find_directions(
                 "execution": prepared.config.execution,
             },
         )
-        for name, kind, fold, seed in wanted
+        for fitter, kind, fold, seed in wanted
     ]
-    return dict(zip(wanted, fan_out(run, directions_of, shards), strict=True))
+    return dict(zip(wanted, fan_out(run, fits, shards), strict=True))
 
 
 def evaluate(
@@ -163,7 +163,7 @@ def evaluate(
 ) -> tuple[MethodEvaluation, ...]:
     """Tune and test every method on every fold, with every seed that can change its outcome."""
     config, trials = prepared.config, prepared.work.trials
-    directions = find_directions(run, prepared, folds, activations)
+    fitted = fit(run, prepared, folds, activations)
     shards = [
         (
             f"{method.name}-fold-{fold}-seed-{seed}",
@@ -172,7 +172,7 @@ def evaluate(
                 "model": model,
                 "fold": folds[fold],
                 "scores": scores_for(scores, method, fold, seed),
-                "directions": None if needed is None else directions[needed],
+                "tensors": None if needed is None else fitted[needed],
                 "config": config.evaluation,
                 "execution": config.execution,
             },

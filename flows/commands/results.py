@@ -113,7 +113,7 @@ def compact(
     from pydantic import ValidationError
 
     from flows.terminal.console import out
-    from real_tasks.experiment.plug_ins import explained
+    from real_tasks.experiment.parameters import explained
     from real_tasks.tasks.upkeep.compacting import CompactConfig, compact_home
     from real_tasks.vocabulary.errors import UserInputError
 

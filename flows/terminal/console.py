@@ -28,7 +28,7 @@ STAGES = {
     "activations": "activations to Parquet",
     "scores": "scores of modules",
     "effects": "effects of single modules",
-    "directions": "directions",
+    "fits": "directions and other tensors",
     "evaluation": "tuning and tests of methods",
     "measured": "measurements of what was found, on other questions",
     "pictures": "pictures",

@@ -65,14 +65,30 @@ class MethodResult:
 
 
 def evaluate_method(
-    evaluator: Evaluator, candidates: Mapping[int, SteeringSpec], config: EvaluationConfig
+    evaluator: Evaluator,
+    candidates: Mapping[int, SteeringSpec],
+    config: EvaluationConfig,
+    strengths: Sequence[float] = (),
+    largest: float = math.inf,
 ) -> MethodResult:
     """Tune over ``candidates`` (a spec for each K) and the grid of alphas, and test the best.
 
     A setting that overflows is never chosen. Without candidates nothing is steered. The alpha of
     the candidates is of no account.
+
+    Args:
+        evaluator: measures.
+        candidates: by K.
+        config: the caps.
+        strengths: the grid; that of ``config`` where there are none.
+        largest: strength that has a meaning.
     """
-    settings = tuple(_grid(evaluator, candidates, config))
+    grid = sorted(strengths or config.alphas)
+    settings = tuple(
+        _setting(evaluator, top_k, spec.with_alpha(alpha), config.max_kl)
+        for top_k, spec in candidates.items()
+        for alpha in grid
+    )
     ranked = sorted((one for one in settings if one.metrics), key=_rank(evaluator), reverse=True)
     tested = next(_tested(evaluator, candidates, ranked), None)
     if tested is None:
@@ -91,10 +107,10 @@ def evaluate_method(
     chosen, spec, test = tested
     curve = tuple(
         (alpha, found)
-        for alpha in sorted(config.alphas)
+        for alpha in grid
         if (found := _measured(evaluator, "validation", spec.with_alpha(alpha)))
     )
-    alpha = alpha_at_kl(evaluator, spec, config.matched_kl)
+    alpha = alpha_at_kl(evaluator, spec, config.matched_kl, largest)
     matched = None if alpha is None else _measured(evaluator, "test", spec.with_alpha(alpha))
     return MethodResult(
         chosen=chosen,
@@ -135,12 +151,14 @@ def _measured(evaluator: Evaluator, part: Part, spec: SteeringSpec) -> Measureme
         return None
 
 
-def alpha_at_kl(evaluator: Evaluator, spec: SteeringSpec, target: float) -> float | None:
+def alpha_at_kl(
+    evaluator: Evaluator, spec: SteeringSpec, target: float, largest: float = math.inf
+) -> float | None:
     """Return the alpha at which steering costs ``target`` nats of KL on validation text.
 
     KL grows about as alpha squared, so sqrt(KL) is searched by the secant within a bracket
-    (Illinois' variant of the false position). None if even a huge alpha does not reach the target,
-    or steering overflows before it does.
+    (Illinois' variant of the false position). None if even the ``largest`` alpha, or a huge one,
+    does not reach the target, or steering overflows before it does.
     """
     root = math.sqrt(target)
 
@@ -151,11 +169,12 @@ def alpha_at_kl(evaluator: Evaluator, spec: SteeringSpec, target: float) -> floa
             return math.inf
         return math.sqrt(kl) - root
 
-    low, gap_low, high = 0.0, -root, 1.0
+    largest = min(largest, LARGEST_ALPHA)
+    low, gap_low, high = 0.0, -root, min(1.0, largest)
     while (gap_high := gap(high)) < 0:
-        low, gap_low, high = high, gap_high, 2 * high
-        if high > LARGEST_ALPHA:
+        if high >= largest:
             return None
+        low, gap_low, high = high, gap_high, min(2 * high, largest)
     tolerance = KL_TOLERANCE * root / 2
     for _ in range(60):
         if math.isinf(gap_high):
@@ -170,14 +189,6 @@ def alpha_at_kl(evaluator: Evaluator, spec: SteeringSpec, target: float) -> floa
         else:
             low, gap_low, gap_high = alpha, found, gap_high / 2
     return None if math.isinf(gap_high) else alpha
-
-
-def _grid(
-    evaluator: Evaluator, candidates: Mapping[int, SteeringSpec], config: EvaluationConfig
-) -> Iterator[Setting]:
-    for top_k, spec in candidates.items():
-        for alpha in sorted(config.alphas):
-            yield _setting(evaluator, top_k, spec.with_alpha(alpha), config.max_kl)
 
 
 def _setting(

@@ -1,6 +1,6 @@
 """Candidate steering specs of a method: one for each K of the grid, before alpha is chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from real_tasks.experiment.methods import Method
+from real_tasks.steering.edits import Edit
+from real_tasks.steering.operators import OPERATORS
 from real_tasks.steering.selection import select
 from real_tasks.steering.spec import SteeringSpec
-from real_tasks.vocabulary.types import ModelShape, ModuleScore, SelectedModule, TokenScope
+from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleScore, SelectedModule
 
 
 def candidate_selections(
@@ -29,33 +31,56 @@ def candidate_selections(
 class SpecTemplate:
     """What the candidates of a method have in common.
 
-    `directions` and `sigmas` are those of all modules of the method's kind; `weights` tells the
-    model by its weights (`real_tasks.models.identity`).
+    `tensors` are those of all modules of the method's kind; `weights` tells the model by its
+    weights (`real_tasks.models.identity`).
     """
 
+    method: Method
     model: str
     model_digest: str
     weights: str
     shape: ModelShape
-    directions: Float[Tensor, "layer module d"]
-    sigmas: Float[Tensor, "layer module"]
-    token_scope: TokenScope
+    tensors: Mapping[str, Float[Tensor, "layer module ..."]]
     provenance: dict[str, Any]
 
     def spec(self, selected: Sequence[SelectedModule], alpha: float = 1.0) -> SteeringSpec:
         """Return the spec that steers the selected modules."""
-        layers = [item.module.layer for item in selected]
-        places = [max(item.module.head, 0) for item in selected]
-        return SteeringSpec.adding(
+        edits = [self._edit(tuple(item.module for item in selected), selected)]
+        if self.method.where == "writers":
+            edits = [
+                self._edit(modules, [item] * len(modules))
+                for item in selected
+                for modules in writers(self.shape)
+            ]
+        return SteeringSpec(
             model=self.model,
             model_digest=self.model_digest,
             weights=self.weights,
-            modules=tuple(item.module for item in selected),
-            directions=self.directions[layers, places],
-            sigmas=self.sigmas[layers, places],
-            strengths=torch.tensor([item.strength for item in selected]),
+            edits=tuple(edits),
             alpha=alpha,
-            token_scope=self.token_scope,
             shape=self.shape,
             provenance=self.provenance,
         )
+
+    def _edit(self, modules: tuple[ModuleId, ...], fitted: Sequence[SelectedModule]) -> Edit:
+        """Return the edit of modules by what was fitted to others, as many."""
+        layers = [item.module.layer for item in fitted]
+        places = [max(item.module.head, 0) for item in fitted]
+        operator = OPERATORS.made(self.method.operator.name, self.method.operator.params)
+        return Edit(
+            modules=modules,
+            tensors={name: self.tensors[name][layers, places] for name in operator.needs},
+            weights=torch.tensor([item.strength for item in fitted]),
+            operator=operator,
+            scope=self.method.scope,
+            keep_norm=self.method.keep_norm,
+        )
+
+
+def writers(shape: ModelShape) -> list[tuple[ModuleId, ...]]:
+    """Return what writes to the residual stream: the embedding, all attentions and all MLPs."""
+    return [
+        (ModuleId("residual_in", 0),),
+        shape.modules("attention"),
+        shape.modules("mlp"),
+    ]

@@ -1,12 +1,9 @@
 """Plug-ins of a configuration: their parameters checked and made complete."""
 
-from typing import Any
-
-from pydantic import BaseModel, ValidationError
-
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.evaluation.measures import MEASURES
-from real_tasks.experiment.methods import with_methods
+from real_tasks.experiment.methods import method_names, methods_of, with_methods
+from real_tasks.experiment.parameters import complete
 from real_tasks.experiment.question_checks import unique
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
@@ -15,7 +12,6 @@ from real_tasks.questions.files.parsing import shortened
 from real_tasks.vocabulary.config import ModelConfig, PlugIn
 from real_tasks.vocabulary.errors import Faults, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
-from real_tasks.vocabulary.registry import Registry
 
 
 def resolved(config: ExperimentConfig) -> ExperimentConfig:
@@ -41,15 +37,15 @@ def resolved_with(config: ExperimentConfig, faults: Faults) -> ExperimentConfig:
     with faults.told("model"):
         _check_chat(model)
     with faults.told("evaluation.judge", spoils="evaluation.judge"):
-        judge = _complete(JUDGES, judge, "evaluation.judge")
+        judge = complete(JUDGES, judge, "evaluation.judge")
     behaviour, localizer, baselines = config.behaviour, PlugIn(name="random"), []
     with faults.told("behaviour", spoils="behaviour"):
-        behaviour = _complete(BEHAVIOURS, behaviour, "behaviour")
+        behaviour = complete(BEHAVIOURS, behaviour, "behaviour")
     with faults.told("localizer", spoils="localizer"):
-        localizer = _complete(LOCALIZERS, config.localizer, "localizer")
+        localizer = complete(LOCALIZERS, config.localizer, "localizer")
     for place, baseline in enumerate(config.baselines):
         with faults.told("baselines", spoils=f"baselines.{place}"):
-            baselines.append(_complete(LOCALIZERS, baseline, f"baselines.{place}"))
+            baselines.append(complete(LOCALIZERS, baseline, f"baselines.{place}"))
     evaluation = config.evaluation.model_copy(update={"judge": judge})
     config = config.model_copy(
         update={
@@ -69,7 +65,7 @@ def _check_names(config: ExperimentConfig, faults: Faults) -> None:
     evaluation = config.evaluation
     for fields, what, values in (
         ("localizer baselines", "localizer", names),
-        ("methods", "method", config.methods),
+        ("methods", "method", method_names(config)),
         ("seeds", "seeds:", config.seeds),
         ("evaluation.alphas", "evaluation.alphas:", evaluation.alphas),
         ("evaluation.top_k", "evaluation.top_k:", evaluation.top_k),
@@ -79,7 +75,7 @@ def _check_names(config: ExperimentConfig, faults: Faults) -> None:
         with faults.told(*fields.split()):
             unique(what, values)
     with faults.told("methods", "localizer", "baselines", spoils="methods"):
-        with_methods(config)
+        methods_of(with_methods(config))
     for measure in evaluation.measures:
         with faults.told("evaluation.measures", spoils="evaluation.measures"):
             MEASURES[measure]
@@ -88,8 +84,8 @@ def _check_names(config: ExperimentConfig, faults: Faults) -> None:
 def _resolved_model(model: ModelConfig) -> ModelConfig:
     if model.path in EMBEDDED_MODELS:
         plug_in = PlugIn(name=model.path, params=model.params)
-        complete = _complete(EMBEDDED_MODELS, plug_in, "model")
-        return model.model_copy(update={"params": complete.params})
+        params = complete(EMBEDDED_MODELS, plug_in, "model").params
+        return model.model_copy(update={"params": params})
     if model.params:
         raise UserInputError(
             f"model.params is {model.params}, but {model.path!r} is not an embedded model "
@@ -116,53 +112,3 @@ def _check_chat(model: ModelConfig) -> None:
                 f"{name} is {found}, but model.chat_template is false, and only the chat template "
                 f"has a place for it; set model.chat_template to true or leave {name} out"
             )
-
-
-def _complete(registry: Registry, plug_in: PlugIn, where: str) -> PlugIn:  # type: ignore[type-arg]
-    params_type = registry[plug_in.name].Params
-    try:
-        params = params_type.model_validate(plug_in.params)
-    except ValidationError as error:
-        raise UserInputError(
-            explained(error, f"{where}.params") + _about_parameters(params_type, error)
-        ) from error
-    return plug_in.model_copy(update={"params": params.model_dump(mode="json")})
-
-
-def _about_parameters(params_type: type[BaseModel], error: ValidationError) -> str:
-    """Say what the parameters at fault are, and which there are where one is unknown."""
-    fields, lines = params_type.model_fields, []
-    for name in dict.fromkeys(str(fault["loc"][0]) for fault in error.errors() if fault["loc"]):
-        if name in fields:
-            lines.append(f"\n  {name}: {fields[name].description}")
-    if any(fault["type"] == "extra_forbidden" for fault in error.errors()):
-        lines.append(f"\n  known: {', '.join(fields) or 'no parameters'}")
-    return "".join(lines)
-
-
-def explained(error: ValidationError, where: str = "") -> str:
-    """Return a validation error as lines of ``dotted.path: what is wrong (found ...)``."""
-    return "\n".join(line for _, line in faults_of(error, where))
-
-
-def faults_of(error: ValidationError, where: str = "") -> list[tuple[Any, str]]:
-    """Return the faults of a validation error, each with its line of `explained`.
-
-    That a list is too short since a value in it is wrong is none of its own.
-    """
-    lines, places = [], [fault["loc"] for fault in error.errors()]
-    for fault in error.errors():
-        place = fault["loc"]
-        if any(other != place and other[: len(place)] == place for other in places):
-            continue
-        path = ".".join(str(part) for part in ([where] if where else []) + list(place))
-        found = "" if fault["type"] == "missing" else f" (found {_shown(fault['input'])})"
-        message = fault["msg"].removeprefix("Value error, ")
-        message = "unknown key" if fault["type"] == "extra_forbidden" else message
-        lines.append((fault, f"{path}: {message}{found}"))
-    return lines
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."

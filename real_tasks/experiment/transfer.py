@@ -98,7 +98,7 @@ def source_experiment(config: TransferConfig, place: int) -> ExperimentConfig:
     """
     experiment, name = config.experiment, config.method
     known = known_methods(experiment)
-    steering = [method for method in known if known[method].direction is not None]
+    steering = [method for method in known if known[method].fitter is not None]
     if name not in steering:
         raise UserInputError(
             f"method {name!r} cannot be carried over; with these localizers there are: "

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from real_tasks.experiment.methods import Method, Ranking, methods_of, rankings_of
 from real_tasks.localizers import LOCALIZERS
+from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModuleKind
 
@@ -22,22 +23,22 @@ class Scoring(NamedTuple):
         return LOCALIZERS[self.ranking.localizer.name].uses_effects
 
 
-class Directions(NamedTuple):
-    """Directions of all modules of a kind to be found on a fold."""
+class Fit(NamedTuple):
+    """Tensors of all modules of a kind to be found on a fold."""
 
-    direction: str
+    fitter: PlugIn
     kind: ModuleKind
     fold: int
     seed: int
 
 
 class Trial(NamedTuple):
-    """A method to be tuned and tested on a fold with a seed; `directions`: those that it needs."""
+    """A method to be tuned and tested on a fold with a seed; `fit`: the tensors that it needs."""
 
     method: Method
     fold: int
     seed: int
-    directions: Directions | None
+    fit: Fit | None
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class Work:
     trials: tuple[Trial, ...]
 
     @property
-    def directions(self) -> tuple[Directions, ...]:
-        """The directions that the trials need, each once."""
-        return tuple(dict.fromkeys(one.directions for one in self.trials if one.directions))
+    def fits(self) -> tuple[Fit, ...]:
+        """The tensors that the trials need, each once."""
+        return tuple(dict.fromkeys(one.fit for one in self.trials if one.fit))
 
 
 def work_of(config: ExperimentConfig) -> Work:
@@ -77,7 +78,7 @@ def work_of(config: ExperimentConfig) -> Work:
             for seed in _seeds(LOCALIZERS[ranking.localizer.name].stochastic, config)
         ),
         trials=tuple(
-            Trial(method, fold, seed, _directions(method, fold, seed, config))
+            Trial(method, fold, seed, _fit(method, fold, seed, config))
             for method in methods
             for fold in folds
             for seed in _seeds(method.seeded, config)
@@ -89,10 +90,8 @@ def _seeds(seeded: bool, config: ExperimentConfig) -> tuple[int, ...]:
     return config.seeds if seeded else config.seeds[:1]
 
 
-def _directions(
-    method: Method, fold: int, seed: int, config: ExperimentConfig
-) -> Directions | None:
-    if method.direction is None:
+def _fit(method: Method, fold: int, seed: int, config: ExperimentConfig) -> Fit | None:
+    if method.fitter is None:
         return None
-    its_seed = seed if method.direction == "random" else config.seeds[0]
-    return Directions(method.direction, method.kind, fold, its_seed)
+    its_seed = seed if method.fitter_seeded else config.seeds[0]
+    return Fit(method.fitter, method.kind, fold, its_seed)

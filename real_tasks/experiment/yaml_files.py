@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from real_tasks.evaluation.judges import JUDGES
-from real_tasks.experiment.methods import with_methods
-from real_tasks.experiment.plug_ins import faults_of, resolved_with
+from real_tasks.experiment.methods import method_names, with_methods
+from real_tasks.experiment.parameters import faults_of
+from real_tasks.experiment.plug_ins import resolved_with
 from real_tasks.experiment.prepared import Prepared, prepare
 from real_tasks.experiment.transfer import PreparedTransfer, prepare_transfer, resolved_transfer
 from real_tasks.localizers import LOCALIZERS
@@ -355,7 +356,7 @@ def _all_methods(model: BaseModel, name: str, depth: int) -> str:
     """Name the methods of an experiment that leaves them to its localizers."""
     if depth or name != "methods" or not isinstance(model, ExperimentConfig) or model.methods:
         return ""
-    return f", here {', '.join(with_methods(model).methods)}"
+    return f", here {', '.join(method_names(with_methods(model)))}"
 
 
 def _typed_params(model: BaseModel, place: str) -> BaseModel | None:

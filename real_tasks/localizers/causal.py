@@ -6,7 +6,8 @@ from pydantic import Field
 
 from real_tasks.localizers import LOCALIZERS, Localizer, Look, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
-from real_tasks.steering.directions import mean_difference, projection_sigma
+from real_tasks.steering.fitters import projection_sigma
+from real_tasks.steering.fitters.mean_difference import mean_difference
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleScore
@@ -46,7 +47,7 @@ class CausalLocalizer(Localizer):
     place = 30
     params: CausalParams
 
-    def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:
+    def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:  # noqa: ARG002
         """Score every module of the shard; see `Localizer.localize`.
 
         Raises:
@@ -61,7 +62,7 @@ class CausalLocalizer(Localizer):
         check_values(data)
         check_labels(data, "training", data.train)
         values, labels = data.values[:, data.train], data.labels[data.train]
-        thetas = mean_difference(data.modules, values, labels, seed)
+        thetas = mean_difference(values, labels)
         sigmas = projection_sigma(values, thetas)
         pushes = self.params.alpha * sigmas[:, None] * thetas
         try:

@@ -85,7 +85,7 @@ def plan(
             StagePlan("checkpoint", 1),
             _activations(config, kinds, size, model),
             _scores(config, work.scorings, shape, size, model),
-            StagePlan("directions", len(work.directions)),
+            StagePlan("fits", len(work.fits)),
             _evaluation(config, work.trials, size, model),
         ),
     )

@@ -110,11 +110,9 @@ def evaluation_tokens(
     validation = effects + _measured(validation_share(config), config, size)
     test = effects + _measured(1 / config.data.n_folds, config, size)
     original = neutral * 2 if kept else 0.0
-    if method.direction is None:
+    if method.fitter is None:
         return original + validation + test
-    points = (len(set(method.top_k)) if method.localizer else 1) * len(
-        set(config.evaluation.alphas)
-    )
+    points = (len(set(method.top_k)) if method.localizer else 1) * len(set(method.strengths))
     return original + validation * points + effects * STEPS_TO_MATCH_KL + test * 2
 
 

@@ -2,19 +2,10 @@
 
 from collections.abc import Iterable
 
+from real_tasks.experiment.methods.library import library
 from real_tasks.localizers import EQUAL_WEIGHTS, entry_of
+from real_tasks.vocabulary.method_config import EXPERIMENT
 
-_WITHOUT_LOCALIZER = {
-    "unsteered": (0, "unsteered"),
-    "caa": (40, "CAA (one layer)"),
-    "all": (70, "all modules"),
-}
-_DIRECTIONS = {
-    "random_direction": (80, "random direction"),
-    "pca_direction": (81, "PCA direction"),
-    "probe_direction": (82, "probe direction"),
-}
-"""The places of methods and their names, beside those that localizers' entries say."""
 METRIC_LABELS = {
     "kl": "KL",
     "mc1": "MC1",
@@ -56,11 +47,11 @@ def method_label(method: str, main: str | None = None) -> str:
         method: as in the tables.
         main: the run's own localizer, in whose modules the directions of other kinds stand.
     """
-    if method in _WITHOUT_LOCALIZER:
-        return _WITHOUT_LOCALIZER[method][1]
-    if method in _DIRECTIONS:
-        _, direction = _DIRECTIONS[method]
-        return f"{method_label(main)} with {direction}" if main else direction
+    said = library().get(method)
+    if said is not None and said.label:
+        if main and said.localizer == EXPERIMENT:
+            return f"{method_label(main)} with {said.label}"
+        return said.label
     localizer = method.removesuffix(EQUAL_WEIGHTS)
     label = entry_of(localizer).label or localizer.replace("_", " ")
     return label if localizer == method else f"{label} with equal weights"
@@ -88,5 +79,6 @@ def ordered_methods(methods: Iterable[str]) -> list[str]:
 
 
 def _place(method: str) -> tuple[int, str]:
-    place = entry_of(method.removesuffix(EQUAL_WEIGHTS)).place
-    return (_WITHOUT_LOCALIZER | _DIRECTIONS).get(method, (place, method))
+    said = library().get(method)
+    place = said.place if said else entry_of(method.removesuffix(EQUAL_WEIGHTS)).place
+    return (place, method)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from real_tasks.steering.gates import FittedGate
 from real_tasks.steering.operators import OPERATORS, Operator
-from real_tasks.steering.scopes import Scope
+from real_tasks.vocabulary.scopes import Scope
 from real_tasks.vocabulary.types import ModuleId, ModuleKind
 
 IN_A_BLOCK: tuple[ModuleKind, ...] = (

@@ -1,7 +1,7 @@
 """Hooks that do edits within a context, and always remove themselves.
 
 A change at the input of ``o_proj`` (heads; REAL, section 3.3) equals ``W_o`` times it at its
-output. Which positions get it is the token scope, see `real_tasks.steering.scopes`; when, the gate.
+output. Which positions get it is the scope, see `real_tasks.vocabulary.scopes`; when, the gate.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from real_tasks.steering.edits import Edit, Intervention, in_order
 from real_tasks.steering.fits import check_fits, layer_displacement
 from real_tasks.steering.gates import Decision
 from real_tasks.steering.positions import Positions, generate_tells_prompt_width
-from real_tasks.steering.scopes import Scope
+from real_tasks.vocabulary.scopes import Scope
 from real_tasks.vocabulary.types import ModelShape
 
 Step = Callable[[Tensor], Tensor | None]

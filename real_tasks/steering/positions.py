@@ -13,8 +13,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from real_tasks.steering.scopes import PromptEnds, Scope
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.scopes import PromptEnds, Scope
 
 Steered = bool | Bool[Tensor, "#row position"]
 """Every position, none, or those of a mask."""

@@ -22,9 +22,9 @@ from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fits import check_edit
 from real_tasks.steering.hooks import applied
-from real_tasks.steering.scopes import Scope
 from real_tasks.steering.spec_files import read_spec, write_spec
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.scopes import Scope
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind, TokenScope
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from torch import Tensor
 from real_tasks.steering.edits import Edit
 from real_tasks.steering.gates import GATES, FittedGate
 from real_tasks.steering.operators import OPERATORS
-from real_tasks.steering.scopes import PromptEnds, Scope
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.scopes import PromptEnds, Scope
 from real_tasks.vocabulary.types import ModelShape, ModuleId
 
 TENSORS_FILE = "steering.safetensors"

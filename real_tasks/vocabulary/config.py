@@ -89,6 +89,10 @@ class PlugIn(Frozen):
         description="its parameters; those left out take their defaults",
     )
 
+    def __hash__(self) -> int:
+        """Hash the parameters, whatever they are, by their text."""
+        return hash(self.model_dump_json())
+
     @property
     def own_name(self) -> str:
         """The name that a user gave it by a parameter `name`, or else the registered one."""

@@ -51,6 +51,12 @@ class OneOf:
             return {**schema, "items": self._chosen(schema["items"], names, handler)}
         if schema.get("type") == "string":
             return {**schema, "enum": names}
+        if "anyOf" in schema:
+            ways = [
+                one if one.get("type") == "null" else self._chosen(one, names, handler)
+                for one in schema["anyOf"]
+            ]
+            return {**schema, "anyOf": ways}
         properties = dict(schema["properties"])
         properties["name"] = {**properties["name"], "enum": names}
         return {**schema, "title": self.kind.capitalize(), "properties": properties}

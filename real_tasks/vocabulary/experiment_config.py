@@ -16,10 +16,8 @@ from real_tasks.vocabulary.config import (
     Seed,
 )
 from real_tasks.vocabulary.config_forms import OneOf
+from real_tasks.vocabulary.method_config import MethodConfig, Strength
 from real_tasks.vocabulary.types import ModuleKind, TokenScope
-
-Strength = Annotated[float, Field(gt=0, le=1e9)]
-"""In standard deviations along the direction."""
 
 
 class EvaluationConfig(Frozen):
@@ -110,10 +108,11 @@ class ExperimentConfig(Frozen):
         description="localizers to compare with, on the same data; causal steers with each module "
         "alone, which takes long in a large model",
     )
-    methods: tuple[str, ...] = Field(
+    methods: tuple[str | MethodConfig, ...] = Field(
         (),
-        title="Methods (none named: all)",
-        description="ways of steering to evaluate; empty: all that the localizers make possible",
+        title="Methods (none named: the default ones)",
+        description="ways of steering to evaluate, by name or as a mapping of localizer, fitter, "
+        "operator and so on; empty: the default ones that the localizers make possible",
     )
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="seeds of the localizers")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="measurements")

@@ -1,20 +1,30 @@
 """What every direction keeps to, over the table: a new one is tested without being named."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from real_tasks.steering.directions import DIRECTIONS
+from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
 from real_tasks.vocabulary.types import ModuleId
 from tests.unit.planted import part_of, planted_input
 
 DATA = planted_input(6, relevant=[1, 4], n_questions=80, d=16, strength=4.0)
 
-pytestmark = pytest.mark.parametrize("name", list(DIRECTIONS))
+SEEN = FitterInput(DATA.modules, DATA.values, DATA.labels, DATA.questions)
+
+pytestmark = pytest.mark.parametrize(
+    "name", [name for name in FITTERS if issubclass(FITTERS[name], DirectionFitter)]
+)
+
+
+def fitted(name: str, seen: FitterInput, seed: int) -> torch.Tensor:
+    return FITTERS.made(name, {}).fit(seen, seed)["direction"]
 
 
 def directions(name: str, seed: int = 0) -> torch.Tensor:
-    return DIRECTIONS[name](DATA.modules, DATA.values, DATA.labels, seed)
+    return fitted(name, replace(SEEN, values=DATA.values), seed)
 
 
 def test_every_module_gets_a_finite_unit_vector(name: str) -> None:
@@ -32,13 +42,13 @@ def test_the_same_seed_gives_the_same_direction_whatever_was_drawn_before(name: 
 
 def test_a_module_has_the_same_direction_in_any_shard(name: str) -> None:
     part = part_of(DATA, [4, 2])
-    found = DIRECTIONS[name](part.modules, part.values, part.labels, 0)
+    found = fitted(name, replace(SEEN, modules=part.modules, values=part.values), 0)
     assert torch.allclose(found, directions(name)[[4, 2]], atol=1e-6)
 
 
 def test_it_is_either_drawn_from_the_seed_or_measured_from_the_activations(name: str) -> None:
     drawn = not torch.allclose(directions(name, seed=1), directions(name))
-    turned = DIRECTIONS[name](DATA.modules, -DATA.values, DATA.labels, 0)
+    turned = fitted(name, replace(SEEN, values=-DATA.values), 0)
     measured = not torch.allclose(turned, directions(name))
     assert drawn != measured
 
@@ -52,7 +62,7 @@ def test_a_measured_direction_separates_the_labels_of_the_planted_modules(name: 
 
 
 def test_scale_and_shift_of_the_activations_do_not_turn_it(name: str) -> None:
-    found = DIRECTIONS[name](DATA.modules, 10 * DATA.values + 3, DATA.labels, 0)
+    found = fitted(name, replace(SEEN, values=10 * DATA.values + 3), 0)
     assert torch.allclose(found, directions(name), atol=1e-4)
 
 
@@ -60,5 +70,5 @@ def test_it_works_in_any_precision_and_leaves_the_input_as_it_was(name: str) -> 
     values = DATA.values.double()
     before = values.clone()
     modules = [ModuleId("head", 0, head) for head in range(6)]
-    assert DIRECTIONS[name](modules, values, DATA.labels, 0).dtype == torch.float64
+    assert fitted(name, replace(SEEN, modules=modules, values=values), 0).dtype == torch.float64
     assert torch.equal(values, before)

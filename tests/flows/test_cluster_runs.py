@@ -46,7 +46,7 @@ SMALL = [
     "localizer.params.bootstrap_samples=50",
     "execution.device=cpu",
 ]
-ON_THE_CLUSTER = {"activations", "scores", "effects", "directions", "evaluation"}
+ON_THE_CLUSTER = {"activations", "scores", "effects", "fits", "evaluation"}
 
 
 def small(runner: str) -> ExperimentConfig:

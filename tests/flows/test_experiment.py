@@ -40,7 +40,7 @@ EVERY_STAGE = {
     "activations",
     "scores",
     "effects",
-    "directions",
+    "fits",
     "evaluation",
 }
 

@@ -26,8 +26,8 @@ from real_tasks.models.rope import followers
 from real_tasks.reading.out_of_memory import is_out_of_memory
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import applied
-from real_tasks.steering.scopes import Scope
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.scopes import Scope
 
 BATCH_ROWS = 16
 """Prompts of a batch, unless the caller says otherwise."""

@@ -186,7 +186,7 @@ def _facts(run: SteeredRun) -> dict[str, str]:
     facts = {"commit of the base model on the Hub": commit} if commit else {}
     method = known_methods(run.config)[run.method]
     return facts | {
-        "directions": (method.direction or "–").replace("_", " "),
+        "directions": (method.fitter.name if method.fitter else "–").replace("_", " "),
         "modules ranked by": method.localizer or "nothing: all of them are steered",
         "run": run.row["run_id"],
         "made": f"{run.row['started_at']:%Y-%m-%d} on {run.record['device']}",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_tasks.experiment.methods import with_methods
+from real_tasks.experiment.methods import method_names, with_methods
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.export.card import UNSTEERED
 from real_tasks.models.loading import LoadedModel, load_model
@@ -101,7 +101,7 @@ def _check_method(method: str, config: ExperimentConfig, folder: Path) -> None:
         raise UserInputError(
             f"the method {method!r} steers nothing; those of this run that do: {', '.join(steers)}"
         )
-    if method not in config.methods:
+    if method not in method_names(config):
         raise UserInputError(
             f"the run has no method {method!r}; those that steer: {', '.join(steers)}"
         )

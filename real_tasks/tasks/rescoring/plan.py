@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from real_tasks.experiment.methods import Method, known_methods, rankings_of
+from real_tasks.experiment.methods import Method, known_methods, method_names, rankings_of
 from real_tasks.experiment.prepared import Prepared, completed, prepare
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS
@@ -115,10 +115,10 @@ def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
     settings = config_file(home, run_id)
     whole = completed(load_config(settings, list(config.changes)), _data_of(baseline, run_id))
     method = config.method or whole.localizer.name
-    if method not in whole.methods:
+    if method not in method_names(whole):
         raise UserInputError(
             f"the run {run_id} did not evaluate the method {method!r}; it has "
-            f"{', '.join(whole.methods)}"
+            f"{', '.join(method_names(whole))}"
         )
     prepared = prepare(rescored_experiment(whole, method))
     compared_run_id = _last_rescoring(home, run_id, method) if config.against == "last" else None
@@ -145,8 +145,8 @@ def rescored_experiment(config: ExperimentConfig, method: str) -> ExperimentConf
         UserInputError: the method is unknown, or steers nothing.
     """
     known = known_methods(config)
-    if method not in known or known[method].direction is None:
-        steering = sorted(name for name in known if known[name].direction is not None)
+    if method not in known or known[method].fitter is None:
+        steering = sorted(name for name in known if known[name].fitter is not None)
         raise UserInputError(
             f"the way of steering {method!r} is not in the baseline, or steers nothing; expected "
             f"one of {', '.join(steering)}"

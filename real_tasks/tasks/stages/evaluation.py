@@ -25,7 +25,7 @@ from storage.paths import Home
 from storage.runs.verdicts import VerdictMemory
 
 
-@stage("evaluation", lambda inputs: measuring_modules(inputs["config"]))
+@stage("evaluation", lambda inputs: measuring_modules(inputs["config"]) + inputs["method"].modules)
 def evaluation(
     out: Path,
     *,
@@ -33,7 +33,7 @@ def evaluation(
     model: ModelRef,
     fold: Fold,
     scores: tuple[ArtifactRef, ...],
-    directions: ArtifactRef | None,
+    tensors: ArtifactRef | None,
     config: EvaluationConfig,
     execution: ExecutionConfig,
 ) -> dict[str, Any]:
@@ -42,22 +42,24 @@ def evaluation(
     data, split = fold.load()
     loaded = model.load(execution)
     candidates, selections = {}, {}
-    if directions is not None:
+    if tensors is not None:
         ranking = references.load_scores(scores).scores if scores else None
         facts = {"method": method.name, "behaviour": data.name, "fold": fold.index}
         template = SpecTemplate(
+            method,
             model.config.path,
             model.checkpoint.digest,
             weights_fingerprint(loaded.model),
             loaded.shape,
-            *references.load_directions(directions),
-            config.token_scope,
+            references.load_tensors(tensors),
             facts,
         )
         selections = candidate_selections(method, ranking, loaded.shape)
         candidates = {k: template.spec(selection) for k, selection in selections.items()}
     evaluator = Evaluator(loaded, data, split, config, VerdictMemory(Home.current()))
-    result = evaluate_method(evaluator, candidates, config)
+    result = evaluate_method(
+        evaluator, candidates, config, method.strengths, method.largest_strength
+    )
     record = evaluation_record(result, selections.get(result.chosen.top_k or 0, ()))
     record["test"]["metrics"] |= _harness(loaded, result.spec, config)
     (out / references.EVALUATION).write_text(json.dumps(record))

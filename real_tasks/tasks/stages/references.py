@@ -19,7 +19,7 @@ from storage.artifacts.store import ArtifactRef
 DATASET = "dataset.json"
 SCORES = "scores.json"
 EVIDENCE = "evidence.safetensors"
-DIRECTIONS = "directions.safetensors"
+TENSORS = "tensors.safetensors"
 EVALUATION = "evaluation.json"
 SPEC = "spec"
 MEASURED = "measured.json"
@@ -74,10 +74,10 @@ def load_evidence(ref: ArtifactRef) -> dict[str, torch.Tensor]:
     return evidence
 
 
-def load_directions(ref: ArtifactRef) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return directions `[layer, module, d]` and sigmas `[layer, module]`."""
-    tensors = load_file(store().open(ref) / DIRECTIONS)
-    return tensors["directions"], tensors["sigmas"]
+def load_tensors(ref: ArtifactRef) -> dict[str, torch.Tensor]:
+    """Return a fitter's tensors by name, each `[layer, module, ...]`."""
+    tensors: dict[str, torch.Tensor] = load_file(store().open(ref) / TENSORS)
+    return tensors
 
 
 def load_evaluation(ref: ArtifactRef) -> dict[str, Any]:

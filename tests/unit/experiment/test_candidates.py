@@ -5,6 +5,7 @@ import torch
 
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
 from real_tasks.experiment.methods import Method, known_methods
+from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleScore
@@ -26,13 +27,15 @@ def ranked(name: str, *top_k: int) -> Method:
 def template() -> SpecTemplate:
     source = torch.Generator().manual_seed(0)
     return SpecTemplate(
+        method=METHODS["real"].model_copy(update={"scope": "generated"}),
         model="m",
         model_digest="d",
         weights="w",
         shape=SHAPE,
-        directions=torch.randn(3, 4, 5, generator=source),
-        sigmas=torch.rand(3, 4, generator=source),
-        token_scope="generated",
+        tensors={
+            "direction": torch.randn(3, 4, 5, generator=source),
+            "scale": torch.rand(3, 4, generator=source),
+        },
         provenance={"fold": 1},
     )
 
@@ -76,10 +79,11 @@ def test_caa_chooses_one_layer_whatever_k_says() -> None:
 
 
 def test_a_spec_of_layers_holds_each_layers_own_direction() -> None:
-    made = replace(template(), directions=torch.randn(3, 1, 7), sigmas=torch.rand(3, 1))
+    tensors = {"direction": torch.randn(3, 1, 7), "scale": torch.rand(3, 1)}
+    made = replace(template(), tensors=tensors)
     layers = [ModuleScore(ModuleId("layer", layer), float(layer)) for layer in range(3)]
     spec = made.spec(candidate_selections(METHODS["caa"], layers, SHAPE)[1])
-    assert torch.equal(spec.edits[0].tensors["direction"][0], made.directions[2, 0])
+    assert torch.equal(spec.edits[0].tensors["direction"][0], made.tensors["direction"][2, 0])
     assert spec.edits[0].layers == (2,)
 
 
@@ -96,8 +100,12 @@ def test_a_spec_holds_each_selected_heads_own_direction_and_sigma() -> None:
     assert (spec.weights, spec.kinds) == ("w", ("head",))
     for place, item in enumerate(selected):
         layer, head = item.module.layer, item.module.head
-        assert torch.equal(spec.edits[0].tensors["direction"][place], made.directions[layer, head])
-        assert float(spec.edits[0].tensors["scale"][place]) == float(made.sigmas[layer, head])
+        assert torch.equal(
+            spec.edits[0].tensors["direction"][place], made.tensors["direction"][layer, head]
+        )
+        assert float(spec.edits[0].tensors["scale"][place]) == float(
+            made.tensors["scale"][layer, head]
+        )
         assert float(spec.edits[0].weights[place]) == pytest.approx(item.strength)
 
 
@@ -108,8 +116,24 @@ def test_the_specs_displacement_is_alpha_times_strength_sigma_and_direction() ->
     expected = {layer: torch.zeros(4, 5) for layer in {item.module.layer for item in selected}}
     for item in selected:
         layer, head = item.module.layer, item.module.head
-        length = 2.5 * item.strength * float(made.sigmas[layer, head])
-        expected[layer][head] = length * made.directions[layer, head]
+        length = 2.5 * item.strength * float(made.tensors["scale"][layer, head])
+        expected[layer][head] = length * made.tensors["direction"][layer, head]
     assert displacement.keys() == expected.keys()
     for layer, vector in displacement.items():
         assert torch.allclose(vector, expected[layer].flatten())
+
+
+def test_what_is_projected_out_of_the_residual_stream_is_projected_out_of_whatever_writes_to_it() -> (
+    None
+):
+    method = METHODS["caa"].model_copy(
+        update={"operator": PlugIn(name="project_out"), "where": "writers"}
+    )
+    direction = torch.nn.functional.normalize(torch.randn(3, 1, 7), dim=-1)
+    made = replace(template(), method=method, tensors={"direction": direction})
+    layers = [ModuleScore(ModuleId("layer", layer), float(layer)) for layer in range(3)]
+    spec = made.spec(candidate_selections(method, layers, SHAPE)[1])
+    places = [(edit.kind, edit.layers) for edit in spec.edits]
+    assert places == [("residual_in", (0,)), ("attention", (0, 1, 2)), ("mlp", (0, 1, 2))]
+    for edit in spec.edits:
+        assert torch.equal(edit.tensors["direction"], direction[2].expand(len(edit.modules), 7))

@@ -9,7 +9,7 @@ DEMO = with_methods(ExperimentConfig())
 
 
 def test_the_default_experiment_knows_the_methods_of_the_tables() -> None:
-    assert set(known_methods(DEMO)) == {
+    assert set(DEMO.methods) == {
         "unsteered",
         "real",
         "real_equal_weights",
@@ -22,7 +22,7 @@ def test_the_default_experiment_knows_the_methods_of_the_tables() -> None:
         "probe_direction",
         "caa",
     }
-    assert [method.name for method in methods_of(DEMO)] == list(known_methods(DEMO))
+    assert [method.name for method in methods_of(DEMO)] == list(DEMO.methods)
 
 
 def test_without_effects_caa_has_to_be_asked_for() -> None:
@@ -39,7 +39,7 @@ def test_methods_come_in_the_order_of_the_configuration() -> None:
 
 
 def test_real_weighs_by_score_and_the_others_equally() -> None:
-    weighting = {name: method.weighting for name, method in known_methods(DEMO).items()}
+    weighting = {method.name: method.weighting for method in methods_of(DEMO)}
     assert [name for name, kind in weighting.items() if kind == "score"] == [
         "real",
         "random_direction",
@@ -51,9 +51,11 @@ def test_real_weighs_by_score_and_the_others_equally() -> None:
 def test_the_random_direction_steers_the_modules_of_the_studied_localizer() -> None:
     methods = known_methods(DEMO)
     assert methods["random_direction"].localizer == "real"
-    assert methods["random_direction"].direction == "random"
-    assert methods["all"].localizer is None and methods["all"].direction == "mean_difference"
-    assert methods["unsteered"].direction is None
+    assert methods["random_direction"].fitter == PlugIn(name="random")
+    assert methods["all"].localizer is None and methods["all"].fitter == PlugIn(
+        name="mean_difference"
+    )
+    assert methods["unsteered"].fitter is None
 
 
 def test_only_methods_whose_outcome_a_seed_changes_are_seeded() -> None:
@@ -62,19 +64,19 @@ def test_only_methods_whose_outcome_a_seed_changes_are_seeded() -> None:
     assert not seeded & {"unsteered", "all", "iti", "caa"}
 
 
-def test_without_a_baseline_there_is_no_method_of_its_name() -> None:
+def test_without_a_baseline_its_method_is_not_evaluated_unless_it_is_named() -> None:
     config = ExperimentConfig(localizer=PlugIn(name="iti"), baselines=())
-    known = known_methods(config)
-    assert {"unsteered", "all", "iti", "random_direction"} <= set(known)
-    assert not {"real", "random"} & set(known)
-    assert known["random_direction"].localizer == "iti"
+    default = with_methods(config)
+    assert {"unsteered", "all", "iti", "random_direction"} <= set(default.methods)
+    assert not {"real", "random"} & set(default.methods)
+    assert known_methods(config)["random_direction"].localizer == "iti"
+    named = config.model_copy(update={"methods": ("real",)})
+    assert [one.localizer.name for one in rankings_of(named)] == ["iti", "real"]
 
 
 def test_methods_steer_the_kind_of_module_that_the_experiment_is_about() -> None:
-    known = known_methods(ExperimentConfig(module_kind="mlp"))
-    assert {name: method.kind for name, method in known.items() if method.kind != "mlp"} == {
-        "caa": "layer"
-    }
+    known = methods_of(with_methods(ExperimentConfig(module_kind="mlp")))
+    assert {one.name: one.kind for one in known if one.kind != "mlp"} == {"caa": "layer"}
 
 
 def test_every_localizer_ranks_the_experiments_modules() -> None:

@@ -199,7 +199,7 @@ def test_tasks_are_counted_stage_by_stage() -> None:
         "checkpoint": 1,
         "activations": 1,
         "scores": (3 + 3 + 1 + 1) * 2 * 4,
-        "directions": (1 + 3) * 2,
+        "fits": (1 + 3) * 2,
         "evaluation": (1 + 3 + 1 + 3 + 3) * 2,
     }
 

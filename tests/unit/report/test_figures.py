@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from real_tasks.experiment.methods import known_methods
+from real_tasks.experiment.methods import with_methods
 from real_tasks.report.figures.agreement import (
     correlation_matrix,
     rank_correlation,
@@ -249,7 +249,7 @@ def test_effects_are_drawn_with_one_look_a_method_and_the_cap() -> None:
     assert labels[:4] == ["REAL", "ITI", "random modules", "unsteered (KL 0)"]
     assert "cap on KL (0.05)" in labels and "matched KL (0.02)" in labels
     assert "[nats/token]" in figure.axes[0].get_xlabel()
-    methods = known_methods(ExperimentConfig())
+    methods = with_methods(ExperimentConfig()).methods
     styles = [method_style(name) for name in (*methods, "a_new_one", "a_new_one_equal_weights")]
     assert len({style.marker for style in styles}) == len(styles) == len(methods) + 2
     assert len({(style.color, style.linestyle) for style in styles}) == len(styles)

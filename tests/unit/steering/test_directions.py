@@ -1,3 +1,5 @@
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -6,17 +8,26 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from real_tasks.steering.directions import (
-    mean_difference,
-    principal_component,
-    probe_weights,
-    projection_sigma,
-    random_direction,
-)
+from real_tasks.steering.fitters import FITTERS, FitterInput, projection_sigma
 from real_tasks.vocabulary.types import ModuleId
 
 MODULES = tuple(ModuleId("head", layer, head) for layer in range(2) for head in range(3))
 LABELS = torch.arange(600) % 2
+Found = Callable[..., torch.Tensor]
+
+
+def fitted(name: str) -> Found:
+    def direction(
+        modules: Sequence[ModuleId], values: torch.Tensor, labels: torch.Tensor, seed: int
+    ) -> torch.Tensor:
+        data = FitterInput(tuple(modules), values, labels, torch.zeros_like(labels))
+        return FITTERS.made(name, {}).fit(data, seed)["direction"]
+
+    return direction
+
+
+mean_difference, random_direction = fitted("mean_difference"), fitted("random")
+principal_component, probe_weights = fitted("pca"), fitted("probe")
 
 
 def noise(seed: int = 0, d: int = 16) -> torch.Tensor:
@@ -77,7 +88,7 @@ def test_random_directions_follow_seed_and_module_and_nothing_else() -> None:
     torch.manual_seed(99)
     assert torch.equal(found, random_direction(MODULES, 3 * noise(7), 1 - LABELS, seed=0))
     assert torch.equal(
-        found[[4, 1]], random_direction([MODULES[4], MODULES[1]], noise(), LABELS, 0)
+        found[[4, 1]], random_direction([MODULES[4], MODULES[1]], noise()[:2], LABELS, 0)
     )
     assert not torch.allclose(found, random_direction(MODULES, noise(), LABELS, seed=1))
 
@@ -154,3 +165,17 @@ def test_an_activation_that_never_changes_has_no_part_in_a_direction() -> None:
         found = direction(MODULES, values, LABELS, 0)
         assert found[:, 5].abs().max() < 1e-6
         assert bool(found.isfinite().all())
+
+
+def test_target_and_threshold_are_the_aligned_mean_and_the_middle_along_the_direction() -> None:
+    values = noise(15) + 2.0 * LABELS[None, :, None]
+    for name in FITTERS:
+        data = FitterInput(MODULES, values, LABELS, torch.zeros_like(LABELS))
+        found = FITTERS.made(name, {}).fit(data, 0)
+        for module in range(len(MODULES)):
+            along = values[module].numpy() @ found["direction"][module].numpy()
+            aligned, other = along[LABELS == 1].mean(), along[LABELS == 0].mean()
+            assert float(found["target"][module]) == pytest.approx(aligned, rel=1e-4, abs=1e-4)
+            middle = pytest.approx((aligned + other) / 2, rel=1e-4, abs=1e-4)
+            assert float(found["threshold"][module]) == middle
+            assert float(found["scale"][module]) == pytest.approx(along.std(), rel=1e-4)

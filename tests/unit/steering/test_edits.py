@@ -14,11 +14,11 @@ from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.gates import FittedGate, Gate, Seen
 from real_tasks.steering.hooks import applied
 from real_tasks.steering.operators import OPERATORS
-from real_tasks.steering.scopes import PromptEnds
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.steering.spec_files import FACTS_FILE, TENSORS_FILE
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.scopes import PromptEnds
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind
 from tests.unit.tiny_models import tiny_llama, tiny_loaded, vectors_of
 

@@ -296,8 +296,8 @@ def test_fold_and_seed_choose_the_spec(made: Made, tmp_path: Path) -> None:
     made.export(tmp_path / "b", fold=1)
     model = tiny_model()
     for name, seed in (("a", 7), ("b", 0)):
-        found = load_file(tmp_path / name / "steering.safetensors")["directions"]
-        assert torch.equal(found, a_spec(model, seed).directions)
+        found = load_file(tmp_path / name / "steering.safetensors")["0.direction"]
+        assert torch.equal(found, a_spec(model, seed).edits[0].tensors["direction"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""A method as it is run: nothing of it is left to the experiment any more."""
+
+from typing import Literal
+
+from real_tasks.experiment.parameters import complete
+from real_tasks.localizers import LOCALIZERS
+from real_tasks.steering.fitters import FITTERS
+from real_tasks.steering.operators import OPERATORS
+from real_tasks.vocabulary.config import Frozen, PlugIn
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
+from real_tasks.vocabulary.method_config import EXPERIMENT, MethodConfig
+from real_tasks.vocabulary.scopes import Scope
+from real_tasks.vocabulary.types import ModuleKind
+
+
+class Method(Frozen):
+    """A way of steering.
+
+    Attributes:
+        name: as in the tables.
+        kind: of the modules that are ranked and fitted.
+        localizer: who ranks the modules; None where all are steered, or none.
+        weighting: whether strengths follow the scores.
+        fitter: who finds the operator's tensors; None where nothing is steered.
+        operator: what is done.
+        gate: when; None: always.
+        scope: the positions.
+        keep_norm: whether activations keep their length.
+        where: the modules that are edited; see `MethodConfig`.
+        top_k: the numbers of modules to choose from; none where no localizer ranks them.
+        strengths: to choose from.
+    """
+
+    name: str
+    kind: ModuleKind = "head"
+    localizer: str | None = None
+    weighting: Literal["score", "equal"] = "equal"
+    fitter: PlugIn | None = None
+    operator: PlugIn = PlugIn(name="add")
+    gate: PlugIn | None = None
+    scope: Scope = "all"
+    keep_norm: bool = False
+    where: Literal["selected", "writers"] = "selected"
+    top_k: tuple[int, ...] = ()
+    strengths: tuple[float, ...] = ()
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the localizer's seed, or that of the fitter, changes the outcome."""
+        stochastic = self.localizer is not None and LOCALIZERS[self.localizer].stochastic
+        return stochastic or self.fitter_seeded
+
+    @property
+    def fitter_seeded(self) -> bool:
+        """Whether the fitter's seed changes the outcome."""
+        return self.fitter is not None and FITTERS[self.fitter.name].stochastic
+
+    @property
+    def largest_strength(self) -> float:
+        """The operator's largest strength; infinite where its effect is not bounded."""
+        return OPERATORS[self.operator.name].highest
+
+    @property
+    def modules(self) -> list[str]:
+        """The code modules of its plug-ins."""
+        fitter = [FITTERS[self.fitter.name].__module__] if self.fitter else []
+        return [OPERATORS[self.operator.name].__module__, *fitter]
+
+
+def resolved_method(said: MethodConfig, config: ExperimentConfig) -> Method:
+    """Return a method with all named that it leaves to the experiment.
+
+    Raises:
+        UserInputError: an unknown plug-in.
+    """
+    localizer = config.localizer.name if said.localizer == EXPERIMENT else said.localizer
+    operator, evaluation = OPERATORS[said.operator.name], config.evaluation
+    weighting = said.weighting
+    if weighting == "localizer":
+        weighting = LOCALIZERS[localizer].weighting if localizer else "equal"
+    _check_parts(said)
+    own = evaluation.alphas if said.operator.name == "add" else operator.strengths
+    return Method(
+        name=said.name,
+        kind=config.module_kind if said.part == EXPERIMENT else said.part,
+        localizer=localizer,
+        weighting=weighting,
+        fitter=said.fitter and complete(FITTERS, said.fitter, f"methods.{said.name}.fitter"),
+        operator=complete(OPERATORS, said.operator, f"methods.{said.name}.operator"),
+        gate=said.gate,
+        scope=said.scope or evaluation.token_scope,
+        keep_norm=said.keep_norm,
+        where=said.where,
+        top_k=(said.top_k or evaluation.top_k) if localizer else (),
+        strengths=(said.strengths or own) if said.fitter else (),
+    )
+
+
+def _check_parts(said: MethodConfig) -> None:
+    """Check that fitter, operator and strengths go together."""
+    operator = OPERATORS[said.operator.name]
+    if said.fitter is None:
+        return
+    gives = FITTERS[said.fitter.name].gives
+    missing = [name for name in operator.needs if name not in gives]
+    if missing:
+        able = [name for name in FITTERS if set(operator.needs) <= set(FITTERS[name].gives)]
+        raise UserInputError(
+            f"the method {said.name!r}: the operator {said.operator.name!r} needs "
+            f"{', '.join(missing)}, which the fitter {said.fitter.name!r} does not give; choose "
+            f"another fitter: {', '.join(able) or 'none that is installed does'}"
+        )
+    beyond = [strength for strength in said.strengths if strength > operator.highest]
+    if beyond:
+        raise UserInputError(
+            f"the method {said.name!r}: strengths of {', '.join(f'{s:g}' for s in beyond)}, but "
+            f"those of {said.operator.name!r} end at {operator.highest:g} ({operator.unit})"
+        )

@@ -1,0 +1,111 @@
+"""Fitters: from activations to an operator's tensors, a file each.
+
+A fitter is a subclass of `Fitter` registered by ``@FITTERS.register("name")``. It goes with every
+operator whose tensors it gives.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.registry import Registry
+from real_tasks.vocabulary.types import ModuleId
+
+Access = Literal["activations", "weights", "gradients", "samples"]
+
+
+@dataclass(frozen=True)
+class FitterInput:
+    """What a fitter sees of a layer's modules: training questions only.
+
+    Attributes:
+        modules: the modules.
+        values: their activations, float32 on the CPU.
+        labels: 1 aligned, 0 violating.
+        questions: index of each sample's question.
+    """
+
+    modules: tuple[ModuleId, ...]
+    values: Float[Tensor, "module sample d"]
+    labels: Int[Tensor, "sample"]
+    questions: Int[Tensor, "sample"]
+
+
+class Fitter(ABC):
+    """Finds an operator's tensors.
+
+    Attributes:
+        Params: its parameters.
+        gives: names of the tensors.
+        access: what it needs: activations, weights, gradients through the frozen model, or samples
+            from it.
+        stochastic: whether the seed changes what it finds.
+        label: what people read; its name where empty.
+    """
+
+    Params: ClassVar[type[Frozen]] = Frozen
+    gives: ClassVar[tuple[str, ...]] = ()
+    access: ClassVar[Access] = "activations"
+    stochastic: ClassVar[bool] = False
+    label: ClassVar[str] = ""
+
+    def __init__(self, params: Any) -> None:
+        """Keep the validated parameters, an instance of ``Params``."""
+        self.params = params
+
+    @abstractmethod
+    def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:
+        """Return the tensors `gives` names, a row each module.
+
+        A module's rows depend on its own activations, its identity and the seed alone.
+
+        Raises:
+            UserInputError: the data do not allow it.
+        """
+
+
+class DirectionFitter(Fitter):
+    """Finds a unit vector for every module, and what the samples are like along it.
+
+    It gives ``direction``; ``scale``, the standard deviation of the projections (sigma); ``target``
+    and ``threshold``: the mean projection of the aligned samples, and the middle between that and
+    the violating samples'. All in activation units.
+    """
+
+    gives = ("direction", "scale", "target", "threshold")
+
+    @abstractmethod
+    def direction(self, data: FitterInput, seed: int) -> Float[Tensor, "module d"]:
+        """Return the unit vectors.
+
+        Raises:
+            UserInputError: the data do not allow it.
+        """
+
+    def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:
+        """Return the tensors."""
+        direction = self.direction(data, seed)
+        along = torch.einsum("msd,md->ms", data.values, direction)
+        aligned, violating = (along[:, data.labels == label].mean(dim=1) for label in (1, 0))
+        return {
+            "direction": direction,
+            "scale": along.std(dim=-1, correction=0),
+            "target": aligned,
+            "threshold": (aligned + violating) / 2,
+        }
+
+
+def projection_sigma(
+    values: Float[Tensor, "module sample d"], directions: Float[Tensor, "module d"]
+) -> Float[Tensor, "module"]:
+    """Standard deviation of the activations' projections on the direction, in activation units."""
+    projections = torch.einsum("msd,md->ms", values, directions)
+    return projections.std(dim=-1, correction=0)
+
+
+FITTERS: Registry[Fitter] = Registry("fitter", "real_tasks.steering.fitters")
