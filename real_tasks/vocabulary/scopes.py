@@ -9,7 +9,7 @@
 - `PromptEnds`: the first n and the last m tokens of the prompt, and nothing that follows it.
 """
 
-from pydantic import NonNegativeInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.types import TokenScope
@@ -18,8 +18,8 @@ from real_tasks.vocabulary.types import TokenScope
 class PromptEnds(Frozen):
     """Counts from both ends of the prompt (PrOSV, arXiv 2605.05983)."""
 
-    first: NonNegativeInt = 0
-    last: NonNegativeInt = 0
+    first: NonNegativeInt = Field(0, description="tokens at the prompt's beginning")
+    last: NonNegativeInt = Field(0, description="tokens at the prompt's end")
 
     @model_validator(mode="after")
     def _some(self) -> "PromptEnds":

@@ -123,9 +123,7 @@ def test_the_specs_displacement_is_alpha_times_strength_sigma_and_direction() ->
         assert torch.allclose(vector, expected[layer].flatten())
 
 
-def test_what_is_projected_out_of_the_residual_stream_is_projected_out_of_whatever_writes_to_it() -> (
-    None
-):
+def test_what_is_projected_out_of_the_residual_is_projected_out_of_all_that_write_to_it() -> None:
     method = METHODS["caa"].model_copy(
         update={"operator": PlugIn(name="project_out"), "where": "writers"}
     )

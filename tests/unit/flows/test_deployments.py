@@ -227,7 +227,7 @@ def test_titles_are_words(schemas: dict[str, dict[str, Any]]) -> None:
         "seeds": "Seeds",
         "max_new_tokens": "Max new tokens",
         "cpus_per_task": "CPUs per task",
-        "methods": "Methods (none named: all)",
+        "methods": "Methods (none named: the default ones)",
     }
     assert {name: titles[name] for name in expected} == expected
     assert definitions["ExperimentConfig"]["title"] == "Experiment"

@@ -13,7 +13,7 @@ from tests.unit.planted import planted_input
 from tests.unit.tiny_models import random_data, tiny_llama, tiny_tokenizer
 
 CAUSAL = LOCALIZERS["causal"]
-LAYER = ModuleId("layer", 0, 0)
+LAYER = ModuleId("layer", 0)
 
 
 def with_effect(data: LocalizerInput, gains: list[float]) -> tuple[LocalizerInput, list[tuple]]:
