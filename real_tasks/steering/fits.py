@@ -13,6 +13,8 @@ from real_tasks.vocabulary.types import ModelShape, ModuleKind
 LONGEST = 1e15
 """Length up to which a displacement can be computed with: norms square what a layer gets, float32
 ends at 3e38, and layers may yet multiply it by a thousand."""
+UNIT_TOLERANCE = 1e-3
+"""By which inner products of unit vectors may be off; what float16 rounds is below it."""
 
 
 def check_fits(model: PreTrainedModel, intervention: Intervention) -> None:
@@ -44,9 +46,29 @@ def check_edit(edit: Edit, shape: ModelShape) -> None:
                 f"{shape.n_layers_of(edit.kind) - 1}; use the model that the intervention was made "
                 "for"
             )
+    sizes: dict[str, int] = {}
     for name, axes in edit.operator.needs.items():
         _check_tensor(edit, name, axes.split(), shape)
+        for axis, size in zip(axes.split(), edit.tensors[name].shape[1:], strict=True):
+            expected = sizes.setdefault(axis, int(axis) if axis.isdigit() else size)
+            if size != expected:
+                raise UserInputError(f"{name} with {size} along its axis {axis}, not {expected}")
+    for name in edit.operator.unit_length:
+        _check_unit(edit, name)
     _check_order(edit, shape)
+
+
+def _check_unit(edit: Edit, name: str) -> None:
+    found = edit.tensors[name].double()
+    vectors = found if found.dim() == 3 else found[:, None]
+    off = vectors @ vectors.mT - torch.eye(vectors.shape[1]).to(vectors)
+    if (off.abs() > UNIT_TOLERANCE).any():
+        raise UserInputError(
+            f"{edit.operator.formula}: {name} is to hold unit vectors, orthogonal where a module "
+            f"has several; found lengths of {vectors.norm(dim=-1).min():.4g} to "
+            f"{vectors.norm(dim=-1).max():.4g}; divide them by their lengths (and make them "
+            "orthogonal)"
+        )
 
 
 def _check_tensor(edit: Edit, name: str, axes: list[str], shape: ModelShape) -> None:

@@ -26,7 +26,10 @@ class Operator(ABC):
 
     Attributes:
         Params: its parameters.
-        needs: its tensors, each with its axes after that of the modules, as ``"d"`` or ``""``.
+        needs: its tensors, each with its axes after that of the modules, as ``"d"``, ``"2 d"``,
+            ``"d rank"`` or ``""``; an axis of one name has one size.
+        unit_length: which of them are unit vectors along ``d``, those of a module orthogonal to
+            each other.
         highest: largest strength that has a meaning; finite where the effect is bounded.
         strengths: to choose from where neither method nor experiment say; in `unit`.
         unit: what a strength of 1 is, for people.
@@ -37,11 +40,12 @@ class Operator(ABC):
 
     Params: ClassVar[type[Frozen]] = Frozen
     needs: ClassVar[Mapping[str, str]] = {"direction": "d"}
+    unit_length: ClassVar[tuple[str, ...]] = ()
     highest: ClassVar[float] = float("inf")
     strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0)
     unit: ClassVar[str] = "share"
-    affine: ClassVar[bool] = True
-    formula: ClassVar[str] = ""
+    affine: bool = True
+    formula: str = ""
 
     def __init__(self, params: Any) -> None:
         """Keep the validated parameters, an instance of ``Params``."""

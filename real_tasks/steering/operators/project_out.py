@@ -10,6 +10,7 @@ from real_tasks.steering.operators import OPERATORS, Operator, Tensors
 class ProjectOut(Operator):
     """Removes the component along a unit vector, all of it at a strength of 1."""
 
+    unit_length = ("direction",)
     highest = 1.0
     unit = "share of the component that is removed"
     formula = "x - s * (v . x) v"

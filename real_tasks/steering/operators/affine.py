@@ -1,0 +1,27 @@
+"""A low-rank affine change: ``x + strength * (U V^T x + b)`` (LoReFT, arXiv 2404.03592; LinEAS)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+
+
+@OPERATORS.register("affine")
+class Affine(Operator):
+    """Adds a fitted affine function of the activation, all of it at a strength of 1."""
+
+    needs = {"left": "d rank", "right": "d rank", "bias": "d"}
+    unit = "share of the fitted change"
+    formula = "x + s * (U V^T x + b)"
+
+    def apply(
+        self,
+        x: Float[Tensor, "row position module d"],
+        tensors: Tensors,
+        strength: Float[Tensor, "#row #position module"],
+    ) -> Float[Tensor, "row position module d"]:
+        """Return the activations changed, without a matrix of d by d."""
+        read = torch.einsum("...md,mdr->...mr", x, tensors["right"])
+        change = torch.einsum("...mr,mdr->...md", read, tensors["left"]) + tensors["bias"]
+        return x + strength[..., None] * change

@@ -1,0 +1,26 @@
+"""Replacing by a stored value: ``x + strength * (c - x)`` (mean ablation; patching)."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+
+
+@OPERATORS.register("replace")
+class Replace(Operator):
+    """Moves the activation to a stored one, which a strength of 1 puts in its place."""
+
+    needs = {"value": "d"}
+    highest = 1.0
+    unit = "share of the way to the stored value"
+    formula = "x + s * (c - x)"
+
+    def apply(
+        self,
+        x: Float[Tensor, "row position module d"],
+        tensors: Tensors,
+        strength: Float[Tensor, "#row #position module"],
+    ) -> Float[Tensor, "row position module d"]:
+        """Return the activations moved."""
+        share = strength[..., None]
+        return (1 - share) * x + share * tensors["value"]  # exact at both ends

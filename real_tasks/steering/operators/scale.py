@@ -1,0 +1,25 @@
+"""Scaling every dimension: ``x * (1 + strength * g)`` (AUSteer, arXiv 2602.04428)."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+
+
+@OPERATORS.register("scale")
+class Scale(Operator):
+    """Multiplies every dimension by a gain of its own; one of 0 leaves it as it is."""
+
+    needs = {"gains": "d"}
+    strengths = (0.5, 1.0, 2.0, 4.0, 8.0)
+    unit = "times the gains"
+    formula = "x * (1 + s * g)"
+
+    def apply(
+        self,
+        x: Float[Tensor, "row position module d"],
+        tensors: Tensors,
+        strength: Float[Tensor, "#row #position module"],
+    ) -> Float[Tensor, "row position module d"]:
+        """Return the activations scaled."""
+        return x * (1 + strength[..., None] * tensors["gains"])
