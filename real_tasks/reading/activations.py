@@ -1,23 +1,22 @@
-"""Activations: what the modules of a model write at the last token of a text.
+"""Activations: the numbers of a model's modules at tokens of a text.
 
 Of a head it is its part of the input of the attention's output projection, ``o_proj`` (method of
-REAL, section 3.1); of a layer the residual stream after the block; of an MLP its output. One call
-serves one shard of texts, so that memory follows the shard, not the data set.
+REAL, section 3.1); for other kinds see `ModuleKind`. One call serves one shard of texts, so that
+memory follows the shard, not the data set.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from real_tasks.models.chat import ChatText
-from real_tasks.models.families import sites
+from real_tasks.models.families import places
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.text_model import ReadsTexts
 from real_tasks.reading.batches import N_NAMED, check_lengths, encode
@@ -31,7 +30,6 @@ Groups = Sequence[tuple[int, list[int]]]
 """Texts that share a row: the length of their common beginning in tokens, and their indices."""
 
 
-@torch.no_grad()
 def activations_at_last_token(
     loaded: LoadedModel,
     texts: Sequence[str],
@@ -39,39 +37,55 @@ def activations_at_last_token(
     kind: ModuleKind = "head",
     largest: float = math.inf,
 ) -> Float[Tensor, "sample layer module d"]:
-    """Return the activations at the last token of each text, float32 on the CPU.
+    """Return the activations at the last token of each text; see `activations_at`."""
+    return activations_at(loaded, texts, None, batch_tokens, kind, largest)
+
+
+@torch.no_grad()
+def activations_at(
+    loaded: LoadedModel,
+    texts: Sequence[str],
+    positions: Sequence[Sequence[int]] | None,
+    batch_tokens: int,
+    kind: ModuleKind = "head",
+    largest: float = math.inf,
+) -> Float[Tensor, "sample layer module d"]:
+    """Return the activations at some tokens of each text, float32 on the CPU.
 
     Texts that begin alike share a row, rows of similar length a batch; they are filled up on the
-    right and masked. The language-model head is skipped, and of a batch only the texts' last
-    positions are kept of every layer. A batch that does not fit the memory is halved.
+    right and masked. The language-model head is skipped, and of a batch only what is asked for is
+    kept of every layer. A batch that does not fit the memory is halved.
 
     Args:
         loaded: the model; no other thread may use the same model object meanwhile.
         texts: one shard.
+        positions: of each text the places of its tokens, from 0, over which the mean is taken (see
+            `real_tasks.reading.positions_read`); None: the last token.
         batch_tokens: most tokens of a batch, padding included.
-        kind: the modules to read; a layer has one module of the kinds ``layer`` and ``mlp``.
+        kind: the modules to read.
         largest: size up to which an activation can be stored.
 
     Raises:
         UserInputError: texts without tokens or longer than the model's positions, activations with
-            NaN or infinity (says in which layer and for which texts) or too large to be stored, or
-            a text that does not fit the memory even alone.
+            NaN or infinity (says in which layer and for which texts) or too large to be stored, a
+            text that does not fit the memory even alone, or a model without such modules.
     """
     ids = encode(loaded, texts)
     check_lengths(loaded, [len(row) for row in ids], texts)
+    read = [[len(row) - 1] for row in ids] if positions is None else positions
     shape, n_modules = loaded.shape, loaded.shape.modules_per_layer(kind)
-    values = torch.empty(len(ids), shape.n_layers, n_modules, shape.width(kind))
+    values = torch.empty(len(ids), shape.n_layers_of(kind), n_modules, shape.width(kind))
     groups = _groups(loaded, ids)
     widths = [length + sum(len(ids[i]) - length for i in members) for length, members in groups]
 
     def run(indices: list[int]) -> None:
         chosen = [groups[i] for i in indices]
         samples = [sample for _, members in chosen for sample in members]
-        found = _batch_activations(loaded, ids, chosen, kind)
+        found = _batch_activations(loaded, ids, read, chosen, kind)
         bad = ~found.isfinite().flatten(1).all(1)
         if bad.any():
             suspects = [samples[i] for i in bad.nonzero().flatten().tolist()]
-            raise UserInputError(_where_not_finite(loaded, ids, texts, suspects, kind))
+            raise UserInputError(_where_not_finite(loaded, ids, read, texts, suspects, kind))
         if found.abs().max() > largest:
             raise UserInputError(
                 f"an activation of size {float(found.abs().max()):g}, but the type that "
@@ -130,21 +144,27 @@ def _groups(loaded: LoadedModel, ids: Sequence[Sequence[int]]) -> Groups:
 
 
 def _batch_activations(
-    loaded: LoadedModel, ids: Sequence[Sequence[int]], groups: Groups, kind: ModuleKind
+    loaded: LoadedModel,
+    ids: Sequence[Sequence[int]],
+    read: Sequence[Sequence[int]],
+    groups: Groups,
+    kind: ModuleKind,
 ) -> Float[Tensor, "sample layer width"]:
-    rows, places = [], []
+    rows, found_at, counts = [], [], []
     for number, (length, members) in enumerate(groups):
         row = SharedRow(ids[members[0]][:length])
         for sample in members:
-            end = ids[sample][length:]
-            column = row.add(end) + len(end) - 1 if end else length - 1
-            places.append((number, column))
+            end = row.add(ids[sample][length:]) - length
+            columns = [place if place < length else end + place for place in read[sample]]
+            found_at += [(number, column) for column in columns]
+            counts.append(len(columns))
         rows.append(row)
-    batch = filled(loaded, rows, shares=len(places) > len(rows))
-    row_of, column_of = torch.tensor(places, device=loaded.device).T
-    with _kept(loaded, kind, row_of, column_of) as kept:
+    batch = filled(loaded, rows, shares=len(counts) > len(rows))
+    row_of, column_of = torch.tensor(found_at, device=loaded.device).T
+    lengths = None if max(counts) == 1 else torch.tensor(counts)
+    with _kept(loaded, kind, row_of, column_of, lengths) as kept:
         states = loaded.hidden_states(**batch.decoder_inputs(loaded.model.dtype))
-    layers = [kept[layer].to(loaded.device) for layer in range(loaded.shape.n_layers)]
+    layers = [kept[layer].to(loaded.device) for layer in range(len(kept))]
     found = torch.stack(layers, dim=1).float().cpu()
     if found.isfinite().all():
         # What follows may overflow all the same, and then nothing could be measured.
@@ -157,34 +177,34 @@ def _batch_activations(
 def _kept(
     loaded: LoadedModel,
     kind: ModuleKind,
-    rows: Int[Tensor, "sample"],
-    columns: Int[Tensor, "sample"],
+    rows: Int[Tensor, "place"],
+    columns: Int[Tensor, "place"],
+    lengths: Int[Tensor, "sample"] | None,
 ) -> Iterator[dict[int, Float[Tensor, "sample width"]]]:
-    """Keep, by layer, what modules write at some places of the batch that runs meanwhile."""
+    """Keep, by layer, the numbers of a part at some places of the batch that runs meanwhile.
+
+    ``lengths`` says how many places in a row are one sample's, over which the mean is taken; None:
+    one each.
+    """
     kept: dict[int, Float[Tensor, "sample width"]] = {}
 
     def keep(layer: int, values: Tensor) -> None:
-        kept[layer] = values[rows.to(values.device), columns.to(values.device)]
-
-    def of_input(layer: int, _site: nn.Module, args: tuple[Tensor, ...]) -> None:
-        keep(layer, args[0])
-
-    def of_output(layer: int, _site: nn.Module, _args: Any, output: Any) -> None:
-        keep(layer, output[0] if isinstance(output, tuple) else output)
+        found = values[rows.to(values.device), columns.to(values.device)]
+        if lengths is not None:
+            own = lengths.to(values.device)
+            found = torch.segment_reduce(found.float(), "mean", lengths=own)
+        kept[layer] = found
 
     with ExitStack() as hooks:
-        for layer, site in enumerate(sites(loaded.model, kind)):
-            if kind == "head":
-                handle = site.register_forward_pre_hook(partial(of_input, layer))
-            else:
-                handle = site.register_forward_hook(partial(of_output, layer))
-            hooks.callback(handle.remove)
+        for layer, place in enumerate(places(loaded.model, kind)):
+            hooks.callback(place.hook(partial(keep, layer)).remove)
         yield kept
 
 
 def _where_not_finite(
     loaded: LoadedModel,
     ids: Sequence[Sequence[int]],
+    read: Sequence[Sequence[int]],
     texts: Sequence[str],
     suspects: list[int],
     kind: ModuleKind,
@@ -192,7 +212,7 @@ def _where_not_finite(
     """Read the suspects again, each alone: what is not finite spreads over a shared row."""
     first_layer, affected = loaded.shape.n_layers, []
     for sample in suspects:
-        found = _batch_activations(loaded, ids, [(len(ids[sample]), [sample])], kind)
+        found = _batch_activations(loaded, ids, read, [(len(ids[sample]), [sample])], kind)
         layers = (~found[0].isfinite().all(-1)).nonzero().flatten().tolist()
         if layers:
             affected.append(texts[sample])

@@ -13,7 +13,7 @@ from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 def reading_text(
     loaded: ReadsTexts, data: BehaviourData, question: Question, answer: Answer
 ) -> str:
-    """Return the text at whose last token activations are read; it ends with the answer.
+    """Return the text at whose tokens activations are read; it ends with the answer.
 
     Raises:
         UserInputError: the chat template cannot be used, leaves the system prompt out, or opens a
@@ -23,6 +23,18 @@ def reading_text(
         messages = _messages(loaded, data, question, preamble="")
         return answered(loaded.tokenizer, loaded.chat, messages, answer.text)
     return data.full_text(question, answer)
+
+
+def reading_prompt(loaded: ReadsTexts, data: BehaviourData, question: Question) -> str:
+    """Return `reading_text` up to, and without, the blank before the answer.
+
+    Raises:
+        UserInputError: see `reading_text`.
+    """
+    if loaded.chat is not None:
+        messages = _messages(loaded, data, question, preamble="")
+        return conversation(loaded.tokenizer, loaded.chat, messages)
+    return data.context(question)
 
 
 def prompt_text(loaded: ReadsTexts, data: BehaviourData, question: Question) -> str:

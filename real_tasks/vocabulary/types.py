@@ -21,6 +21,16 @@ ModuleKind = Literal[
 - ``layer``: the residual stream after the block.
 - ``final``: the residual stream after the last norm; one for the whole model, in layer 0.
 """
+Reading = Literal["last", "prompt_end", "answer_mean", "prompt_mean", "marked"]
+"""Which tokens of a text, prompt and answer, activations are read at; of several it is their mean:
+
+- ``last``: the last of all.
+- ``prompt_end``: the last of the prompt.
+- ``answer_mean``: those of the answer.
+- ``prompt_mean``: those of the prompt, but for the one that begins every text (bos), which says
+  nothing of this one and is often many times as large.
+- ``marked``: those of marked places.
+"""
 TokenScope = Literal["all", "generated", "last"]
 Verdict = Literal["true", "false", "neither"]
 VERDICTS: tuple[Verdict, ...] = ("true", "false", "neither")

@@ -8,30 +8,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from real_tasks.models.loading import LoadedModel
-from real_tasks.reading.batches import check_lengths, encode
-from real_tasks.reading.prompts import answered_text, prompt_text
-from real_tasks.reading.shared_rows import (
-    MAX_SHARED_ROW,
-    SharedBatch,
-    SharedRow,
-    common_length,
-    filled,
-)
-from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import BehaviourData, Question
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question's texts, context and answer together, and how many tokens the context has.
-
-    Attributes:
-        texts: tokens of each answer's text.
-        split: tokens of the context, with which all the texts start.
-    """
-
-    texts: Sequence[Sequence[int]]
-    split: int
+from real_tasks.reading.asked import Asked
+from real_tasks.reading.shared_rows import MAX_SHARED_ROW, SharedBatch, SharedRow, filled
 
 
 @dataclass(frozen=True)
@@ -81,31 +59,6 @@ class ChoiceBatch:
         return ChoiceBatch(rows, reads, self.targets[inside], self.slots[inside])
 
 
-def ask(loaded: LoadedModel, data: BehaviourData, chosen: Sequence[Question]) -> list[Asked]:
-    """Encode questions with all their answers, and find where the answers begin.
-
-    Context and answer are encoded together and split by the number of the context's tokens, as
-    lm-evaluation-harness does; blanks that end the context belong to the answer. Where the tokens
-    of the two together do not start with the context's own (a token reaches over the boundary), the
-    split moves back to what the context has in common with all its answers, so that no token of an
-    answer is lost (there lm-evaluation-harness loses one) and all answers of a question are judged
-    from the same context.
-
-    Raises:
-        UserInputError: prompts longer than the model's positions, or an answer without tokens.
-    """
-    texts = [answered_text(loaded, data, q, a) for q in chosen for a in q.answers]
-    contexts = encode(loaded, [prompt_text(loaded, data, q) for q in chosen])
-    ids = encode(loaded, texts)
-    check_lengths(loaded, [len(row) for row in ids], texts)
-    remaining = iter(ids)
-    answers = [[next(remaining) for _ in question.answers] for question in chosen]
-    return [
-        Asked(own, _split(context, own, question.text))
-        for question, context, own in zip(chosen, contexts, answers, strict=True)
-    ]
-
-
 def rows_of(asked: Asked, n_prefix: int, first: int, share: bool) -> list[ChoiceRow]:
     """Make the rows of a question: one, unless it grows too long or answers may not share.
 
@@ -143,13 +96,3 @@ def batch_of(
         torch.tensor([r.token for _, r in reads], device=loaded.device),
         torch.tensor([r.answer * longest + r.place_in_answer for _, r in reads]).to(loaded.device),
     )
-
-
-def _split(context: Sequence[int], texts: Sequence[Sequence[int]], question: str) -> int:
-    split = min(common_length(context, text) for text in texts)
-    if not split or any(len(text) == split for text in texts):
-        raise UserInputError(
-            f"question {question!r}: an answer without tokens of its own, or a context without "
-            "any; expected a template with the question before {answer}, and no empty answers"
-        )
-    return split

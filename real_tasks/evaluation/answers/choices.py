@@ -11,7 +11,6 @@ from transformers import Cache
 from real_tasks.evaluation.answers.choice_batches import (
     ChoiceBatch,
     ChoiceRow,
-    ask,
     batch_of,
     rows_of,
 )
@@ -25,6 +24,7 @@ from real_tasks.evaluation.answers.prefix import (
 )
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.rope import Regime
+from real_tasks.reading.asked import ask
 from real_tasks.reading.batches import pack
 from real_tasks.reading.out_of_memory import halving
 from real_tasks.reading.overflow import check_finite

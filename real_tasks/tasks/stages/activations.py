@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from real_tasks.reading.activations import activations_at_last_token, check_vocabulary
+from real_tasks.reading.activations import activations_at, check_vocabulary
+from real_tasks.reading.positions_read import positions_read
 from real_tasks.reading.prompts import reading_text
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
@@ -14,7 +15,7 @@ from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.dataset import Shard
 from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.vocabulary.config import ExecutionConfig, ExtractionConfig
-from real_tasks.vocabulary.types import ModuleKind
+from real_tasks.vocabulary.types import ModuleKind, Reading
 from storage.artifacts.activations import write_shard
 
 
@@ -27,15 +28,18 @@ def activations(
     kind: ModuleKind,
     config: ExtractionConfig,
     execution: ExecutionConfig,
+    reading: Reading = "last",
 ) -> dict[str, Any]:
     """Read the activations of one shard of samples, all layers in one pass."""
     use_threads(execution)
     data, samples = references.load_dataset(shard.dataset), shard.samples()
     loaded = model.load(execution)
-    texts = [reading_text(loaded, data, sample.question, sample.answer) for sample in samples]
+    pairs = [(sample.question, sample.answer) for sample in samples]
+    texts = [reading_text(loaded, data, *pair) for pair in pairs]
     check_vocabulary(loaded, texts)
     largest = float(np.finfo(config.dtype).max)
-    values = activations_at_last_token(loaded, texts, config.batch_tokens, kind, largest)
+    positions = None if reading == "last" else positions_read(loaded, data, pairs, reading)
+    values = activations_at(loaded, texts, positions, config.batch_tokens, kind, largest)
     rows = [
         {
             **model.columns,
