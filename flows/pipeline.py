@@ -1,6 +1,7 @@
 """The steps that flows chain: each fans out over shards and returns references."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from flows.running.fan_out import alone, fan_out
@@ -99,7 +100,7 @@ def score(
     further: dict[str, Any],
 ) -> tuple[Scores, ...]:
     """Score modules by one stage, a task a layer."""
-    n_layers = prepared.shape.n_layers
+    layers_of = prepared.shape.n_layers_of
     shards = [
         (
             f"{ranking.localizer.name}-{ranking.kind}-fold-{fold}-seed-{seed}-layer-{layer}",
@@ -115,18 +116,18 @@ def score(
             },
         )
         for ranking, fold, seed in scorings
-        for layer in range(n_layers)
+        for layer in range(layers_of(ranking.kind))
     ]
-    refs = fan_out(run, stage, shards, prepared.shape)
+    refs = iter(fan_out(run, stage, shards, prepared.shape))
     return tuple(
         Scores(
             localizer=ranking.localizer.name,
             kind=ranking.kind,
             fold=fold,
             seed=seed,
-            shards=tuple(refs[place * n_layers : (place + 1) * n_layers]),
+            shards=tuple(islice(refs, layers_of(ranking.kind))),
         )
-        for place, (ranking, fold, seed) in enumerate(scorings)
+        for ranking, fold, seed in scorings
     )
 
 
@@ -143,7 +144,7 @@ def fit(
                 "fold": folds[fold],
                 "activations": activations[kind],
                 "kind": kind,
-                "n_layers": prepared.shape.n_layers,
+                "n_layers": prepared.shape.n_layers_of(kind),
                 "seed": seed,
                 "execution": prepared.config.execution,
             },

@@ -9,7 +9,8 @@ from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.checkpoints import check_attention
 from real_tasks.models.devices import resolve_device
 from real_tasks.models.embedded import EMBEDDED_MODELS
-from real_tasks.models.loading import check_model
+from real_tasks.models.families import check_kind
+from real_tasks.models.loading import check_model, checkpoint_config
 from real_tasks.models.text_model import TextModel
 from real_tasks.vocabulary.errors import Faults, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
@@ -41,7 +42,10 @@ def check_experiment(
     if faults.sound("behaviour"):
         with faults.told("data.limit", "evaluation.neutral", "evaluation.neutral_texts"):
             data = dataset_of(config)
-    if shape is not None:
+    if shape is not None and config.model.path not in EMBEDDED_MODELS:
+        with faults.told("model", "module_kind", spoils="module_kind"):
+            _check_kind(config)
+    if shape is not None and faults.sound("module_kind"):
         with faults.told("model", "module_kind", "evaluation.top_k"):
             _check_top_k(shape, config)
     if shape is not None and faults.sound("methods"):
@@ -65,6 +69,13 @@ def _model_of(config: ExperimentConfig) -> tuple[ModelShape, TextModel | None]:
     return embedded.shape(), embedded.texts()
 
 
+def _check_kind(config: ExperimentConfig) -> None:
+    model = config.model
+    check_kind(
+        checkpoint_config(model.path, model.revision, model.trust_remote_code), config.module_kind
+    )
+
+
 def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:
     """Check that K and the localizers' parameters fit the model's shape.
 
@@ -77,12 +88,17 @@ def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:
 
 def _check_top_k(shape: ModelShape, config: ExperimentConfig) -> None:
     kind = config.module_kind
-    n_modules = len(shape.modules(kind))
+    n_modules = shape.n_layers_of(kind) * shape.modules_per_layer(kind)
+    if not n_modules:
+        raise UserInputError(
+            f"module_kind is {kind!r}, but nothing says how many {config.model.path!r} has; give "
+            "model.shape.d_mlp, or choose another kind"
+        )
     too_large = [k for k in config.evaluation.top_k if k > n_modules]
     if too_large:
         raise UserInputError(
             f"evaluation.top_k holds {too_large[0]}, but {config.model.path!r} has {n_modules} "
-            f"modules of the kind {kind!r} ({shape.n_layers} layers x "
+            f"modules of the kind {kind!r} ({shape.n_layers_of(kind)} layers x "
             f"{shape.modules_per_layer(kind)}); choose at most {n_modules}"
         )
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from real_tasks.models.adapters import adapter_of, base_of, merged, tokenizer_of, without_adapter
 from real_tasks.models.chat import ChatFormat, chat_format, check_chat
@@ -289,10 +289,17 @@ def checkpoint_shape(
     Raises:
         UserInputError: no such checkpoint, an incomplete folder, or an unknown architecture.
     """
+    return configured_shape(checkpoint_config(path, revision, trust_remote_code))
+
+
+def checkpoint_config(
+    path: str | Path, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """Return a checkpoint's configuration; see `checkpoint_shape`."""
     folder = local_checkpoint(str(path), revision, config_only=True)
     if Path(path).expanduser().is_dir():
         check_checkpoint(folder)
-    return configured_shape(read_config(base_of(folder, config_only=True), trust_remote_code))
+    return read_config(base_of(folder, config_only=True), trust_remote_code)
 
 
 def _check_shape(shape: ModelShape, options: ModelConfig) -> None:

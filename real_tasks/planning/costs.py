@@ -127,9 +127,9 @@ def size_of_shape(model: ModelConfig, shape: ModelShape) -> ModelSize:
 def activation_bytes(shape: ModelShape, kinds: Sequence[ModuleKind], n: int, dtype: str) -> int:
     """Return the bytes of ``n`` answers' stored activations, without keys and Parquet's own.
 
-    answers x modules x width x bytes of a number, summed over the kinds of modules.
+    answers x layers x width of the part x bytes of a number, summed over the kinds of modules.
     """
-    widths = sum(len(shape.modules(kind)) * shape.width(kind) for kind in kinds)
+    widths = sum(shape.n_layers_of(kind) * shape.part_width(kind) for kind in kinds)
     return n * widths * STORED_BYTES[dtype]
 
 

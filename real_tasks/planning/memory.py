@@ -49,7 +49,7 @@ def extraction_bytes(
         tokens / (size.mean_tokens * size.read_share), options.samples_per_shard, size.n_answers
     )
     # Kept in the model's type, stacked, and cast to float32.
-    kept = answers * len(shape.modules(kind)) * shape.width(kind)
+    kept = answers * shape.n_layers_of(kind) * shape.part_width(kind)
     row = max(size.mean_tokens, size.read_tokens / size.n_questions)
     batch = forward_bytes(model, tokens, row)
     return model.weight_bytes + batch + round(kept * (2 * model.itemsize + FLOAT_BYTES))
@@ -57,7 +57,7 @@ def extraction_bytes(
 
 def shard_bytes(shape: ModelShape, kind: ModuleKind, n_samples: int) -> int:
     """Return the main memory that a shard of samples takes until it is written, in float32."""
-    return n_samples * len(shape.modules(kind)) * shape.width(kind) * FLOAT_BYTES
+    return n_samples * shape.n_layers_of(kind) * shape.part_width(kind) * FLOAT_BYTES
 
 
 def evaluation_bytes(model: ModelSize, config: ExperimentConfig, size: DataSize) -> int:

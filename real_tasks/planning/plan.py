@@ -127,9 +127,9 @@ def _scores(
     every module. What else a localizer does, it says itself.
     """
     tasks, tokens, trained = 0, 0.0, 0.0
-    layers = shape.n_layers
     for scoring in scorings:
         ranking = scoring.ranking
+        layers = shape.n_layers_of(ranking.kind)
         tasks += layers
         n_modules = shape.modules_per_layer(ranking.kind)
         if scoring.steers:

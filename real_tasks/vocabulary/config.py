@@ -115,6 +115,13 @@ class KnownShape(Frozen):
     d_model: PositiveInt = Field(
         title="Width of the residual stream", description="width of the residual stream"
     )
+    d_mlp: int = Field(
+        0,
+        ge=0,
+        le=10**12,
+        title="Neurons of a block",
+        description="neurons of a block's MLP; only module_kind neuron asks for them",
+    )
     parameters: PositiveInt | None = Field(
         None, description="weights in all; without, 12 x layers x d_model^2 are assumed"
     )

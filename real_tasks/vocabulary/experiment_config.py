@@ -96,7 +96,10 @@ class ExperimentConfig(Frozen):
     module_kind: ModuleKind = Field(
         "head",
         description="what is scored and steered: head (input of the attention's output "
-        "projection), layer (residual stream after a block), mlp (output of a block's MLP)",
+        "projection), layer (residual stream after a block), mlp (output of a block's MLP), "
+        "attention (output of its projection), neuron (one input of the MLP's last projection), "
+        "residual_in and residual_mid (residual stream before a block, and between its attention "
+        "and MLP), final (residual stream after the last norm, one for the whole model)",
     )
     data: DataConfig = Field(DataConfig(), description="folds and splits")
     extraction: ExtractionConfig = Field(ExtractionConfig(), description="reading of activations")

@@ -20,7 +20,7 @@ from real_tasks.vocabulary.types import ModelShape
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
 QUESTION_LOSS_WEIGHT = 0.1
 _MAX_POSITIONS = 256
-N_LAYERS, N_HEADS, HEAD_DIM, D_MODEL = 5, 8, 32, 128
+N_LAYERS, N_HEADS, HEAD_DIM, D_MODEL, D_MLP = 5, 8, 32, 128, 256
 
 
 @EMBEDDED_MODELS.register("demo")
@@ -46,7 +46,7 @@ class DemoModel:
 
     def shape(self) -> ModelShape:
         """Return the shape of every demo model."""
-        return ModelShape(N_LAYERS, N_HEADS, HEAD_DIM, D_MODEL)
+        return ModelShape(N_LAYERS, N_HEADS, HEAD_DIM, D_MODEL, D_MLP)
 
     def texts(self) -> TextModel:
         """Return how every demo model of this world reads texts."""
@@ -101,7 +101,7 @@ def architecture(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=D_MODEL,
-        intermediate_size=256,
+        intermediate_size=D_MLP,
         num_hidden_layers=N_LAYERS,
         num_attention_heads=N_HEADS,
         num_key_value_heads=4,

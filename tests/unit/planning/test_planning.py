@@ -2,7 +2,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def tasks(config: ExperimentConfig, size: DataSize = SIZE) -> dict[str, int]:
     return {stage.stage: stage.tasks for stage in plan(config, SHAPE, size).stages}
 
 
-@pytest.mark.parametrize("kind", ["head", "layer", "mlp"])
+@pytest.mark.parametrize("kind", get_args(ModuleKind))
 @pytest.mark.parametrize(("dtype", "most_besides"), [("float16", 0.6), ("float32", 0.3)])
 def test_planned_bytes_are_those_of_really_written_activations_but_for_their_keys(
     kind: ModuleKind, dtype: Any, most_besides: float, tmp_path: Path
