@@ -43,8 +43,8 @@ def check_experiment(
         with faults.told("data.limit", "evaluation.neutral", "evaluation.neutral_texts"):
             data = dataset_of(config)
     if shape is not None and config.model.path not in EMBEDDED_MODELS:
-        with faults.told("model", "module_kind", spoils="module_kind"):
-            _check_kind(config)
+        with faults.told("model", "module_kind", "methods", spoils="module_kind"):
+            _check_kinds(config)
     if shape is not None and faults.sound("module_kind"):
         with faults.told("model", "module_kind", "evaluation.top_k"):
             _check_top_k(shape, config)
@@ -69,11 +69,12 @@ def _model_of(config: ExperimentConfig) -> tuple[ModelShape, TextModel | None]:
     return embedded.shape(), embedded.texts()
 
 
-def _check_kind(config: ExperimentConfig) -> None:
+def _check_kinds(config: ExperimentConfig) -> None:
     model = config.model
-    check_kind(
-        checkpoint_config(model.path, model.revision, model.trust_remote_code), config.module_kind
-    )
+    architecture = checkpoint_config(model.path, model.revision, model.trust_remote_code)
+    check_kind(architecture, config.module_kind)
+    for method in methods_of(with_methods(config)):
+        check_kind(architecture, method.kind)
 
 
 def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:

@@ -15,7 +15,7 @@ from real_tasks.experiment.sources import shape_of
 from real_tasks.experiment.work import Scoring, Trial, work_of
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
-from real_tasks.models.families import configured_shape
+from real_tasks.models.families import check_kind, configured_shape
 from real_tasks.planning.costs import (
     ModelSize,
     activation_bytes,
@@ -34,12 +34,13 @@ def planned_shape(config: ExperimentConfig) -> ModelShape:
     """Return the model's shape: by its config.json, or ``model.shape`` while that is not there.
 
     Raises:
-        UserInputError: there is neither.
+        UserInputError: there is neither, or the architecture has no modules of the kind.
     """
     if config.model.path in EMBEDDED_MODELS:
         return shape_of(config)
     architecture = architecture_of(config.model)
     if architecture is not None:
+        check_kind(architecture, config.module_kind)
         return configured_shape(architecture)
     assert config.model.shape is not None
     return ModelShape(**config.model.shape.model_dump(exclude={"parameters"}))

@@ -139,6 +139,29 @@ def test_every_module_is_scored_once_per_localizer_fold_and_seed(
     ]
 
 
+@pytest.mark.parametrize(("kind", "layers"), [("residual_mid", 5), ("final", 1)])
+def test_another_part_is_read_scored_steered_and_shown(
+    kind: str, layers: int, copy: tuple[Path, Summary]
+) -> None:
+    root, _ = copy
+    config = small(f"module_kind={kind}", "evaluation.top_k=[1]", "baselines=[random]")
+    run = experiment(config).run_id
+    scored = rows(root, f"FROM module_scores WHERE run_id = '{run}' AND localizer = 'real'")
+    assert {row["module_kind"] for row in scored} == {kind}
+    assert {row["layer"] for row in scored} == set(range(layers))
+    assert {row["head"] for row in scored} == {None}
+    (read,) = rows(
+        root,
+        f"SELECT count({kind}) AS n, count(DISTINCT layer) AS layers, "
+        f"FROM activations WHERE module_kind = '{kind}'",
+    )
+    samples = rows(root, "SELECT count(*) AS n FROM samples")[0]["n"]
+    assert read == {"n": layers * samples, "layers": layers}
+    tuned = "SELECT value FROM evaluations WHERE method = 'real' AND metric = 'kl'"
+    assert all(row["value"] > 0 for row in rows(root, f"{tuned} AND run_id = '{run}'"))
+    assert "<html" in Path(write_report(Home(root), run)).read_text()
+
+
 def test_tested_questions_are_those_of_the_fold_and_only_those(
     first_run: tuple[Path, Summary],
 ) -> None:

@@ -60,6 +60,9 @@ class Stage:
         self.kind = kind
         self._function = function
         self._plugin_modules = plugin_modules
+        named = inspect.signature(function).parameters.values()
+        # Prefect fills them in where it runs the task, so that every key must have them.
+        self._defaults = {p.name: p.default for p in named if p.default is not p.empty}
         self.without_prefect = self._body()
         """The same work, the artifact store's cache included, outside of any orchestrator."""
         self._task: Task[..., ArtifactRef] = Task(
@@ -79,7 +82,11 @@ class Stage:
             {
                 "kind": self.kind,
                 "code": code_version(self._function.__module__, *self._plugin_modules(inputs)),
-                "inputs": {name: value for name, value in inputs.items() if name != UNKEYED},
+                "inputs": {
+                    name: value
+                    for name, value in {**self._defaults, **inputs}.items()
+                    if name != UNKEYED
+                },
             }
         )
 

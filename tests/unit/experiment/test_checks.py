@@ -12,11 +12,12 @@ from real_tasks.experiment.prepared import prepare
 from real_tasks.experiment.question_checks import check_behaviour
 from real_tasks.experiment.sources import dataset_of, load_behaviour, shape_of
 from real_tasks.experiment.yaml_files import load_config
+from real_tasks.planning.plan import planned_shape
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import Answer, BehaviourData, ModelShape, Question
-from tests.unit.tiny_models import tiny_llama, tiny_tokenizer
+from tests.unit.tiny_models import tiny_family, tiny_llama, tiny_tokenizer
 
 DEMO = resolved(ExperimentConfig())
 
@@ -167,6 +168,37 @@ def test_the_shape_of_a_checkpoint_is_read_from_its_configuration(tmp_path: Path
     tiny_llama().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     assert shape_of(config(model={"path": str(tmp_path)})) == ModelShape(3, 8, 12, 32)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "found"),
+    [("mixtral", "neuron", "experts"), ("phi", "residual_mid", "side by side")],
+)
+def test_a_kind_that_the_architecture_lacks_is_an_error(
+    family: str, kind: str, found: str, tmp_path: Path
+) -> None:
+    tiny_family(family).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    changed = resolved(
+        config(model={"path": str(tmp_path)}, module_kind=kind, evaluation={"top_k": [1]})
+    )
+    with pytest.raises(UserInputError, match=f"'{family}' has no modules.*'{kind}'.*{found}"):
+        prepare(changed)
+    with pytest.raises(UserInputError, match=f"'{family}' has no modules.*'{kind}'.*{found}"):
+        planned_shape(changed)
+
+
+def test_neurons_need_their_number() -> None:
+    neurons = config(module_kind="neuron", localizer={"name": "iti"}, baselines=[])
+    check_modules(ModelShape(5, 8, 32, 128, 256), neurons)
+    with pytest.raises(UserInputError, match=r"'neuron', but nothing says how many.*d_mlp"):
+        check_modules(ModelShape(5, 8, 32, 128), neurons)
+
+
+def test_there_is_one_final_part_to_choose() -> None:
+    final = config(module_kind="final", evaluation={"top_k": [1, 2]})
+    with pytest.raises(UserInputError, match=r"top_k holds 2.*1 modules.*'final' \(1 layers x 1\)"):
+        check_modules(ModelShape(5, 8, 32, 128), final)
 
 
 def test_an_unknown_device_is_an_error() -> None:

@@ -41,6 +41,7 @@ AFTER_ATTENTION = {
 AFTER_MLP = {name: "post_feedforward_layernorm" for name in AFTER_ATTENTION} | {
     "glm4": "post_mlp_layernorm"
 }
+WITH_A_MIDDLE = [name for name in TINY_FAMILIES if name not in SIDE_BY_SIDE or name in SEQUENTIAL]
 IDS = torch.tensor([[1, 9, 23, 14, 40, 11, 8, 30, 17, 60], [1, 33, 12, 50, 9, 28, 7, 41, 19, 22]])
 
 every_family = pytest.mark.parametrize("name", TINY_FAMILIES)
@@ -105,14 +106,17 @@ def test_the_final_part_is_what_the_language_model_head_gets(name: str) -> None:
     assert torch.equal(found["final", 0], got[0])
 
 
-@every_family
-@pytest.mark.parametrize(("unit", "whole"), [("head", "attention"), ("neuron", "mlp")])
+@pytest.mark.parametrize(
+    ("name", "unit", "whole"),
+    [
+        *((name, "head", "attention") for name in TINY_FAMILIES),
+        *((name, "neuron", "mlp") for name in TINY_FAMILIES if name not in EXPERTS),
+    ],
+)
 @torch.no_grad()
 def test_what_units_write_sums_to_their_part_less_its_bias(
     name: str, unit: ModuleKind, whole: ModuleKind
 ) -> None:
-    if unit == "neuron" and name in EXPERTS:
-        pytest.skip("experts have no such neurons; a test of its own says that they are refused")
     model = model_of(name)
     shape, found = model_shape(model), parts(model, unit, whole)
     for layer, place in enumerate(places(model, unit)):
@@ -125,13 +129,9 @@ def test_what_units_write_sums_to_their_part_less_its_bias(
         close(summed, found[whole, layer] - (0 if bias is None else bias))
 
 
-@every_family
+@pytest.mark.parametrize("name", WITH_A_MIDDLE)
 def test_the_residual_stream_in_the_middle_adds_what_attention_writes(name: str) -> None:
     model = model_of(name)
-    if name in set(SIDE_BY_SIDE) - set(SEQUENTIAL):
-        with pytest.raises(UserInputError, match="side by side"):
-            places(model, "residual_mid")
-        return
     found = parts(model, "residual_in", "attention", "residual_mid", "mlp", "layer")
     for number, place in enumerate(places(model, "layer")):
         block, mid = place.module, found["residual_mid", number]
@@ -142,12 +142,10 @@ def test_the_residual_stream_in_the_middle_adds_what_attention_writes(name: str)
         )
 
 
-@every_family
+@pytest.mark.parametrize("name", [name for name in WITH_A_MIDDLE if name not in AFTER_ATTENTION])
 @torch.no_grad()
 def test_a_change_in_the_middle_is_what_the_attention_could_have_written(name: str) -> None:
-    """As a bias of the attention's projection would, through norms that nothing else reads."""
-    if name in set(SIDE_BY_SIDE) - set(SEQUENTIAL) or name in AFTER_ATTENTION:
-        pytest.skip("no such part, or a norm in between")
+    """So it is in families without a norm between what it writes and the residual stream."""
     model = model_of(name)
     change = torch.randn(32, generator=torch.Generator().manual_seed(1))
     middle, attention = places(model, "residual_mid")[1], places(model, "attention")[1]

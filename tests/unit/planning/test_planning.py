@@ -92,6 +92,16 @@ def test_planned_bytes_are_those_of_really_written_activations_but_for_their_key
 def test_kinds_of_modules_add_up() -> None:
     both = activation_bytes(SHAPE, ("head", "layer"), 10, "float16")
     assert both == 10 * 2 * (4 * 8 * 32 + 4 * 128)
+    others = activation_bytes(replace(SHAPE, d_mlp=300), ("neuron", "final"), 10, "float16")
+    assert others == 10 * 2 * (4 * 300 + 128)
+
+
+def test_the_final_part_is_scored_in_one_task_a_fold_and_seed() -> None:
+    layers, final = (
+        ExperimentConfig(module_kind=kind, evaluation={"top_k": [1]}, baselines=())
+        for kind in ("layer", "final")
+    )
+    assert tasks(layers)["scores"] == 4 * tasks(final)["scores"]
 
 
 @pytest.mark.parametrize("tied", [False, True])

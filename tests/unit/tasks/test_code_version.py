@@ -243,3 +243,10 @@ def test_a_plug_in_counts_where_it_is_the_one_that_runs(
 def test_a_plug_in_that_does_not_exist_has_no_module() -> None:
     registry = {"there": PlugIn}
     assert modules_of(registry, "there", "not") == ["real_tasks.vocabulary.config"]
+
+
+def test_an_input_that_is_left_out_has_the_key_of_its_default() -> None:
+    inputs = {"model": "m", "shard": "s", "kind": "head", "config": "c"}
+    key = stages.activations.activations.key(inputs)
+    assert key == stages.activations.activations.key(inputs | {"reading": "last"})
+    assert key != stages.activations.activations.key(inputs | {"reading": "prompt_end"})
