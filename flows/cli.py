@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.commands import export, plan, rescore, results, up
+from flows.commands import export, methods, plan, rescore, results, up
 from flows.commands import run as run_commands
 from flows.terminal.app import app
 from flows.terminal.console import show_error
@@ -21,6 +21,7 @@ COMMANDS = (
     run_commands,
     rescore,
     plan,
+    methods,
     results,
     export,
     up,

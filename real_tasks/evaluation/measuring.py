@@ -9,6 +9,7 @@ from real_tasks.evaluation.judges import JUDGES, Judge
 from real_tasks.evaluation.measures import MEASURES, MeasureInput
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.models.loading import LoadedModel
+from real_tasks.reading.prompts import prompt_text
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import EvaluationConfig
@@ -67,6 +68,7 @@ class Evaluator:
         split: FoldSplit,
         config: EvaluationConfig,
         memory: MutableMapping[str, str] | None = None,
+        share_prompts: bool = True,
     ) -> None:
         """Encode the fold's prompts; even neutral texts serve validation, odd ones the test.
 
@@ -76,6 +78,7 @@ class Evaluator:
             split: the fold.
             config: what is measured, and how; complete, see `complete_evaluation`.
             memory: what costly judges remember; see `judges.Judge`.
+            share_prompts: see `Intervention.shares_prompts`.
         """
         assert config.measures and config.objective, "a configuration without is not complete"
         self._side_effects: dict[_Setting, tuple[float, float]] = {}
@@ -85,7 +88,7 @@ class Evaluator:
         judge = judge_of(config, {} if memory is None else memory)
         self._measures = {
             part: [
-                MEASURES[name](MeasureInput(loaded, data, questions, config, judge))
+                MEASURES[name](MeasureInput(loaded, data, questions, config, judge, share_prompts))
                 for name in config.measures
             ]
             for part, questions in self._questions.items()
@@ -96,6 +99,7 @@ class Evaluator:
             for start, part in enumerate(self._questions)
         }
         self.objective = config.objective
+        self._data, self._batch_tokens = data, config.batch_tokens
 
     def side_effects(self, part: Part, spec: SteeringSpec | None) -> tuple[float, float]:
         """Return cross-entropy and KL(original || steered) on neutral text, nats per token."""
@@ -104,6 +108,16 @@ class Evaluator:
             intervention = spec.intervention() if spec else None
             self._side_effects[key] = side_effects(self._loaded, self._neutral[part], intervention)
         return self._side_effects[key]
+
+    def kl_on_prompts(self, part: Part, spec: SteeringSpec) -> float:
+        """Return KL(original || steered) on the prompts themselves, nats per token.
+
+        Side effects on neutral text say little of edits that a gate lets act on prompts alone.
+        """
+        chosen = [self._data.questions[index] for index in self._questions[part]]
+        prompts = [prompt_text(self._loaded, self._data, question) for question in chosen]
+        encoded = encode_neutral(self._loaded, prompts, self._batch_tokens)
+        return side_effects(self._loaded, encoded, spec.intervention()).kl
 
     def measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
         """Measure everything: choices, generations with their verdicts, side effects."""

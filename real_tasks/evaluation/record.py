@@ -21,6 +21,7 @@ def evaluation_record(result: MethodResult, selected: Sequence[SelectedModule]) 
         "top_k": result.chosen.top_k,
         "alpha": result.chosen.alpha,
         "fits_cap": result.fits_cap,
+        "bounded": result.bounded,
         "matched_alpha": result.matched_alpha,
         "validation": rows,
         "test": asdict(result.test) | {"metrics": result.test.metrics()},

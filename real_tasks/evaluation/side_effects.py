@@ -168,7 +168,8 @@ def _rows_of(batch: NeutralBatch, rows: Sequence[int]) -> tuple[NeutralBatch, sl
 def _hidden(
     loaded: LoadedModel, batch: NeutralBatch, intervention: Intervention | None
 ) -> Float[Tensor, "token d_model"]:
-    with applied(loaded, intervention, batch.prompt_lengths):
+    # To a gate the whole text is a prompt.
+    with applied(loaded, intervention, batch.prompt_lengths, batch.mask.sum(dim=1)):
         states = loaded.hidden_states(
             input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False
         )

@@ -52,6 +52,7 @@ class MethodResult:
         test: the chosen setting on test questions.
         matched: test at the alpha whose validation KL is `matched_kl`; None if out of reach.
         spec: the chosen steering spec; None when nothing is steered.
+        bounded: whether there is no such alpha since the largest strength costs less.
     """
 
     chosen: Setting
@@ -62,6 +63,7 @@ class MethodResult:
     matched: Measurement | None
     matched_alpha: float | None
     spec: SteeringSpec | None
+    bounded: bool = False
 
 
 def evaluate_method(
@@ -121,6 +123,7 @@ def evaluate_method(
         matched=matched,
         matched_alpha=alpha if matched else None,
         spec=spec,
+        bounded=alpha is None and math.isfinite(largest),
     )
 
 

@@ -1,7 +1,7 @@
 """Candidate steering specs of a method: one for each K of the grid, before alpha is chosen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from real_tasks.experiment.methods import Method
 from real_tasks.steering.edits import Edit
+from real_tasks.steering.gates import GATES, FittedGate, Gate, GateInput
 from real_tasks.steering.operators import OPERATORS
 from real_tasks.steering.selection import select
 from real_tasks.steering.spec import SteeringSpec
@@ -32,7 +33,7 @@ class SpecTemplate:
     """What the candidates of a method have in common.
 
     `tensors` are those of all modules of the method's kind; `weights` tells the model by its
-    weights (`real_tasks.models.identity`).
+    weights (`real_tasks.models.identity`); `prompts` are what its gate is fitted to, if it has one.
     """
 
     method: Method
@@ -42,39 +43,62 @@ class SpecTemplate:
     shape: ModelShape
     tensors: Mapping[str, Float[Tensor, "layer module ..."]]
     provenance: dict[str, Any]
+    prompts: GateInput | None = None
 
     def spec(self, selected: Sequence[SelectedModule], alpha: float = 1.0) -> SteeringSpec:
         """Return the spec that steers the selected modules."""
-        edits = [self._edit(tuple(item.module for item in selected), selected)]
+        own = tuple(item.module for item in selected)
+        targets: list[tuple[tuple[ModuleId, ...], Sequence[SelectedModule]]] = [(own, selected)]
         if self.method.where == "writers":
-            edits = [
-                self._edit(modules, [item] * len(modules))
-                for item in selected
-                for modules in writers(self.shape)
-            ]
+            places = writers(self.shape)
+            targets = [(there, [item] * len(there)) for item in selected for there in places]
+        edits = [edit for modules, fitted in targets for edit in self._edits(modules, fitted)]
         return SteeringSpec(
             model=self.model,
             model_digest=self.model_digest,
             weights=self.weights,
-            edits=tuple(edits),
+            edits=self._behind_a_gate(edits),
             alpha=alpha,
             shape=self.shape,
             provenance=self.provenance,
         )
 
-    def _edit(self, modules: tuple[ModuleId, ...], fitted: Sequence[SelectedModule]) -> Edit:
-        """Return the edit of modules by what was fitted to others, as many."""
+    def _edits(self, modules: tuple[ModuleId, ...], fitted: Sequence[SelectedModule]) -> list[Edit]:
+        """Return the edit of modules by what was fitted to others, as many; or one for each."""
         layers = [item.module.layer for item in fitted]
         places = [max(item.module.head, 0) for item in fitted]
+        rows = {name: tensor[layers, places] for name, tensor in self.tensors.items()}
         operator = OPERATORS.made(self.method.operator.name, self.method.operator.params)
-        return Edit(
+        edit = Edit(
             modules=modules,
-            tensors={name: self.tensors[name][layers, places] for name in operator.needs},
+            tensors={name: rows[name] for name in operator.needs},
             weights=torch.tensor([item.strength for item in fitted]),
             operator=operator,
             scope=self.method.scope,
             keep_norm=self.method.keep_norm,
         )
+        gate = self._gate()
+        if gate is None or not gate.of_module:
+            return [edit]
+        return [
+            replace(edit.only([row]), gate=FittedGate(gate.placed(module), own))
+            for row, module in enumerate(modules)
+            for own in [{name: rows[name][row] for name in gate.needs}]
+        ]
+
+    def _behind_a_gate(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
+        """Return the edits behind the one gate of all, if the method has such a one."""
+        gate = self._gate()
+        if gate is None or gate.of_module:
+            return tuple(edits)
+        assert self.prompts is not None, "the prompts that a gate is fitted to are missing"
+        first = min(edit.layers[0] for edit in edits)
+        gate, tensors = gate.fit(replace(self.prompts, layers=self.prompts.layers[: first + 1]))
+        return tuple(replace(edit, gate=FittedGate(gate, tensors)) for edit in edits)
+
+    def _gate(self) -> Gate | None:
+        gate = self.method.gate
+        return None if gate is None else GATES.made(gate.name, gate.params)
 
 
 def writers(shape: ModelShape) -> list[tuple[ModuleId, ...]]:

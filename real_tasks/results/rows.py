@@ -1,8 +1,9 @@
 """From results to rows of the tables, without the run's own columns."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
+from real_tasks.experiment.methods import Method
 from real_tasks.questions.folds import fold_of_questions
 from real_tasks.statistics.paired import paired_difference
 from real_tasks.steering.selection import ranked
@@ -89,6 +90,31 @@ def evaluation_rows(
         }
         for part, setting, metrics in settings
         for metric, value in metrics.items()
+    ]
+
+
+def method_rows(
+    methods: Sequence[Method], sources: Mapping[str, str], bounded: Container[str]
+) -> list[Row]:
+    """Return one row per method: what it is made of.
+
+    Args:
+        methods: those that were evaluated.
+        sources: by name, where each comes from.
+        bounded: names of those whose largest strength does not cost the KL of comparison.
+    """
+    return [
+        {
+            "method": method.name,
+            "localizer": method.localizer,
+            "fitter": method.fitter and method.fitter.name,
+            "operator": method.operator.name if method.fitter else None,
+            "gate": method.gate and method.gate.name,
+            "scope": str(method.scope),
+            "bounded": method.name in bounded,
+            "source": sources[method.name] or None,
+        }
+        for method in methods
     ]
 
 

@@ -1,7 +1,7 @@
 """Edits: what is done to activations, where, how strongly, when and at which positions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -57,15 +57,15 @@ class Edit:
 
     def at(self, layer: int) -> "Edit":
         """Return the edit of one layer's modules alone."""
-        rows = [i for i, module in enumerate(self.modules) if module.layer == layer]
-        return Edit(
-            modules=tuple(self.modules[i] for i in rows),
-            tensors={name: tensor[rows] for name, tensor in self.tensors.items()},
-            weights=self.weights[rows],
-            operator=self.operator,
-            scope=self.scope,
-            gate=self.gate,
-            keep_norm=self.keep_norm,
+        return self.only([i for i, module in enumerate(self.modules) if module.layer == layer])
+
+    def only(self, rows: Sequence[int]) -> "Edit":
+        """Return the edit of some of its modules."""
+        return replace(
+            self,
+            modules=tuple(self.modules[row] for row in rows),
+            tensors={name: tensor[list(rows)] for name, tensor in self.tensors.items()},
+            weights=self.weights[list(rows)],
         )
 
     def displacement(self, strength: float) -> Float[Tensor, "module d"] | None:

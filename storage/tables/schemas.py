@@ -31,7 +31,6 @@ FLOWS = ("experiment", "transfer", "rescore")
 STATUSES = ("running", "completed", "failed", "crashed")
 SPLITS = ("validation", "test")
 VERDICTS = ("true", "false", "neither")
-TOKEN_SCOPES = ("all", "generated", "last")
 BASES = ("tuned", "matched_kl")
 
 RUNS = declare(
@@ -117,9 +116,29 @@ EVALUATIONS = declare(
         Column("split", TEXT, "questions that were measured", values=SPLITS),
         Column("top_k", COUNT, "steered modules (K)", minimum=0).or_null("unsteered"),
         number("alpha", "strength in standard deviations; NULL unsteered", True),
-        Column("token_scope", TEXT, "positions that are steered", values=TOKEN_SCOPES),
+        Column("token_scope", TEXT, "positions that are steered: all, generated, last, ..."),
         METRIC,
         number("value", "the metric, in its unit"),
+    ),
+)
+METHODS = declare(
+    "methods",
+    "one row per method that a run evaluated: what it is made of",
+    (
+        RUN_ID,
+        METHOD,
+        Column("localizer", TEXT, "what ranks the modules").or_null("where all are steered"),
+        Column("fitter", TEXT, "what finds the operator's tensors").or_null("unsteered"),
+        Column("operator", TEXT, "what is done to the activations").or_null("unsteered"),
+        Column("gate", TEXT, "when it is done").or_null("always"),
+        Column("scope", TEXT, "positions that are steered: all, generated, last, ..."),
+        Column(
+            "bounded",
+            FLAG,
+            "whether its largest strength costs less than the KL of comparison in some fold, so "
+            "that it cannot be compared at equal KL",
+        ),
+        Column("source", TEXT, "where the method comes from").or_null("if its file does not say"),
     ),
 )
 ANSWERS = declare(
@@ -205,6 +224,7 @@ TABLES: dict[str, Table] = {
         MODULE_SCORES,
         SELECTED_MODULES,
         EVALUATIONS,
+        METHODS,
         ANSWERS,
         COMPARISONS,
         TRANSFER,

@@ -70,7 +70,8 @@ def encode_choices(
         data: the behaviour.
         questions: indices into ``data.questions``.
         batch_tokens: most tokens of a batch, padding included; see `CACHED_TOKENS_PER_TOKEN`.
-        share_prefix: whether a long common beginning of all texts is read only once.
+        share_prefix: whether a long common beginning of all texts is read only once; not for edits
+            that need to know the whole prompt.
 
     Raises:
         UserInputError: prompts longer than the model's positions, or an answer without tokens.
@@ -116,6 +117,7 @@ def score_choices(
     Raises:
         OverflowedError: steering is so strong that they are no numbers.
     """
+    assert not encoded.prefix or intervention is None or intervention.shares_prompts
     n_answers = sum(len(labels) for labels in encoded.labels)
     log_probs = torch.zeros(n_answers * encoded.longest, device=loaded.device)
     prefix = read_prefix(loaded, encoded.prefix, intervention)

@@ -60,6 +60,7 @@ def generate_answers(
     check_lengths(loaded, lengths, prompts, max_new_tokens)
     answers = [""] * len(prompts)
     longest = max(lengths, default=0) + max_new_tokens
+    share_prefix &= intervention is None or intervention.shares_prompts
     n_prefix = common_prefix(loaded, ids, longest) if share_prefix else 0
     prefix = read_prefix(loaded, ids[0][:n_prefix] if n_prefix else (), intervention)
 

@@ -34,6 +34,8 @@ class MeasureInput:
     Attributes:
         questions: indices into ``data.questions``.
         judge: judges what is generated.
+        share_prompts: whether the common beginning of prompts may be read for all at once; see
+            `Intervention.shares_prompts`.
     """
 
     loaded: LoadedModel
@@ -41,6 +43,7 @@ class MeasureInput:
     questions: Sequence[int]
     config: EvaluationConfig
     judge: Judge
+    share_prompts: bool = True
 
 
 class Measure(Protocol):

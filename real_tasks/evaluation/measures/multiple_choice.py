@@ -27,7 +27,9 @@ class MultipleChoice:
     def __init__(self, given: MeasureInput) -> None:
         self._loaded = given.loaded
         self._encoded = encode_choices(
-            given.loaded, given.data, given.questions, given.config.batch_tokens
+            *(given.loaded, given.data, given.questions),
+            given.config.batch_tokens,
+            given.share_prompts,
         )
 
     def read(self, intervention: Intervention | None) -> Reading:

@@ -4,10 +4,13 @@ Every YAML file beside this one is a method (see `MethodConfig`); a localizer th
 too, pushing its modules along the difference of the class means.
 """
 
+import yaml
+
 from real_tasks.experiment.methods.library import library
 from real_tasks.experiment.methods.method import Method, resolved_method
 from real_tasks.experiment.parameters import complete
 from real_tasks.localizers import EQUAL_WEIGHTS, LOCALIZERS
+from real_tasks.steering.operators import OPERATORS
 from real_tasks.vocabulary.config import Frozen, PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
@@ -17,11 +20,13 @@ from real_tasks.vocabulary.types import ModuleKind
 __all__ = [
     "Method",
     "Ranking",
+    "as_yaml",
     "known_methods",
     "method_names",
     "methods_of",
     "rankings_of",
     "said_methods",
+    "summaries",
     "with_methods",
 ]
 
@@ -140,3 +145,32 @@ def _derived(own: MethodConfig, known: dict[str, MethodConfig]) -> MethodConfig:
     base = known[own.like].model_copy(update={"label": "", "default": False})
     said = {name: getattr(own, name) for name in own.model_fields_set}
     return base.model_copy(update=said)
+
+
+def summaries(config: ExperimentConfig) -> list[dict[str, str]]:
+    """Return what each method is made of, a row each, for people."""
+    return [
+        {
+            "method": name,
+            "ranked by": method.localizer or "–",
+            "fitted by": method.fitter.name if method.fitter else "–",
+            "does": OPERATORS[method.operator.name].formula if method.fitter else "nothing",
+            "when": method.gate.name if method.gate else "always",
+            "what": said.what,
+        }
+        for name, said in said_methods(config).items()
+        for method in [resolved_method(said, config)]
+    ]
+
+
+def as_yaml(said: MethodConfig) -> str:
+    """Return a method as a document that can be changed: a list of the one, as under `methods`."""
+    shown = said.model_dump(mode="json", exclude={"like", "default"})
+    shown["name"] = f"my_{said.name}"
+    lines = ["methods:"]
+    for place, (name, value) in enumerate(shown.items()):
+        text = yaml.safe_dump({name: value}, width=10**6, allow_unicode=True, sort_keys=False)
+        said_of_it = MethodConfig.model_fields[name].description
+        lines.append(f"  {'-' if place == 0 else ' '} # {said_of_it}")
+        lines += [f"    {line}" for line in text.splitlines()]
+    return "\n".join(lines) + "\n"

@@ -5,6 +5,7 @@ from typing import Literal
 from real_tasks.experiment.parameters import complete
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.steering.fitters import FITTERS
+from real_tasks.steering.gates import GATES
 from real_tasks.steering.operators import OPERATORS
 from real_tasks.vocabulary.config import Frozen, PlugIn
 from real_tasks.vocabulary.errors import UserInputError
@@ -63,9 +64,9 @@ class Method(Frozen):
 
     @property
     def modules(self) -> list[str]:
-        """The code modules of its plug-ins."""
-        fitter = [FITTERS[self.fitter.name].__module__] if self.fitter else []
-        return [OPERATORS[self.operator.name].__module__, *fitter]
+        """The code modules of its plug-ins that act while it is evaluated."""
+        gate = [GATES[self.gate.name].__module__] if self.gate else []
+        return [OPERATORS[self.operator.name].__module__, *gate]
 
 
 def resolved_method(said: MethodConfig, config: ExperimentConfig) -> Method:
@@ -88,7 +89,7 @@ def resolved_method(said: MethodConfig, config: ExperimentConfig) -> Method:
         weighting=weighting,
         fitter=said.fitter and complete(FITTERS, said.fitter, f"methods.{said.name}.fitter"),
         operator=complete(OPERATORS, said.operator, f"methods.{said.name}.operator"),
-        gate=said.gate,
+        gate=said.gate and complete(GATES, said.gate, f"methods.{said.name}.gate"),
         scope=said.scope or evaluation.token_scope,
         keep_norm=said.keep_norm,
         where=said.where,
@@ -103,11 +104,13 @@ def _check_parts(said: MethodConfig) -> None:
     if said.fitter is None:
         return
     gives = FITTERS[said.fitter.name].gives
-    missing = [name for name in operator.needs if name not in gives]
+    gate = GATES[said.gate.name] if said.gate else None
+    needs = {*operator.needs, *(gate.needs if gate and gate.of_module else ())}
+    missing = sorted(needs - set(gives))
     if missing:
-        able = [name for name in FITTERS if set(operator.needs) <= set(FITTERS[name].gives)]
+        able = [name for name in FITTERS if needs <= set(FITTERS[name].gives)]
         raise UserInputError(
-            f"the method {said.name!r}: the operator {said.operator.name!r} needs "
+            f"the method {said.name!r}: the operator {said.operator.name!r}, or its gate, needs "
             f"{', '.join(missing)}, which the fitter {said.fitter.name!r} does not give; choose "
             f"another fitter: {', '.join(able) or 'none that is installed does'}"
         )

@@ -7,7 +7,7 @@ always acts. Where a gate says 0 it is closed, and activations stay as they are,
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,6 +36,21 @@ class Seen:
     activations: Mapping[ModuleId, Float[Tensor, "row position d"]]
 
 
+@dataclass(frozen=True)
+class GateInput:
+    """What a gate is fitted to; never a test question.
+
+    Attributes:
+        opening: mean activations of the prompts that are to open it, at the input of every layer.
+        closing: of texts that are not.
+        layers: where it may read, so that it does not read behind the edit that it opens.
+    """
+
+    opening: Float[Tensor, "sample layer d"]
+    closing: Float[Tensor, "sample layer d"]
+    layers: tuple[int, ...]
+
+
 class Gate(ABC):
     """Says how strongly an edit acts, from 0 (closed) to 1 (open; more where it doses).
 
@@ -43,12 +58,15 @@ class Gate(ABC):
         Params: its parameters.
         needs: its tensors, each with its axes, as ``"d"`` or ``""``.
         once: whether it decides on the prompt, and keeps to that for all that is generated after.
+        of_module: whether there is one for each module, `placed` at it, whose tensors are the
+            operator's own.
         label: what people read.
     """
 
     Params: ClassVar[type[Frozen]] = Frozen
     needs: ClassVar[Mapping[str, str]] = {}
     once: ClassVar[bool] = False
+    of_module: ClassVar[bool] = False
     label: ClassVar[str] = ""
 
     def __init__(self, params: Any) -> None:
@@ -59,6 +77,14 @@ class Gate(ABC):
     def reads(self) -> tuple[ModuleId, ...]:
         """The sites whose activations it needs; none of them behind the edit that it opens."""
         return ()
+
+    def fit(self, data: GateInput) -> tuple[Self, dict[str, Tensor]]:  # noqa: ARG002
+        """Return the gate with what it leaves open decided, and its tensors."""
+        return self, {}
+
+    def placed(self, site: ModuleId) -> Self:  # noqa: ARG002
+        """Return the gate of a module, where there is one for each."""
+        return self
 
     @abstractmethod
     def strength(self, seen: Seen, tensors: Mapping[str, Tensor]) -> Float[Tensor, "row #position"]:
@@ -127,7 +153,9 @@ class Decision:
                 "generate's prefill_chunk_size"
             )
         ids = positions.inputs if not positions.inputs.is_floating_point() else None
-        return Seen(ids, positions.in_prompt(self._lengths), self._activations)
+        device = positions.inputs.device
+        activations = {site: values.to(device) for site, values in self._activations.items()}
+        return Seen(ids, positions.in_prompt(self._lengths), activations)
 
     def _placed(self, device: torch.device) -> dict[str, Tensor]:
         return {name: tensor.to(device) for name, tensor in self._fitted.tensors.items()}

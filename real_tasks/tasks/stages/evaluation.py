@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from real_tasks.evaluation.gating import gate_input
 from real_tasks.evaluation.harness.tasks import lm_eval_results
 from real_tasks.evaluation.measuring import Evaluator, measuring_modules
 from real_tasks.evaluation.record import evaluation_record
@@ -53,14 +54,18 @@ def evaluation(
             loaded.shape,
             references.load_tensors(tensors),
             facts,
+            gate_input(loaded, data, split.train, config.batch_tokens) if method.gate else None,
         )
         selections = candidate_selections(method, ranking, loaded.shape)
         candidates = {k: template.spec(selection) for k, selection in selections.items()}
-    evaluator = Evaluator(loaded, data, split, config, VerdictMemory(Home.current()))
+    share = all(spec.intervention().shares_prompts for spec in candidates.values())
+    evaluator = Evaluator(loaded, data, split, config, VerdictMemory(Home.current()), share)
     result = evaluate_method(
         evaluator, candidates, config, method.strengths, method.largest_strength
     )
     record = evaluation_record(result, selections.get(result.chosen.top_k or 0, ()))
+    if method.gate and result.spec:
+        record["test"]["metrics"]["kl_open"] = evaluator.kl_on_prompts("test", result.spec)
     record["test"]["metrics"] |= _harness(loaded, result.spec, config)
     (out / references.EVALUATION).write_text(json.dumps(record))
     if result.spec is not None:

@@ -47,9 +47,10 @@ def measured(
         loaded = model.load(execution)
         # Nothing is tuned on the target, so that nothing of it is encoded but what is tested.
         part = FoldSplit(train=(), validation=(), test=questions.kept)
-        evaluator = Evaluator(loaded, data, part, config, VerdictMemory(Home.current()))
         folder = store().open(evaluation) / references.SPEC
         spec = SteeringSpec.load(folder) if folder.is_dir() else None
+        share = spec is None or spec.intervention().shares_prompts
+        evaluator = Evaluator(loaded, data, part, config, VerdictMemory(Home.current()), share)
         if spec is not None:
             found |= {"top_k": len(spec.modules), "alpha": spec.alpha}
         for name, how in (("steered", spec), ("unsteered", None)):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from real_tasks.evaluation.record import OVERFLOWS
+from real_tasks.experiment.methods import methods_of, said_methods
 from real_tasks.results.rows import (
     Evaluation,
     Row,
@@ -12,6 +13,7 @@ from real_tasks.results.rows import (
     columns,
     comparison_rows,
     evaluation_rows,
+    method_rows,
     sample_rows,
     score_rows,
     selected_rows,
@@ -103,7 +105,8 @@ class OutcomeTables:
     @cached_property
     def rows(self) -> dict[str, list[Row]]:
         """The rows by table, without the columns `run_id`, `model` and `behaviour`."""
-        scope = self.config.evaluation.token_scope
+        methods = methods_of(self.config)
+        scopes = {method.name: str(method.scope) for method in methods}
         tables: dict[str, list[Row]] = {
             "samples": sample_rows(self.data, self.config.data.n_folds),
             "module_scores": module_score_rows(self.outcome.scores),
@@ -116,8 +119,13 @@ class OutcomeTables:
             which = (item.method, item.fold, item.seed)
             by_method.setdefault(item.method, []).append(content)
             tables["selected_modules"] += selected_rows(*which, content)
-            tables["evaluations"] += evaluation_rows(*which, scope, content)
+            tables["evaluations"] += evaluation_rows(*which, scopes[item.method], content)
             tables["answers"] += answer_rows(*which, self.data, content)
+        tables["methods"] = method_rows(
+            methods,
+            {name: said.paper for name, said in said_methods(self.config).items()},
+            {item.method for item, content in self.evaluations if content.get("bounded")},
+        )
         tables["comparisons"] = comparison_rows(
             self.config.localizer.name, by_method, self.config.evaluation.bootstrap_samples
         )
@@ -132,6 +140,7 @@ class OutcomeTables:
             "module_scores": {"run_id": run_id, **model, **behaviour},
             "selected_modules": {"run_id": run_id},
             "evaluations": {"run_id": run_id, **model, **behaviour},
+            "methods": {"run_id": run_id},
             "answers": {"run_id": run_id},
             "comparisons": {"run_id": run_id, **behaviour},
         }
@@ -182,6 +191,12 @@ class OutcomeTables:
             for method in unfit
         ]
         found = [*self._overflows(), *found]
+        found += [
+            f"{row['method']}: its largest strength costs less than evaluation.matched_kl in some "
+            "fold, so that it is not compared at equal KL (bounded)"
+            for row in self.rows["methods"]
+            if row["bounded"]
+        ]
         found += self._unanswered()
         if self.config.data.shuffle_labels:
             found.append("labels are shuffled (data.shuffle_labels): this is a null control")
