@@ -3,9 +3,11 @@
 from typing import Annotated
 
 import typer
+from rich.padding import Padding
+from rich.text import Text
 
 from flows.terminal.app import ConfigArgument, SetOption, app
-from flows.terminal.console import out, show_grid
+from flows.terminal.console import out
 from real_tasks.vocabulary.errors import UserInputError
 
 methods_app = typer.Typer(
@@ -28,7 +30,10 @@ def methods(context: typer.Context) -> None:
     from real_tasks.experiment.methods import summaries
     from real_tasks.experiment.yaml_files import load_config
 
-    show_grid(summaries(load_config(None, [])))
+    for name, lines in summaries(load_config(None, [])).items():
+        out.print(name, style="bold", highlight=False)
+        for line in lines:
+            out.print(Padding(Text(line), (0, 0, 0, 4)))
     out.print("`real methods show NAME` prints one as YAML, to change.", style="dim")
 
 

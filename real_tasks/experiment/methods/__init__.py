@@ -147,20 +147,23 @@ def _derived(own: MethodConfig, known: dict[str, MethodConfig]) -> MethodConfig:
     return base.model_copy(update=said)
 
 
-def summaries(config: ExperimentConfig) -> list[dict[str, str]]:
-    """Return what each method is made of, a row each, for people."""
-    return [
-        {
-            "method": name,
-            "ranked by": method.localizer or "–",
-            "fitted by": method.fitter.name if method.fitter else "–",
-            "does": OPERATORS[method.operator.name].formula if method.fitter else "nothing",
-            "when": method.gate.name if method.gate else "always",
-            "what": said.what,
-        }
-        for name, said in said_methods(config).items()
-        for method in [resolved_method(said, config)]
-    ]
+def summaries(config: ExperimentConfig) -> dict[str, list[str]]:
+    """Return what there is to say of each method, in lines for people."""
+    return {
+        name: _summary(one, resolved_method(one, config))
+        for name, one in said_methods(config).items()
+    }
+
+
+def _summary(said: MethodConfig, method: Method) -> list[str]:
+    lines = [said.what] if said.what else []
+    if method.fitter is not None:
+        ranked = f"the best {method.kind}s by {method.localizer}" if method.localizer else "all"
+        when = f", where the gate {method.gate.name} opens" if method.gate else ""
+        lines.append(
+            f"{ranked}; {method.fitter.name}; {OPERATORS[method.operator.name].formula}{when}"
+        )
+    return lines + [text for text in (said.paper, said.notes) if text]
 
 
 def as_yaml(said: MethodConfig) -> str:

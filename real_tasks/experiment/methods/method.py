@@ -14,6 +14,9 @@ from real_tasks.vocabulary.method_config import EXPERIMENT, MethodConfig
 from real_tasks.vocabulary.scopes import Scope
 from real_tasks.vocabulary.types import ModuleKind
 
+_WRITTEN: tuple[ModuleKind, ...] = ("residual_in", "residual_mid", "layer", "attention", "mlp")
+"""Parts as wide as the residual stream, one in a layer."""
+
 
 class Method(Frozen):
     """A way of steering.
@@ -113,6 +116,11 @@ def _check_parts(said: MethodConfig) -> None:
             f"the method {said.name!r}: the operator {said.operator.name!r}, or its gate, needs "
             f"{', '.join(missing)}, which the fitter {said.fitter.name!r} does not give; choose "
             f"another fitter: {', '.join(able) or 'none that is installed does'}"
+        )
+    if said.where == "writers" and said.part not in _WRITTEN:
+        raise UserInputError(
+            f"the method {said.name!r} edits what writes to the residual stream, by tensors of "
+            f"{said.part!r}; expected part to be one of {', '.join(_WRITTEN)}"
         )
     beyond = [strength for strength in said.strengths if strength > operator.highest]
     if beyond:

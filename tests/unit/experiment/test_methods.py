@@ -1,6 +1,15 @@
 import pytest
+import yaml
 
-from real_tasks.experiment.methods import known_methods, methods_of, rankings_of, with_methods
+from real_tasks.experiment.methods import (
+    as_yaml,
+    known_methods,
+    methods_of,
+    rankings_of,
+    said_methods,
+    with_methods,
+)
+from real_tasks.experiment.methods.library import library
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
@@ -111,3 +120,52 @@ def test_an_unknown_method_is_an_error_that_lists_the_known_ones() -> None:
         with_methods(config)
     for name in known_methods(DEMO):
         assert name in str(caught.value)
+
+
+def test_a_method_of_one_s_own_starts_from_another_and_says_what_differs() -> None:
+    own = {"name": "erase", "like": "iti", "operator": "project_out", "strengths": [0.5, 1]}
+    config = with_methods(ExperimentConfig.model_validate({"methods": ["unsteered", own]}))
+    unsteered, erase = methods_of(config)
+    assert unsteered.fitter is None
+    assert (erase.localizer, erase.operator.name, erase.strengths) == (
+        "iti",
+        "project_out",
+        (0.5, 1),
+    )
+    assert erase.top_k == config.evaluation.top_k and erase.kind == "head"
+    assert known_methods(config)["iti"].operator.name == "add"
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"name": "iti"}, "there is a method 'iti' already"),
+        ({"name": "mine", "like": "ity"}, "is like 'ity', which is unknown"),
+        ({"name": "mine", "operator": "rotate"}, "needs plane, which the fitter 'mean_difference'"),
+        ({"name": "mine", "operator": "project_out", "strengths": [2]}, "end at 1"),
+        ({"name": "mine", "operator": "subtract"}, "unknown operator 'subtract'"),
+        ({"name": "mine", "gate": "sometimes"}, "unknown gate 'sometimes'"),
+        ({"name": "mine", "gate": {"name": "tokens"}}, "methods.mine.gate.params.*ids"),
+        ({"name": "mine", "where": "writers", "part": "head"}, "what writes"),
+        ({"name": "mine", "fitter": "plane", "operator": "rotate", "gate": "coordinate"}, "needs"),
+    ],
+)
+def test_a_method_whose_parts_do_not_go_together_is_one_clear_error(
+    own: dict[str, object], message: str
+) -> None:
+    config = ExperimentConfig.model_validate({"methods": [own]})
+    with pytest.raises(UserInputError, match=message):
+        methods_of(with_methods(config))
+
+
+def test_what_is_printed_of_a_method_can_be_run() -> None:
+    for name, said in said_methods(DEMO).items():
+        config = ExperimentConfig.model_validate(yaml.safe_load(as_yaml(said)))
+        (found,) = methods_of(with_methods(config))
+        assert found == known_methods(DEMO)[name].model_copy(update={"name": f"my_{name}"})
+
+
+def test_every_method_of_the_library_says_what_it_does_and_those_of_papers_their_paper() -> None:
+    for name, said in library().items():
+        assert said.what.endswith("."), name
+        assert said.paper or name in ("unsteered", "all", "random", "causal", "random_direction")

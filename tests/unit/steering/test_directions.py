@@ -169,7 +169,7 @@ def test_an_activation_that_never_changes_has_no_part_in_a_direction() -> None:
 
 def test_target_and_threshold_are_the_aligned_mean_and_the_middle_along_the_direction() -> None:
     values = noise(15) + 2.0 * LABELS[None, :, None]
-    for name in FITTERS:
+    for name in ("mean_difference", "random", "pca", "probe"):
         data = FitterInput(MODULES, values, LABELS, torch.zeros_like(LABELS))
         found = FITTERS.made(name, {}).fit(data, 0)
         for module in range(len(MODULES)):
@@ -179,3 +179,18 @@ def test_target_and_threshold_are_the_aligned_mean_and_the_middle_along_the_dire
             middle = pytest.approx((aligned + other) / 2, rel=1e-4, abs=1e-4)
             assert float(found["threshold"][module]) == middle
             assert float(found["scale"][module]) == pytest.approx(along.std(), rel=1e-4)
+
+
+def test_a_plane_has_the_mean_difference_and_the_widest_axis_beside_it() -> None:
+    values = spread_out(16)
+    data = FitterInput(MODULES, values, LABELS, torch.zeros_like(LABELS))
+    plane = FITTERS.made("plane", {}).fit(data, 0)["plane"]
+    first = mean_difference(MODULES, values, LABELS, 0)
+    for module in range(len(MODULES)):
+        x, v = values[module].double().numpy(), first[module].double().numpy()
+        rest = (x - x.mean(0)) @ (np.eye(16) - np.outer(v, v) / (v @ v))
+        axis = np.linalg.svd(rest, full_matrices=False)[2][0]
+        found = plane[module].numpy()
+        assert found @ found.T == pytest.approx(np.eye(2), abs=1e-5)
+        assert found[0] == pytest.approx(v, abs=1e-5)
+        assert abs(found[1] @ axis) == pytest.approx(1.0, abs=1e-4)

@@ -51,6 +51,7 @@ def test_the_views_have_the_promised_columns_in_the_promised_order() -> None:
         "selected_modules": "run_id method fold seed module_kind layer head rank score strength",
         "evaluations": """run_id model model_id behaviour method fold seed split top_k alpha
             token_scope metric value""",
+        "methods": "run_id method localizer fitter operator gate scope bounded source",
         "answers": "run_id method fold seed question_id question generation verdict",
         "comparisons": """run_id behaviour method baseline basis metric difference low high
             n_questions""",
@@ -138,7 +139,7 @@ def test_times_of_any_zone_are_stored_in_utc() -> None:
         ("evaluations", EVALUATION | {"fold": 2**40}, "evaluations.fold"),
         ("evaluations", EVALUATION | {"method": 3}, "expected text"),
         ("evaluations", EVALUATION | {"split": "train"}, "one of 'validation', 'test'"),
-        ("evaluations", EVALUATION | {"token_scope": "first"}, "'generated'"),
+        ("evaluations", EVALUATION | {"split": "train"}, "'validation', 'test'"),
         ("selected_modules", SELECTED | {"module_kind": "block"}, "'head', 'attention'"),
         ("selected_modules", SELECTED | {"head": -1}, "at least 0"),
         ("selected_modules", SELECTED | {"head": None}, "a number for a head"),
