@@ -170,7 +170,8 @@ def alpha_at_kl(
             kl = evaluator.side_effects("validation", spec.with_alpha(alpha))[1]
         except OverflowedError:
             return math.inf
-        return math.sqrt(kl) - root
+        # Of next to nothing rounding makes less than nothing.
+        return math.sqrt(max(kl, 0.0)) - root
 
     largest = min(largest, LARGEST_ALPHA)
     low, gap_low, high = 0.0, -root, min(1.0, largest)

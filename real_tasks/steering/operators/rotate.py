@@ -15,8 +15,7 @@ from real_tasks.vocabulary.config import Frozen
 class Rotate(Operator):
     """Turns what lies in a plane, from its first unit vector towards its second; keeps the length.
 
-    Angles of 180 to 360 degrees turn the other way; the largest effect of a relative turn is at
-    180.
+    Larger angles than 180 degrees turn the other way, and less and less.
     """
 
     class Params(Frozen):
@@ -30,7 +29,7 @@ class Rotate(Operator):
 
     needs = {"plane": "2 d"}
     unit_length = ("plane",)
-    highest = 360.0
+    highest = 180.0
     strengths = (10.0, 20.0, 45.0, 90.0, 135.0, 180.0)
     unit = "degrees"
     formula = "x + (R(s) - 1) P x, P = b1 b1^T + b2 b2^T"
