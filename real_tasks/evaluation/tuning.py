@@ -52,7 +52,8 @@ class MethodResult:
         test: the chosen setting on test questions.
         matched: test at the alpha whose validation KL is `matched_kl`; None if out of reach.
         spec: the chosen steering spec; None when nothing is steered.
-        bounded: whether there is no such alpha since the largest strength costs less.
+        bounded: whether there is no such alpha since every strength costs less: of an operator
+            whose strength ends, or behind a gate that neutral text does not open.
     """
 
     chosen: Setting
@@ -113,7 +114,10 @@ def evaluate_method(
         if (found := _measured(evaluator, "validation", spec.with_alpha(alpha)))
     )
     alpha = alpha_at_kl(evaluator, spec, config.matched_kl, largest)
-    matched = None if alpha is None else _measured(evaluator, "test", spec.with_alpha(alpha))
+    bounded = alpha == math.inf
+    matched = None
+    if alpha is not None and not bounded:
+        matched = _measured(evaluator, "test", spec.with_alpha(alpha))
     return MethodResult(
         chosen=chosen,
         fits_cap=True,
@@ -123,7 +127,7 @@ def evaluate_method(
         matched=matched,
         matched_alpha=alpha if matched else None,
         spec=spec,
-        bounded=alpha is None and math.isfinite(largest),
+        bounded=bounded,
     )
 
 
@@ -160,8 +164,8 @@ def alpha_at_kl(
     """Return the alpha at which steering costs ``target`` nats of KL on validation text.
 
     KL grows about as alpha squared, so sqrt(KL) is searched by the secant within a bracket
-    (Illinois' variant of the false position). None if even the ``largest`` alpha, or a huge one,
-    does not reach the target, or steering overflows before it does.
+    (Illinois' variant of the false position). Infinite if even the ``largest`` alpha, or a huge
+    one, does not reach the target; None if steering overflows before it does.
     """
     root = math.sqrt(target)
 
@@ -177,7 +181,7 @@ def alpha_at_kl(
     low, gap_low, high = 0.0, -root, min(1.0, largest)
     while (gap_high := gap(high)) < 0:
         if high >= largest:
-            return None
+            return math.inf
         low, gap_low, high = high, gap_high, min(2 * high, largest)
     tolerance = KL_TOLERANCE * root / 2
     for _ in range(60):

@@ -135,7 +135,7 @@ METHODS = declare(
         Column(
             "bounded",
             FLAG,
-            "whether its largest strength costs less than the KL of comparison in some fold, so "
+            "whether every strength of it costs less than the KL of comparison in some fold, so "
             "that it cannot be compared at equal KL",
         ),
         Column("source", TEXT, "where the method comes from").or_null("if its file does not say"),

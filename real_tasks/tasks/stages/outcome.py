@@ -192,8 +192,8 @@ class OutcomeTables:
         ]
         found = [*self._overflows(), *found]
         found += [
-            f"{row['method']}: its largest strength costs less than evaluation.matched_kl in some "
-            "fold, so that it is not compared at equal KL (bounded)"
+            f"{row['method']}: every strength costs less than evaluation.matched_kl on neutral "
+            "text in some fold, so that it is not compared at equal KL (bounded)"
             for row in self.rows["methods"]
             if row["bounded"]
         ]

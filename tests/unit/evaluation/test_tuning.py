@@ -1,3 +1,5 @@
+import math
+
 """Tuning against a model whose KL is c * alpha^2 and whose MC1 and MC2 are known curves."""
 
 from collections.abc import Callable
@@ -271,9 +273,9 @@ def test_the_matched_dose_is_found_below_what_overflows_or_said_to_be_out_of_rea
 
 def test_a_kl_that_no_alpha_reaches_is_out_of_reach() -> None:
     bounded = Known(lambda *_: 0.0, lambda _, alpha: 0.01 * alpha**2 / (1 + alpha**2))
-    assert reached(bounded, 0.02) is None
+    assert reached(bounded, 0.02) == math.inf
     assert max(alpha for _, _, _, alpha in bounded.asked) >= 5e3
-    assert reached(Known(lambda *_: 0.0, lambda *_: 0.0), 0.02) is None
+    assert reached(Known(lambda *_: 0.0, lambda *_: 0.0), 0.02) == math.inf
 
 
 def test_a_matched_dose_out_of_reach_leaves_the_tuned_result() -> None:
