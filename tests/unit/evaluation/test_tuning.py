@@ -1,7 +1,6 @@
-import math
-
 """Tuning against a model whose KL is c * alpha^2 and whose MC1 and MC2 are known curves."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast

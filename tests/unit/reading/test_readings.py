@@ -89,7 +89,9 @@ def test_the_tokens_read_are_those_of_prompt_or_answer(reading: Reading, chat: b
 @pytest.mark.parametrize("batch_tokens", [40, 100_000])
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize(
-    "model", [tiny_llama, tiny_qwen2, lambda: tiny_qwen2(sliding_window=4)], ids=str
+    "model",
+    [tiny_llama, tiny_qwen2, lambda: tiny_qwen2(sliding_window=4)],
+    ids=["llama", "qwen2", "sliding"],
 )
 def test_shared_rows_and_padding_change_no_number(
     model: Any, reading: Reading, batch_tokens: int
