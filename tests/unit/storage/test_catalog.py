@@ -142,6 +142,9 @@ def test_times_are_in_utc_and_date_functions_work(filled: Home) -> None:
     assert found["d"].startswith("2026-01-02")
 
 
+FURTHER = ("attention", "neurons", "residual_in", "residual_mid", "final")
+
+
 def test_the_description_has_the_types_that_the_engine_has(home: Home) -> None:
     described: dict[str, dict[str, str]] = {}
     for row in Catalog(home).describe().to_pylist():
@@ -149,7 +152,7 @@ def test_the_description_has_the_types_that_the_engine_has(home: Home) -> None:
         described.setdefault(row["view"], {})[row["column"]] = row["type"]
     assert list(described) == VIEWS
     # There as soon as there are such activations.
-    for column in ("head_NN", "residual", "mlp"):
+    for column in ("head_NN", "residual", "mlp", *FURTHER):
         assert described["activations"].pop(column) == "FLOAT[]"
     for view in VIEWS:
         engine = {row["column_name"]: row["column_type"] for row in rows(home, f"DESCRIBE {view}")}
