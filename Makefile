@@ -2,6 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 USE := .venv/.installed
 DEV := .venv/.installed-dev
+STYLE = $(BIN)/ruff check . && $(BIN)/ruff format --check .
+TYPES = $(BIN)/mypy && $(BIN)/lint-imports
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test lint bench drill clean
@@ -10,15 +12,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 demo: $(USE)
 	$(BIN)/real run
 
-## test: set up, then lint, types, import contracts and tests
-test: $(DEV) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+## test: set up, then lint and tests, with types and import contracts beside them, which speak last
+test: $(DEV)
+	$(STYLE)
+	@{ $(TYPES); } >.venv/types.txt 2>&1 & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder; tests=$$?; \
+	wait $$types; types=$$?; cat .venv/types.txt; exit $$((tests | types))
 
 lint: $(DEV)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(STYLE)
+	$(TYPES)
 
 ## bench: speed and memory, as ratios to baselines measured in the same run
 bench: $(DEV)

@@ -1,5 +1,6 @@
-"""Shared set-up: one torch thread, a home of its own for every test that asks for one."""
+"""Shared set-up: the order of files, one torch thread, a home for every test that asks for one."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,14 @@ import pytest
 import torch
 
 from flows.terminal.environment import use_home
+
+LONGEST = Path(__file__).parent / "e2e" / "test_up.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the file that takes longest, which has few tests; then those with most tests."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path != LONGEST, -tests[item.path]))
 
 
 @pytest.fixture(autouse=True, scope="session")
