@@ -66,9 +66,13 @@ def export(
 ) -> None:
     """Take a steered model away, or check one that was taken away.
 
-    `checkpoint`: an ordinary Hugging Face checkpoint, the steering baked in as a bias. `spec`: the
-    steering spec, for any architecture, applied by hooks. `lofit`: the list of heads. `mlflow`: a
-    registered model that `mlflow models serve` serves.
+    `checkpoint`: an ordinary Hugging Face checkpoint, the steering baked into weights and biases.
+    That is exact for every affine operator (add, project_out, clamp, replace, scale, affine,
+    rotate by an angle) at heads, neurons, attention, MLP and embeddings, at all positions; a gate,
+    another scope, keep_norm, mirror, or an operator other than add on the residual stream is
+    refused with its reason. `spec`: the steering spec, for any of these and any architecture,
+    applied by hooks. `lofit`: the list of heads. `mlflow`: a registered model that `mlflow models
+    serve` serves. The model card says which of these, llama.cpp and servers can do the same.
 
     Examples:
     - `real export --to steered`: of the last run, the method under study

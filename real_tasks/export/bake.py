@@ -1,4 +1,6 @@
-"""Steering baked into an ordinary Hugging Face checkpoint, as biases (see `routes`).
+"""Steering baked into an ordinary Hugging Face checkpoint, as weights and biases.
+
+`real_tasks.export.targets` says what can be, `real_tasks.export.rewriting` works it out.
 
 What it writes is loaded by plain transformers and needs nothing of this project.
 """
@@ -6,14 +8,11 @@ What it writes is loaded by plain transformers and needs nothing of this project
 import copy
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -24,15 +23,15 @@ from transformers import (
 )
 
 from real_tasks.export.remap import State, llama_config, llama_state
-from real_tasks.export.routes import OTHER_ROUTE, BiasSite, Route, site_of
+from real_tasks.export.rewriting import rewritten
+from real_tasks.export.routes import ALWAYS, OTHER_ROUTE, route_of
+from real_tasks.export.targets import adds_constant, check_baking, written_kinds
 from real_tasks.models.adapters import base_of
-from real_tasks.models.families import family_of, projection_weight, sites
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.tokenizer_files import PROBES
 from real_tasks.steering.edits import Intervention
-from real_tasks.steering.fits import check_fits, displacements
+from real_tasks.steering.fits import check_fits
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import ModuleKind
 
 SHARD_SIZE = "5GB"
 _COMPANIONS = (
@@ -60,6 +59,7 @@ class Baked:
         architecture: class that loads it.
         was: class of the original.
         biases: names of the biases that steer, as in the checkpoint.
+        weights: names of the weights that do.
         dtype: of the weights.
         notes: sentences on where it may differ from the hooked model.
     """
@@ -69,53 +69,68 @@ class Baked:
     biases: tuple[str, ...]
     dtype: str
     notes: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> str:
+        """What steers, for people."""
+        biases = f"{len(self.biases)} biases"
+        return f"{len(self.weights)} weights and {biases}" if self.weights else biases
 
 
 def bake(loaded: LoadedModel, intervention: Intervention, source: Path, target: Path) -> Baked:
     """Write a checkpoint whose logits are those of the model under the intervention.
 
-    Biases are computed in float32 and rounded to the type of the model's weights.
+    What is other is computed in float32 and rounded to the type of the model's weights.
 
     Args:
         loaded: the model, not steered at present.
-        intervention: of token scope ``all``.
+        intervention: one whose edits are affine, at every position, and not gated.
         source: folder of the checkpoint; its tokenizer, chat template and generation
             configuration are taken along unchanged.
         target: folder to fill.
 
     Raises:
-        UserInputError: another token scope, an architecture without such biases, a quantised or
-            partly offloaded model, or an intervention that does not fit the model.
+        UserInputError: an intervention that no weights can do, or none of this architecture; a
+            quantised or partly offloaded model; an intervention that does not fit the model.
     """
     model = loaded.model
     _check(model, intervention)
-    added = displacements(intervention, loaded.shape)
-    (kind,) = {kind for _, kind in added}
-    route, site = site_of(model.config.model_type, kind)
-    config = baked_config(model.config, route, site)
-    biases = _biases(model, added, site)
+    made = rewritten(model, intervention)
     state = dict(model.state_dict())
-    if route.as_llama:
+    route = route_of(model.config.model_type)
+    as_llama = route.as_llama and bool(made.biases.keys() - state.keys())
+    config = baked_config(model.config, intervention, as_llama)
+    if made.untied:
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+    if as_llama:
         state = llama_state(model.config, state)
-    architecture = _save(config, _with_biases(state, biases), model.dtype, target)
+    architecture = _save(config, state | made.weights | made.biases, model.dtype, target)
     for folder in dict.fromkeys((base_of(source), source)):  # an adapter's own files come last
         copy_companions(folder, target)
     keep_tokenizer(loaded.tokenizer, target)
     return Baked(
         architecture=architecture,
         was=type(model).__name__,
-        biases=tuple(biases),
+        biases=tuple(made.biases),
         dtype=str(model.dtype).removeprefix("torch."),
-        notes=tuple(_notes(model.config, route)),
+        notes=tuple(_notes(model.config, as_llama)),
+        weights=tuple(made.weights),
     )
 
 
-def baked_config(config: PreTrainedConfig, route: Route, site: BiasSite) -> PreTrainedConfig:
-    """Return the configuration of the exported model, a new one."""
-    made = llama_config(config) if route.as_llama else copy.deepcopy(config)
-    if site.flag is not None:
-        setattr(made.get_text_config(), site.flag, True)
-    if config.model_type == "qwen2":
+def baked_config(
+    config: PreTrainedConfig, intervention: Intervention, as_llama: bool
+) -> PreTrainedConfig:
+    """Return the configuration of the exported model, a new one that has the biases."""
+    made = llama_config(config) if as_llama else copy.deepcopy(config)
+    route = route_of(config.model_type)
+    for edit in intervention.edits:
+        if adds_constant(edit, intervention.strength):
+            for flag in map(route.bias, written_kinds(edit)):
+                if flag not in (None, ALWAYS):
+                    setattr(made.get_text_config(), flag, True)
+    if as_llama and config.model_type == "qwen2":
         made.attention_bias = True  # its q, k and v have one, whatever is steered
     # transformers notes where a configuration came from: a path of this machine.
     made.name_or_path = ""
@@ -169,11 +184,7 @@ def _same_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> bool:
 
 
 def _check(model: PreTrainedModel, intervention: Intervention) -> None:
-    if intervention.scope != "all":
-        raise UserInputError(
-            f"token scope {intervention.scope!r} steers some positions only, a bias of a "
-            "checkpoint steers them all; please " + OTHER_ROUTE
-        )
+    check_baking(intervention, model.config.model_type)
     if getattr(model.config, "quantization_config", None) is not None:
         raise UserInputError(
             "the model is quantised; bake the steering into the full-precision checkpoint and "
@@ -187,9 +198,9 @@ def _check(model: PreTrainedModel, intervention: Intervention) -> None:
     check_fits(model, intervention)
 
 
-def _notes(config: PreTrainedConfig, route: Route) -> list[str]:
+def _notes(config: PreTrainedConfig, as_llama: bool) -> list[str]:
     rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    if not route.as_llama or rope.get("rope_type") != "longrope":
+    if not as_llama or rope.get("rope_type") != "longrope":
         return []
     return [
         f"Text that grows past {rope['original_max_position_embeddings']} tokens while it is "
@@ -197,31 +208,6 @@ def _notes(config: PreTrainedConfig, route: Route) -> list[str]:
         "text anew there, with its frequencies for long texts; the class declared here keeps what "
         "it has read. Prompts longer than that are read alike."
     ]
-
-
-def _biases(
-    model: PreTrainedModel, displacements: Mapping[tuple[int, ModuleKind], Tensor], site: BiasSite
-) -> dict[str, Float[Tensor, "d_model"]]:
-    """The biases to add, float32 on the CPU, by their names in the state."""
-    layers = family_of(model.config).layers
-    biases = {}
-    for (layer, kind), displacement in displacements.items():
-        added = displacement.float()
-        if kind == "head":
-            weight = projection_weight(sites(model, kind)[layer]).float()
-            added = weight @ added.to(weight.device)
-        elif kind == "layer" and site.divided_by is not None:
-            added = added / getattr(model.config.get_text_config(), site.divided_by)
-        biases[f"{layers}.{layer}.{site.projection}.bias"] = added.cpu()
-    return biases
-
-
-def _with_biases(state: State, biases: Mapping[str, Tensor]) -> State:
-    for name, added in biases.items():
-        dtype = state[name.removesuffix("bias") + "weight"].dtype
-        present = state[name].float().cpu() if name in state else 0.0
-        state[name] = (present + added).to(dtype)
-    return state
 
 
 def _save(config: PreTrainedConfig, state: State, dtype: torch.dtype, target: Path) -> str:

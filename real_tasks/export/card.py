@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from real_tasks.export.bake import Baked
 from real_tasks.export.parity import PARITY_FILE, Parity
+from real_tasks.export.targets import TARGETS, can
 from real_tasks.results.findings import LOWER_IS_BETTER, signed
 from real_tasks.results.labels import METRIC_LABELS, method_label, metric_label
 from real_tasks.results.summary import DECIMALS, Row, wide_rows
@@ -41,6 +42,7 @@ class CardContent:
         source: where the questions come from.
         facts: how it was made, in order: run, commit, versions and the like.
         snippet: Python that loads it.
+        model_type: architecture of the base model; None where it is not known.
         baked: what the checkpoint is; None for other formats.
         parity: the checkpoint's parity file; None for other formats.
         warnings: the run's own.
@@ -58,6 +60,7 @@ class CardContent:
     source: Mapping[str, str]
     facts: Mapping[str, str]
     snippet: str
+    model_type: str | None = None
     baked: Baked | None = None
     parity: Parity | None = None
     warnings: Sequence[str] = field(default=())
@@ -84,6 +87,10 @@ def render_card(content: CardContent) -> str:
         modules=module_rows(content),
         effects=effect_rows(content),
         differences=difference_rows(content),
+        adds=any("scale" in edit.tensors for edit in content.spec.edits),
+        targets={target: can(content.spec, target, content.model_type) for target in TARGETS}
+        if content.model_type
+        else {},
         parity_file=PARITY_FILE,
     )
 

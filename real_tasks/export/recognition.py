@@ -63,7 +63,7 @@ class Comparison:
         """Say in words what was found."""
         found = {
             "steered": "It is steered as expected",
-            "unsteered": "It is the UNSTEERED model: the biases that steer it were dropped",
+            "unsteered": "It is the UNSTEERED model: what steers it was dropped",
             "other": "It is neither the steered nor the unsteered model" + self._share_in_words(),
             "too weak to tell": "Steering changes the log-probabilities by less than the "
             "tolerance, so that steered and unsteered cannot be told apart here",

@@ -1,96 +1,112 @@
-"""Where an architecture takes a constant displacement as a bias, a row of `ROUTES` for each.
+"""Where an architecture takes steering in its weights, a row of `ROUTES` for each.
 
-A displacement of every position, added at the input of ``o_proj``, is a bias ``W_o @ displacement``
-on its output; one added to an MLP's output is a bias of the MLP's last projection; and one added to
-the residual stream after a block is the same bias again wherever the block ends with
-``residual + mlp(...)``. So a row says which projections have a bias, or get one by a field of the
-configuration. Read from the modelling code of transformers 5.23. What has no entry has no such bias
-in its class: a norm stands between the MLP and the residual stream (Gemma 2 and 3, OLMo 2 and 3),
-or the projection is built without one.
+An affine edit of what a projection reads or puts out is another weight and, where it adds a
+constant, a bias of that projection; a constant added to the residual stream behind a projection is
+its bias too, wherever the block is ``residual + projection(...)``. So a row says which projections
+have a bias, or get one by a field of the configuration. Read from the modelling code of
+transformers 5.23. What has no entry has no such bias in its class: a norm stands between projection
+and residual stream (Gemma 2 and 3, GLM 4, OLMo 2 and 3), or the projection is built without one.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
+from real_tasks.models.families import FAMILIES
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModuleKind
 
+Projection = Literal["o_proj", "down_proj", "embedding", "lm_head"]
+Side = Literal["input", "output", "behind"]
+WRITTEN: dict[ModuleKind, tuple[Projection, Side]] = {
+    "head": ("o_proj", "input"),
+    "attention": ("o_proj", "output"),
+    "residual_mid": ("o_proj", "behind"),
+    "neuron": ("down_proj", "input"),
+    "mlp": ("down_proj", "output"),
+    "layer": ("down_proj", "behind"),
+    "residual_in": ("embedding", "output"),
+    "final": ("lm_head", "input"),
+}
+"""By kind, the projection that an edit is written into, and where its site lies: what the
+projection reads or puts out, or the residual stream that this is added to. ``residual_in`` of a
+layer behind the first one is the ``layer`` before it."""
 
-@dataclass(frozen=True)
-class BiasSite:
-    """A projection that has a bias, or can have one.
-
-    Attributes:
-        projection: dotted path from a decoder layer.
-        flag: field of the configuration that gives it its bias; None: it always has one.
-        divided_by: field of the configuration that the block multiplies its MLP's output by before
-            it is added to the residual stream; the bias for ``layer`` is divided by it.
-    """
-
-    projection: str
-    flag: str | None = None
-    divided_by: str | None = None
+ALWAYS = "always"
+"""Instead of a field of the configuration: the projection has a bias in every model."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """How an architecture takes displacements as biases.
+    """How an architecture takes constants as biases.
 
     Attributes:
-        sites: by kind of module, the projection whose bias takes the displacement.
+        o_proj: field of the configuration that gives the attention's output projection a bias;
+            None: it has none.
+        down_proj: the same for the feed-forward's last projection.
+        adds: whether what these put out is added to the residual stream, no norm between.
+        times: field of the configuration that it is multiplied by before.
+        embedding_times: field of the configuration that embeddings are multiplied by.
+        positions: the embedding of positions that is added to that of tokens, from the model.
+        only_tokens: whether nothing else is put in their place, as features of images are.
         as_llama: the class itself has no such bias, but its weights are those of a Llama (or, with
             a sliding window, of a SmolLM3) checkpoint; see `real_tasks.export.remap`.
     """
 
-    sites: Mapping[ModuleKind, BiasSite] = field(default_factory=dict)
+    o_proj: str | None = None
+    down_proj: str | None = None
+    adds: bool = True
+    times: str | None = None
+    embedding_times: str | None = None
+    positions: str | None = None
+    only_tokens: bool = True
     as_llama: bool = False
 
-
-Sites = dict[ModuleKind, BiasSite]
-
-
-def _head(projection: str, flag: str | None = None) -> Sites:
-    return {"head": BiasSite(projection, flag)}
-
-
-def _mlp(projection: str, flag: str | None = None, multiplier: str | None = None) -> Sites:
-    return {
-        "mlp": BiasSite(projection, flag),
-        "layer": BiasSite(projection, flag, multiplier),
-    }
+    def bias(self, kind: ModuleKind) -> str | None:
+        """Return the field of the configuration by which constants of a kind have their bias."""
+        projection, side = WRITTEN[kind]
+        if projection == "embedding":
+            return ALWAYS  # the row of every token takes it
+        if projection == "lm_head" or (side == "behind" and not self.adds):
+            return None
+        return self.o_proj if projection == "o_proj" else self.down_proj
 
 
-_O_PROJ = _head("self_attn.o_proj", "attention_bias")
-_DOWN_PROJ = _mlp("mlp.down_proj", "mlp_bias")
-_ATTENTION_ONLY = Route(_O_PROJ)
-_LLAMA = Route(_O_PROJ | _DOWN_PROJ)
-_LIKE_LLAMA = Route(_O_PROJ | _DOWN_PROJ, as_llama=True)
+_ATTENTION_ONLY = Route("attention_bias")
+_NORMED = Route("attention_bias", adds=False)
+_LLAMA = Route("attention_bias", "mlp_bias")
+_LIKE_LLAMA = Route("attention_bias", "mlp_bias", as_llama=True)
 
 ROUTES: dict[str, Route] = {
     "cohere": _ATTENTION_ONLY,
     "cohere2": _ATTENTION_ONLY,
     "gemma": _ATTENTION_ONLY,
-    "gemma2": _ATTENTION_ONLY,
-    "gemma3": _ATTENTION_ONLY,
-    "gemma3_text": _ATTENTION_ONLY,
-    "gpt2": Route(_head("attn.c_proj") | _mlp("mlp.c_proj")),
-    "gpt_neox": Route(_head("attention.dense", "attention_bias") | _mlp("mlp.dense_4h_to_h")),
-    "granite": Route(_O_PROJ | _mlp("mlp.down_proj", "mlp_bias", "residual_multiplier")),
+    "gemma2": _NORMED,
+    "gemma3": Route("attention_bias", adds=False, only_tokens=False),
+    "gemma3_text": _NORMED,
+    "glm4": Route(adds=False),
+    "gpt2": Route(ALWAYS, ALWAYS, positions="transformer.wpe"),
+    "gpt_neox": Route("attention_bias", ALWAYS),
+    "granite": Route(
+        "attention_bias",
+        "mlp_bias",
+        times="residual_multiplier",
+        embedding_times="embedding_multiplier",
+    ),
     "llama": _LLAMA,
     "ministral": _LIKE_LLAMA,
     "mistral": _LIKE_LLAMA,
     "olmo": _ATTENTION_ONLY,
-    "olmo2": _ATTENTION_ONLY,
-    "olmo3": _ATTENTION_ONLY,
-    "phi": Route(_head("self_attn.dense") | _mlp("mlp.fc2")),
+    "olmo2": _NORMED,
+    "olmo3": _NORMED,
+    "phi": Route(ALWAYS, ALWAYS),
     "phi3": _LIKE_LLAMA,
     "qwen2": _LIKE_LLAMA,
     "qwen3": _ATTENTION_ONLY,
     "qwen3_moe": _ATTENTION_ONLY,
     "smollm3": _LLAMA,
-    "starcoder2": Route(_head("self_attn.o_proj", "use_bias") | _mlp("mlp.c_proj", "use_bias")),
+    "starcoder2": Route("use_bias", "use_bias"),
 }
-"""By ``model_type``; an architecture without a row is exported as a steering spec only."""
+"""By ``model_type``; an architecture without a row takes no constant but in its embeddings."""
 
 OTHER_ROUTE = (
     "export the steering spec instead (--format spec), which steers any known architecture with "
@@ -98,18 +114,22 @@ OTHER_ROUTE = (
 )
 
 
-def site_of(model_type: str, kind: ModuleKind) -> tuple[Route, BiasSite]:
-    """Return how an architecture takes displacements of a kind.
+def route_of(model_type: str) -> Route:
+    """Return how an architecture takes constants."""
+    return ROUTES.get(model_type, Route())
+
+
+def check_constants(model_type: str, kind: ModuleKind) -> None:
+    """Check that an architecture takes constants of a kind.
 
     Raises:
-        UserInputError: it cannot; the message names the other route.
+        UserInputError: it does not; the message names those that do, and the other route.
     """
-    route = ROUTES.get(model_type, Route())
-    if kind in route.sites:
-        return route, route.sites[kind]
-    able = sorted(name for name, other in ROUTES.items() if kind in other.sites)
+    if route_of(model_type).bias(kind) is not None:
+        return
+    able = sorted(name for name in FAMILIES if route_of(name).bias(kind) is not None)
     raise UserInputError(
         f"a displacement of kind {kind!r} cannot be baked into a checkpoint of the architecture "
-        f"{model_type!r}: it has no bias that equals it; it can for {', '.join(able)}. Please "
-        + OTHER_ROUTE
+        f"{model_type!r}: it has no bias that equals it; it can for {', '.join(able) or 'none'}. "
+        "Please " + OTHER_ROUTE
     )

@@ -19,6 +19,7 @@ from real_tasks.export.parity import PARITY_FILE, Parity, make_parity
 from real_tasks.export.parity_prompts import parity_prompts
 from real_tasks.export.recognition import compare
 from real_tasks.export.served import check_export, saved_log_probs
+from real_tasks.export.targets import check_baking
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.folds import split
 from real_tasks.tasks.export.registering import log_steered_model
@@ -107,7 +108,10 @@ def _registered(run: SteeredRun) -> Exported:
 
 
 def _checkpoint(run: SteeredRun, folder: Path, shown: str) -> list[str]:
-    spec, loaded = run.spec, run.load_model()
+    spec, model_type = run.spec, run.model_type
+    if model_type is not None:
+        check_baking(spec.intervention(), model_type)
+    loaded = run.load_model()
     with spec.applied_to(loaded):
         pass  # refuses a checkpoint that has changed since the run
     data = references.load_dataset(run.outcome.dataset)
@@ -122,7 +126,7 @@ def _checkpoint(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     if found.verdict not in ("steered", "too weak to tell"):
         raise UserInputError(
             f"the exported checkpoint does not say what the hooked model says: {found.sentence()} "
-            f"In {baked.dtype} the steering does not survive the rounding of its biases; export "
+            f"In {baked.dtype} the steering does not survive rounding; export "
             "from a run with model.dtype=float32, or export the steering spec (--format spec)"
         )
     parity = parity.with_measured(found.from_steered)
@@ -130,7 +134,7 @@ def _checkpoint(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     _write_card(run, folder, "checkpoint", baked, parity)
     declared = "" if baked.architecture == baked.was else f", declared as {baked.architecture}"
     return [
-        f"{baked.was}{declared}, in {baked.dtype}, steered by {len(baked.biases)} biases.",
+        f"{baked.was}{declared}, in {baked.dtype}, steered by {baked.counts}.",
         f"Loaded by plain transformers: {found.sentence()}",
         f"Once it is served: real export --check URL --parity {shown}/{PARITY_FILE}",
         *baked.notes,
@@ -141,7 +145,8 @@ def _spec(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG0
     spec = run.spec
     spec.save(folder)
     _write_card(run, folder, "spec")
-    return [f"A steering spec of {len(spec.modules)} modules for {run.config.model.path}."]
+    what = f"A steering spec of {len(spec.modules)} modules for {run.config.model.path}."
+    return [what, *spec.explain().splitlines()]
 
 
 def _lofit(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG001
@@ -172,6 +177,7 @@ def _write_card(
         source=run.record["source"],
         facts=_facts(run),
         snippet=_snippet(format, "THIS_FOLDER", base_model(run.config)),
+        model_type=run.model_type,
         baked=baked,
         parity=parity,
         warnings=run.record["warnings"],

@@ -8,7 +8,10 @@ from typing import Any
 from real_tasks.experiment.methods import method_names, with_methods
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.export.card import UNSTEERED
+from real_tasks.models.adapters import base_of
+from real_tasks.models.checkpoints import CONFIG as CHECKPOINT_CONFIG
 from real_tasks.models.loading import LoadedModel, load_model
+from real_tasks.models.weights import read_mapping
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.tasks.records.run import (
     CONFIG,
@@ -64,6 +67,16 @@ class SteeredRun:
     def checkpoint(self) -> Path:
         """The folder of the base model."""
         return checkpoint_folder(self.outcome.checkpoint, self.config.model)
+
+    @property
+    def model_type(self) -> str | None:
+        """The base model's architecture; None where its configuration is not there any more."""
+        kept = self.record["checkpoint"].get("folder")
+        folder = Path(kept) if kept else self.checkpoint
+        if not folder.is_dir():
+            return None
+        file = base_of(folder, config_only=True) / CHECKPOINT_CONFIG
+        return str(read_mapping(file).get("model_type")) if file.is_file() else None
 
     def load_model(self) -> LoadedModel:
         """Return the base model, as the run loaded it."""

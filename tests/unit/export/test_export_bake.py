@@ -72,8 +72,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2 without biases": ("starcoder2", {"use_bias": False}),
 }
 FAMILY_CASES = {name: (name, {}) for name in ROUTES} | VARIANTS
+KINDS: tuple[ModuleKind, ...] = ("head", "mlp", "layer")
 CASES: list[tuple[str, ModuleKind]] = [
-    (case, kind) for case, (family, _) in FAMILY_CASES.items() for kind in ROUTES[family].sites
+    (case, kind)
+    for case, (family, _) in FAMILY_CASES.items()
+    for kind in KINDS
+    if ROUTES[family].bias(kind)
 ]
 
 IN_A_FRESH_PROCESS = """

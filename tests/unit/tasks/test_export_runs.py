@@ -15,8 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from real_tasks.experiment.yaml_files import commented_yaml, load_config
 from real_tasks.export.parity import Parity
 from real_tasks.models.identity import weights_fingerprint
+from real_tasks.steering.operators import OPERATORS
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.tasks.cache.stage import store
+from real_tasks.tasks.export import steered_runs
 from real_tasks.tasks.export.exporting import check_export, export_run
 from real_tasks.tasks.stages import references
 from real_tasks.vocabulary.errors import UserInputError
@@ -276,6 +278,50 @@ def test_the_card_says_how_it_was_made_what_it_does_and_what_it_costs(
         assert said in body, said
     assert "/home/somebody" not in card and str(tmp_path) not in card
     assert "{{" not in card and "{%" not in card
+
+
+def ablating(model: torch.nn.Module, **changes: Any) -> SteeringSpec:
+    """Half of what the heads have along their directions is taken away."""
+    spec, project_out = a_spec(model), OPERATORS.made("project_out", {})
+    edit = replace(spec.edits[0], operator=project_out, weights=torch.ones(3), **changes)
+    return replace(spec, edits=(edit,), alpha=0.5)
+
+
+def test_another_operator_is_baked_into_weights_and_the_card_says_so(
+    made: Made, tmp_path: Path
+) -> None:
+    ablating(tiny_model()).save(run_folder(made.home, RUN) / "specs" / "real" / "fold-0-seed-0")
+    exported = made.export(tmp_path / "steered", "checkpoint")
+    assert (
+        "MistralForCausalLM, in float32, steered by 2 weights and 0 biases" in exported.sentences[0]
+    )
+    assert check_export(str(tmp_path / "steered")).verdict == "steered"
+    card = (tmp_path / "steered" / "README.md").read_text()
+    for said in (
+        "is done by 2 of its weights and 0 of its biases",
+        "- x - s * (v . x) v, at strength 0.5 (share of the component that is removed), in layer 2",
+        "| alpha | 0.5 share of the component that is removed |",
+        "| hooks | exactly: ",
+        "| bake | exactly: ",
+        "| gguf | exactly: ",
+        "| lofit | with a difference: a list of heads, without what is done to them |",
+    ):
+        assert said in card, said
+    spec = made.export(tmp_path / "spec", "spec")
+    assert spec.sentences[1].startswith("x - s * (v . x) v, at strength 0.5")
+
+
+def test_what_cannot_be_baked_is_refused_before_a_model_is_loaded(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ablating(tiny_model(), keep_norm=True)
+    spec.save(run_folder(made.home, RUN) / "specs" / "real" / "fold-0-seed-0")
+    monkeypatch.setattr(steered_runs, "load_model", lambda *_: pytest.fail("it was loaded"))
+    with pytest.raises(UserInputError, match="keep_norm brings.*--format spec"):
+        made.export(tmp_path / "steered", "checkpoint")
+    made.export(tmp_path / "spec", "spec")
+    card = (tmp_path / "spec" / "README.md").read_text()
+    assert "| bake | refused: keep_norm brings" in card and "| hooks | exactly" in card
 
 
 def test_a_bfloat16_export_says_what_rounding_costs(home: Path, tmp_path: Path) -> None:

@@ -1,0 +1,219 @@
+"""Edits written into the weights of the projections before and behind their sites.
+
+Where an edit maps what a projection puts out, ``y = W x + b``, to ``A y + a``, the projection may
+as well have the weight ``A W`` and the bias ``A b + a``; where it maps so what the projection
+reads, ``W A`` and ``W a + b``. ``A`` and ``a`` are had from `Operator.apply` itself, so that an
+operator only has to be affine.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from real_tasks.export.routes import WRITTEN, Side, route_of
+from real_tasks.models.families import family_of, model_shape, projection_weight
+from real_tasks.steering.edits import Edit, Intervention, in_order
+from real_tasks.steering.fits import layer_displacement
+from real_tasks.vocabulary.types import ModelShape, ModuleKind
+
+PIECE = 4096
+"""Rows of a matrix that are worked on at once: in float64 they take twice the memory and more."""
+Rows = Callable[[Float[Tensor, "row width"]], Float[Tensor, "row width"]]
+
+
+@dataclass
+class Rewritten:
+    """What is other in a model's state, by name; on the CPU, shaped and rounded as it is there.
+
+    Attributes:
+        weights: in the place of those that are there.
+        biases: the same; some of them may not be there yet.
+        untied: whether embedding and language-model head are not the same any more.
+    """
+
+    weights: dict[str, Float[Tensor, "..."]] = field(default_factory=dict)
+    biases: dict[str, Float[Tensor, "d_out"]] = field(default_factory=dict)
+    untied: bool = False
+
+
+@torch.no_grad()
+def rewritten(model: PreTrainedModel, intervention: Intervention) -> Rewritten:
+    """Return the weights and biases by which a model does itself what hooks would do to it.
+
+    Args:
+        model: not steered at present.
+        intervention: one that `real_tasks.export.targets.check_baking` lets pass.
+    """
+    shape, found = model_shape(model), Rewritten()
+    todo: dict[str, list[tuple[Side, list[_Step]]]] = {}
+    for layer, kind in in_order(intervention.edits):
+        here = [e.at(layer) for e in intervention.edits if e.kind == kind and layer in e.layers]
+        steps = _steps(here, intervention.strength, shape)
+        if kind == "residual_in" and layer == 0:
+            _rewrite_embedding(model, steps, found)
+        else:
+            path, side = _site(model, layer, kind)
+            todo.setdefault(path, []).append((side, steps))
+    for path, sides in todo.items():
+        projection = _Projection(model.get_submodule(path), _times(model))
+        for side, steps in sides:
+            projection.take(side, steps)
+        projection.write(path, found)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = embedding.get_parameter("weight") is head.get_parameter("weight")
+    ends = {f"{_name(model, embedding)}.weight", f"{_name(model, head)}.weight"}
+    found.untied = tied and bool(ends & found.weights.keys())
+    return found
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A constant that is added to the whole part, or an affine change of its rows."""
+
+    constant: Float[Tensor, "width"] | None
+    change: Rows
+
+
+def _steps(edits: Sequence[Edit], strength: float, shape: ModelShape) -> list[_Step]:
+    """Return what is done at one place; constants in a row are summed up, as hooks do."""
+    steps = []
+    for is_constant, group in groupby(edits, lambda e: e.displacement(strength) is not None):
+        if is_constant:
+            vectors = [layer_displacement(edit, strength, shape) for edit in group]
+            total = sum(vectors[1:], vectors[0]).float()
+            steps.append(_Step(total, partial(torch.add, total)))
+        else:
+            steps += [_Step(None, _rows(edit, strength, shape)) for edit in group]
+    return steps
+
+
+def _rows(edit: Edit, strength: float, shape: ModelShape) -> Rows:
+    """Return the edit of one layer as a function of rows, each as wide as the whole part."""
+    spans = [shape.span(module) for module in edit.modules]
+    columns = torch.stack([torch.arange(span.start, span.stop) for span in spans])
+    # Differences of results are taken, whose constant may be far larger than they are.
+    tensors = {name: tensor.cpu().double() for name, tensor in edit.tensors.items()}
+    strengths = (strength * edit.weights.cpu().double())[None, None]
+
+    def change(x: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
+        own = edit.operator.apply(x[None, :, columns], tensors, strengths)[0]
+        return x.index_copy(1, columns.flatten(), own.flatten(1))
+
+    return change
+
+
+class _Projection:
+    """A projection ``y = weight @ x + bias`` on its way to another one."""
+
+    def __init__(self, module: nn.Module, times: float) -> None:
+        """Begin with a module, whose output the block multiplies by ``times`` and adds."""
+        self._module, self._times = module, times
+        self._weight = self._first = projection_weight(module).detach()
+        bias = getattr(module, "bias", None)
+        self._first_bias = None if bias is None else bias.detach().float().cpu()
+        self._bias = self._first_bias
+
+    def write(self, path: str, found: Rewritten) -> None:
+        """Say what became of it."""
+        dtype = self._first.dtype
+        if self._weight is not self._first:
+            weight = self._weight.T if isinstance(self._module, Conv1D) else self._weight
+            found.weights[f"{path}.weight"] = weight.to(dtype).contiguous()
+        if self._bias is not None and self._bias is not self._first_bias:
+            found.biases[f"{path}.bias"] = self._bias.to(dtype)
+
+    def take(self, side: Side, steps: Sequence[_Step]) -> None:
+        """Do the steps at the input, at the output, or behind it in the residual stream."""
+        # Of what is done before the projection, the last is the nearest to it.
+        for step in reversed(steps) if side == "input" else steps:
+            if side == "input":
+                self._before(step)
+            elif step.constant is not None:
+                self._add(step.constant / (self._times if side == "behind" else 1.0))
+            else:
+                assert side == "output"
+                self._after(step.change)
+
+    def _before(self, step: _Step) -> None:
+        weight, added = self._weight.float(), step.constant
+        if added is None:
+            added = step.change(torch.zeros(1, weight.shape[1]).double())[0].float()
+            self._weight = torch.cat([_pulled(step.change, w) for w in weight.split(PIECE)])
+        if step.constant is not None or added.any():
+            self._add((weight @ added.to(weight.device)).cpu())
+
+    def _after(self, change: Rows) -> None:
+        columns = self._weight.float().cpu().T
+        nothing = change(torch.zeros(1, columns.shape[1]).double())
+        if self._bias is not None:
+            self._bias = change(self._bias[None].double())[0].float()
+        elif nothing.any():
+            self._bias = nothing[0].float()
+        self._weight = _applied(change, columns, nothing).T
+
+    def _add(self, constant: Tensor) -> None:
+        self._bias = (0.0 if self._bias is None else self._bias) + constant.cpu()
+
+
+def _applied(change: Rows, x: Float[Tensor, "row width"], less: Tensor | float) -> Tensor:
+    """Return ``change(x) - less``, row by row, float32."""
+    return torch.cat([(change(rows.double()) - less).float() for rows in x.split(PIECE)])
+
+
+def _pulled(change: Rows, weight: Float[Tensor, "row width"]) -> Float[Tensor, "row width"]:
+    """Return ``weight @ A`` of the affine change: what it sends back, without ``A`` being made."""
+    rows = weight.cpu().double()
+    with torch.enable_grad():
+        x = torch.zeros_like(rows, requires_grad=True)
+        (found,) = torch.autograd.grad(change(x), x, rows)
+    return found.float()
+
+
+def _rewrite_embedding(model: PreTrainedModel, steps: Sequence[_Step], found: Rewritten) -> None:
+    """Do the steps at the first layer's input: in the embedding of every token."""
+    module, route = model.get_input_embeddings(), route_of(model.config.model_type)
+    weight, times = module.get_parameter("weight"), 1.0
+    if hasattr(module, "embed_scale"):
+        times = float(module.get_buffer("embed_scale").to(weight.dtype))
+    elif route.embedding_times is not None:
+        times = float(getattr(model.config.get_text_config(), route.embedding_times))
+    tokens = weight.float().cpu() * times
+    positions = None
+    if route.positions is not None:
+        positions = model.get_submodule(route.positions).get_parameter("weight").float().cpu()
+    for step in steps:
+        tokens = _applied(step.change, tokens, 0.0)
+        if positions is not None:
+            nothing = step.change(torch.zeros(1, positions.shape[1]).double())
+            positions = _applied(step.change, positions, nothing)
+    found.weights[f"{_name(model, module)}.weight"] = (tokens / times).to(weight.dtype)
+    if positions is not None:
+        found.weights[f"{route.positions}.weight"] = positions.to(weight.dtype)
+
+
+def _site(model: PreTrainedModel, layer: int, kind: ModuleKind) -> tuple[str, Side]:
+    """Return the path of the projection that an edit is written into, and where its site lies."""
+    family = family_of(model.config)
+    if kind == "residual_in":  # what the layer before puts out
+        layer, kind = layer - 1, "layer"
+    projection, side = WRITTEN[kind]
+    if projection == "lm_head":
+        return family.lm_head, side
+    within = family.o_proj if projection == "o_proj" else family.down_proj
+    return f"{family.layers}.{layer}.{within}", side
+
+
+def _times(model: PreTrainedModel) -> float:
+    name = route_of(model.config.model_type).times
+    return 1.0 if name is None else float(getattr(model.config.get_text_config(), name))
+
+
+def _name(model: PreTrainedModel, module: nn.Module) -> str:
+    return next(str(name) for name, other in model.named_modules() if other is module)

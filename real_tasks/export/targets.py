@@ -1,0 +1,206 @@
+"""What a steered model can be taken away as, told before any model is loaded."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from real_tasks.export.routes import OTHER_ROUTE, WRITTEN, check_constants, route_of
+from real_tasks.models.families import FAMILIES
+from real_tasks.steering.edits import Edit, Intervention
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import WHOLE_LAYER, ModuleKind
+
+Target = Literal["hooks", "bake", "gguf", "lofit", "serve"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+Verdict = Literal["exactly", "with a difference", "refused"]
+
+KEEP_BIASES = frozenset({"gpt2", "gpt_neox", "granite", "llama", "phi", "starcoder2"})
+"""Architectures whose loaders in llama.cpp take a bias of both projections (read in 2026)."""
+KEEP_HEADS = frozenset({"granite", "llama", "mistral", "phi", "qwen3", "starcoder2"})
+"""Those whose loaders take a language-model head that is not the embedding."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether a target does what the hooks do.
+
+    Attributes:
+        reason: why, for people; where it is refused, with a way out.
+    """
+
+    verdict: Verdict
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """What people read."""
+        return f"{self.verdict}: {self.reason}"
+
+
+def can(what: SteeringSpec | Intervention, target: Target, model_type: str) -> Support:
+    """Return whether steering can be put into a target, as far as the architecture tells.
+
+    Args:
+        what: the steering.
+        target: ``hooks``, in this program; ``bake``, an ordinary checkpoint; ``gguf``, that
+            checkpoint converted for llama.cpp; ``lofit``, a list of heads; ``serve``, a server of
+            checkpoints.
+        model_type: the architecture, as transformers calls it.
+    """
+    intervention = what.intervention() if isinstance(what, SteeringSpec) else what
+    check = {
+        "hooks": _hooks,
+        "bake": _bake,
+        "gguf": _gguf,
+        "lofit": _lofit,
+        "serve": _serve,
+    }[target]
+    try:
+        return check(intervention, model_type)
+    except UserInputError as error:
+        return Support("refused", str(error))
+
+
+def check_baking(intervention: Intervention, model_type: str) -> None:
+    """Check that weights and biases of an architecture can do what an intervention does, exactly.
+
+    Raises:
+        UserInputError: they cannot; the message says why, and the way out.
+    """
+    for edit in intervention.edits:
+        _check_rule(edit)
+        constant = edit.displacement(intervention.strength) is not None
+        for kind in written_kinds(edit):
+            _check_place(edit.operator.formula, kind, model_type, constant)
+            if adds_constant(edit, intervention.strength):
+                check_constants(model_type, kind)
+
+
+def written_kinds(edit: Edit) -> list[ModuleKind]:
+    """Return the kinds that the edit is of where it is written: input is the output before."""
+    if edit.kind != "residual_in":
+        return [edit.kind]
+    kinds: list[ModuleKind] = ["residual_in"] if 0 in edit.layers else []
+    return kinds + ["layer"] * (edit.layers[-1] > 0)
+
+
+def _check_rule(edit: Edit) -> None:
+    """Check that an edit is the same affine map at every position of every text."""
+    formula = edit.operator.formula
+    if edit.scope != "all":
+        raise UserInputError(
+            f"token scope {str(edit.scope)!r} steers some positions only, weights and biases of a "
+            "checkpoint steer them all; please " + OTHER_ROUTE
+        )
+    if edit.gate is not None:
+        why = f"a gate opens and closes the edit ({formula}), and weights are always there"
+    elif edit.keep_norm:
+        why = "keep_norm brings activations back to their lengths, which no weights do"
+    elif not edit.operator.affine:
+        why = f"{formula} is not affine in x, so that no weights do it"
+    else:
+        return
+    raise UserInputError(f"{why}; please {OTHER_ROUTE}")
+
+
+def _check_place(formula: str, kind: ModuleKind, model_type: str, constant: bool) -> None:
+    """Check that what an architecture has at a place is what one projection reads or puts out."""
+    if model_type not in FAMILIES:
+        raise UserInputError(
+            f"the architecture {model_type!r} is unknown; known: {', '.join(sorted(FAMILIES))}"
+        )
+    projection, side = WRITTEN[kind]
+    family, route = FAMILIES[model_type], route_of(model_type)
+    if side == "behind" and not constant:
+        writers = family.down_proj is not None and route.adds
+        way_out = (
+            " To keep a direction out of it (project_out), keep it out of all that writes to it: "
+            "edit residual_in of layer 0, and attention and mlp of every layer (where: writers)."
+        )
+        raise UserInputError(
+            f"{formula} changes the residual stream itself (kind {kind!r}), which no single "
+            f"projection writes; please {OTHER_ROUTE}.{way_out if writers else ''}"
+        )
+    if projection == "down_proj" and family.down_proj is None and not constant:
+        raise UserInputError(
+            f"{formula} at {kind!r}: the feed-forward of {model_type!r} shares the work out to "
+            f"experts, so that no single projection writes it; please {OTHER_ROUTE}"
+        )
+    if projection == "embedding" and not route.only_tokens:
+        raise UserInputError(
+            f"the input of layer 0 of {model_type!r} is not the embedding of tokens alone (images "
+            f"have features there); please {OTHER_ROUTE}"
+        )
+
+
+def adds_constant(edit: Edit, strength: float) -> bool:
+    """Whether an activation of zero is moved: a projection then needs a bias."""
+    if edit.displacement(strength) is not None:
+        return True
+    axes = {name: ["module", *said.split()] for name, said in edit.operator.needs.items()}
+    widths = [edit.tensors[n].shape[said.index("d")] for n, said in axes.items() if "d" in said]
+    zero = edit.weights.new_zeros(1, 1, len(edit.modules), *widths[:1] or [1])
+    moved = edit.operator.apply(zero, edit.tensors, (strength * edit.weights)[None, None])
+    return bool(moved.any())
+
+
+def _hooks(intervention: Intervention, model_type: str) -> Support:
+    lacking = [edit.kind for edit in intervention.edits if not _has(model_type, edit.kind)]
+    if lacking:
+        return Support("refused", f"the architecture {model_type!r} has no {lacking[0]!r} to hook")
+    return Support("exactly", "hooks do every edit at its own place")
+
+
+def _has(model_type: str, kind: ModuleKind) -> bool:
+    family = FAMILIES.get(model_type)
+    lacks = {"neuron": "down_proj", "residual_mid": "mid"}.get(kind, "layers")
+    return family is not None and getattr(family, lacks) is not None
+
+
+def _bake(intervention: Intervention, model_type: str) -> Support:
+    check_baking(intervention, model_type)
+    return Support("exactly", "weights and biases of an ordinary checkpoint do it, up to rounding")
+
+
+def _gguf(intervention: Intervention, model_type: str) -> Support:
+    check_baking(intervention, model_type)
+    kinds = {kind for edit in intervention.edits for kind in written_kinds(edit)}
+    if kinds & {"residual_in", "final"} and model_type not in KEEP_HEADS:
+        return Support(
+            "refused",
+            f"llama.cpp is not known to keep a head of {model_type!r} that is not its embedding, "
+            "and one of the two is changed; serve the baked checkpoint by another server",
+        )
+    biased = any(
+        adds_constant(edit, intervention.strength) and set(written_kinds(edit)) != {"residual_in"}
+        for edit in intervention.edits
+    )
+    if not biased or model_type in KEEP_BIASES:
+        return Support("exactly", "the baked checkpoint, converted; quantising it rounds it")
+    if route_of(model_type).as_llama:
+        return Support(
+            "with a difference",
+            "the baked checkpoint is declared as a Llama, whose biases llama.cpp keeps, unless a "
+            "sliding window can cut; check what is served with `real export --check URL`",
+        )
+    return Support(
+        "refused",
+        f"llama.cpp is not known to keep the bias of {model_type!r} that would steer; it does for "
+        f"{', '.join(sorted(KEEP_BIASES))}",
+    )
+
+
+def _lofit(intervention: Intervention, model_type: str) -> Support:  # noqa: ARG001
+    modules = [module for edit in intervention.edits for module in edit.modules]
+    if any(module.kind != "head" or module.head == WHOLE_LAYER for module in modules):
+        return Support("refused", "LoFiT's list is one of attention heads")
+    return Support("with a difference", "a list of heads, without what is done to them")
+
+
+def _serve(intervention: Intervention, model_type: str) -> Support:
+    check_baking(intervention, model_type)
+    return Support(
+        "exactly",
+        "by any server of the baked checkpoint that keeps its biases; check it with `real export "
+        "--check URL`",
+    )
