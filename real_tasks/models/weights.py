@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import ABOUT_POINTER, POINTER
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -29,8 +30,7 @@ _HARMLESS = re.compile(
     r"|(^|\.)position_ids$"
 )
 _OTHER_FORMS = {
-    b"version https://git-lfs": "is a git-lfs pointer, not the file itself; `git lfs pull` in its "
-    "folder fetches it",
+    POINTER: ABOUT_POINTER,
     b"<": "is a web page (HTML), saved in the place of the file; fetch it again",
     b"PK\x03\x04": "is a pickled or zipped file under another name; save the model with "
     "save_pretrained",
@@ -73,7 +73,7 @@ def check_form(path: Path) -> None:
     """
     with path.open("rb") as file:
         beginning = file.read(32)
-    if not beginning or beginning.startswith(b"version https://git-lfs"):
+    if not beginning or beginning.startswith(POINTER):
         _refuse(path, "")
 
 

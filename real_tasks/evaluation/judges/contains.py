@@ -4,7 +4,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from real_tasks.evaluation.judges import JUDGES, Judgement
-from real_tasks.evaluation.words import words
+from real_tasks.evaluation.words import holds_word, words
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.types import Question, Verdict
 
@@ -24,7 +24,8 @@ class Contains:
     with the other).
 
     What is said of the answer does not count: "not Paris" says Paris. In scripts without blanks
-    every letter is a word, so that an answer also occurs inside a longer word.
+    every letter is a word, so that an answer also occurs inside a longer word. In Korean a particle
+    or the copula may follow the answer within its word; other inflected forms are other words.
     """
 
     class Params(Frozen):
@@ -59,5 +60,6 @@ def _without_article(answer: list[str]) -> list[str]:
 def _first_place(said: list[str], answer: list[str]) -> int | None:
     if not answer:
         return None
-    starts = range(len(said) - len(answer) + 1)
-    return next((i for i in starts if said[i : i + len(answer)] == answer), None)
+    *others, last = answer
+    starts = (i for i in range(len(said) - len(others)) if said[i : i + len(others)] == others)
+    return next((i for i in starts if holds_word(said[i + len(others)], last, not others)), None)

@@ -15,18 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from real_tasks.questions.files.formats import (
+    BOM,
     Problem,
     Row,
     array_rows,
     csv_rows,
     is_array,
+    is_spread,
     json_lines,
     parquet_rows,
 )
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import check_no_pointer
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".parquet")
-_BOM = "\ufeff"
+_MARKS = {  # Those of UTF-32 begin with those of UTF-16.
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_AT_THE_END = f" \t\r\n\v\f\x1a\x85\xa0\u200b\u2028\u2029{BOM}"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -54,9 +63,9 @@ class DataFile:
 def read_data_file(path: str | Path) -> DataFile:
     """Read a file; its extension says how (.jsonl, .json, .csv, .parquet).
 
-    A .json or .jsonl file may hold an array of objects or one object a line. Text is UTF-8, with or
-    without a byte order mark, or UTF-16 with one. A CSV file has a header and is separated by
-    commas.
+    A .json or .jsonl file may hold an array of objects, one object a line, or objects over several
+    lines. Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. A CSV
+    file has a header and is separated by commas.
 
     Raises:
         UserInputError: there is no such file, or nothing of it can be read.
@@ -87,19 +96,29 @@ def data_file_of(name: str, records: Iterable[Mapping[str, Any]]) -> DataFile:
 def decoded(path: Path, content: bytes) -> str:
     """Return UTF-8 text; a byte that is none becomes a lone surrogate, for `wrong_character`.
 
-    UTF-16 is read as well where it begins with a byte order mark.
+    UTF-16 and UTF-32 are read as well where they begin with a byte order mark. What some programs
+    put at the end of a text (blanks, marks, the sign for its end) is left out.
 
     Raises:
         UserInputError: it is no text at all.
     """
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", errors="surrogatepass")
+    for mark, encoding in _MARKS.items():
+        if content.startswith(mark):
+            try:
+                text = content.decode(encoding, errors="surrogatepass")
+                return text.lstrip(BOM).rstrip(_AT_THE_END)
+            except UnicodeDecodeError as error:
+                raise UserInputError(
+                    f"{str(path)!r} begins as {encoding} and is damaged or cut off ({error.reason} "
+                    f"at byte {error.start}); save it as UTF-8"
+                ) from error
     if b"\0" in content:
         raise UserInputError(
             f"{str(path)!r} holds zero bytes: it is not UTF-8 text (UTF-16 without a byte order "
             "mark, or a binary file?); save it as UTF-8"
         )
-    return content.decode("utf-8", errors="surrogateescape").removeprefix(_BOM)
+    text = content.decode("utf-8", errors="surrogateescape")
+    return text.lstrip(BOM).rstrip(_AT_THE_END)
 
 
 def wrong_character(text: str) -> str | None:
@@ -119,8 +138,11 @@ def _read(path: Path, content: bytes) -> tuple[str, list[Row | Problem]]:
     if extension == ".csv":
         _check_separator(path, text)
         return "csv", list(csv_rows(path.name, text))
-    _check_not_one_object(path, text)
-    return ("json", list(array_rows(text))) if is_array(text) else ("jsonl", list(json_lines(text)))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # JSON has no \r within its strings
+    whole = is_array(text) or is_spread(text)
+    found = list(array_rows(text) if whole else json_lines(text))
+    _check_no_wrapping(path, found)
+    return "json" if whole else "jsonl", found
 
 
 def _check_separator(path: Path, text: str) -> None:
@@ -134,25 +156,27 @@ def _check_separator(path: Path, text: str) -> None:
             )
 
 
-def _check_not_one_object(path: Path, text: str) -> None:
-    """Tell of one object over several lines as a whole; as JSON lines every line would be wrong."""
-    if not text.lstrip().startswith("{") or "\n" not in text.strip():
+def _check_no_wrapping(path: Path, found: list[Row | Problem]) -> None:
+    """Tell of an object around all rows."""
+    if len(found) > 1 or not found or not isinstance(found[0], Row):
         return
-    try:
-        whole = json.loads(text)
-    except (ValueError, RecursionError):
-        return
-    raise UserInputError(
-        f"{path.name!r} is a single JSON object over several lines, with the fields "
-        f"{', '.join(map(repr, whole)) or '(none)'}; expected an array of objects, or one object a "
-        "line, each with a question"
-    )
+    for name, value in found[0].fields.items():
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            raise UserInputError(
+                f"{path.name!r} is a single JSON object, whose rows seem to be in its field "
+                f"{name!r}; expected that array alone, or one object a line, each with a question"
+            )
 
 
 def regular(path: Path) -> Path:
-    """Return the path of a file; a device or a pipe, which may never end, is an OSError."""
+    """Return the path of a file; a device or a pipe, which may never end, is an OSError.
+
+    Raises:
+        UserInputError: it is a git-lfs pointer.
+    """
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is no file")
+    check_no_pointer(path)
     return path
 
 

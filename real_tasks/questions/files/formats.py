@@ -15,6 +15,7 @@ from typing import Any
 
 from real_tasks.vocabulary.errors import UserInputError
 
+BOM = "\ufeff"
 _BLANKS = " \t\r\n"
 _NO_BLANK = re.compile(rf"[^{_BLANKS}]")
 _MAX_FIELD_CHARACTERS = 10_000_000
@@ -51,28 +52,40 @@ def is_array(text: str) -> bool:
     return text.lstrip(_BLANKS).startswith("[")
 
 
+def is_spread(text: str) -> bool:
+    """Return whether the text is JSON objects that are not one a line."""
+    place = _skip_blanks(text, 0)
+    try:
+        value, end = json.JSONDecoder().raw_decode(text, place)
+    except (ValueError, RecursionError):
+        return False
+    after = _skip_blanks(text, end)
+    one_a_line = "\n" not in text[place:end] and (after == len(text) or "\n" in text[end:after])
+    return isinstance(value, dict) and not one_a_line and text[after : after + 1] in ("", *"{,")
+
+
 def json_lines(text: str) -> Iterator[Row | Problem]:
     """Read one object a line."""
     # Not splitlines(): a string may hold the line separators of Unicode.
-    for number, line in enumerate(text.rstrip(_BLANKS).split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             yield Problem(number, "empty line")
             continue
         try:
-            yield _object(number, number, json.loads(line))
+            yield _object(number, number, json.loads(line.lstrip(BOM)))  # of files put together
         except (ValueError, RecursionError) as error:
             yield Problem(number, f"invalid JSON ({_fault(error)})")
 
 
 def array_rows(text: str) -> Iterator[Row | Problem]:
-    """Read an array element by element, so that each has its line.
+    """Read an array, or objects that follow one another, one by one, so that each has its line.
 
     What follows the first fault cannot be told apart any more and is not read.
     """
-    decoder = json.JSONDecoder()
-    place = _skip_blanks(text, text.index("[") + 1)
+    decoder, end = json.JSONDecoder(), "]" if is_array(text) else ""
+    place = _skip_blanks(text, text.index("[") + 1 if end else 0)
     number, line, counted = 0, 1, 0
-    while text[place : place + 1] not in ("", "]"):
+    while text[place : place + 1] not in ("", end):
         line, counted = line + text.count("\n", counted, place), place
         try:
             value, place = decoder.raw_decode(text, place)
@@ -83,13 +96,14 @@ def array_rows(text: str) -> Iterator[Row | Problem]:
         number += 1
         yield _object(line, number, value)
         place = _skip_blanks(text, place)
-        if text[place : place + 1] != ",":
+        if text[place : place + 1] == ",":
+            place = _skip_blanks(text, place + 1)
+        elif end:
             break
-        place = _skip_blanks(text, place + 1)
     line += text.count("\n", counted, place)
-    if text[place : place + 1] != "]":
+    if text[place : place + 1] != end:
         yield Problem(line, "invalid JSON (',' or ']' expected); what follows was not read")
-    elif _NO_BLANK.search(text, place + 1):
+    elif end and _NO_BLANK.search(text, place + 1):
         yield Problem(line, "something follows the end of the JSON array; it was not read")
 
 
@@ -102,25 +116,30 @@ def csv_rows(name: str, text: str) -> Iterator[Row | Problem]:
     csv.field_size_limit(_MAX_FIELD_CHARACTERS)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = [column.strip() for column in next(reader)]
+        # Some programs put blank lines before it.
+        header = [column.strip() for column in next(row for row in reader if any(row))]
     except csv.Error as error:
         raise UserInputError(f"{name!r}: the header cannot be read: {error}") from error
     if len(set(header)) < len(header) or not all(header):
         raise UserInputError(
             f"{name!r}: the header is {header}; expected a name of its own for every column"
         )
+    blank: list[Problem] = []
     for number in itertools.count(1):
         line = reader.line_num + 1
         try:
             cells = next(reader)
-        except StopIteration:
+        except StopIteration:  # Blank rows at the end, which spreadsheets write, are none.
             return
         except csv.Error as error:
             yield Problem(line, f"invalid CSV ({error}; is a quotation mark left open?)")
             continue
         if not any(cell.strip() for cell in cells):
-            yield Problem(line, "empty line")
-        elif len(cells) != len(header):
+            blank.append(Problem(line, "empty line"))
+            continue
+        yield from blank
+        blank.clear()
+        if len(cells) != len(header):
             yield Problem(line, f"{len(cells)} fields; expected {len(header)}, as in the header")
         else:
             yield Row(line, number, dict(zip(header, cells, strict=True)))

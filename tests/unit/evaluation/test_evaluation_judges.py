@@ -72,6 +72,16 @@ def test_a_generation_is_judged_by_the_answer_it_equals(generation: str, verdict
         ("ไม่", "ไม่ "),
         ("می‌روم", "میروم"),
         ("ナ", "ﾅ｡"),
+        ("don't", "don’t"),
+        ('say "no"', "say “no”"),
+        ("Nord-Süd", "Nord\u2013Süd"),
+        ("¿Sí?", "sí"),
+        ("محمد", "محـــمد؟"),
+        ("❤", "❤\ufe0f"),
+        ("はい", "はい〜"),
+        ("བོད", "བོད།"),
+        ("አዎ።", "አዎ"),
+        ("Այո", "այո։"),
     ],
 )
 def test_an_answer_is_the_same_in_every_spelling_of_its_script(answer: str, said: str) -> None:

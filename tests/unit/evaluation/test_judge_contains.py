@@ -87,6 +87,9 @@ def test_an_answer_without_any_word_never_occurs() -> None:
         ("３．１４ １，０００", "3.14 1000"),
         ("ไม่ใช่", "ไ ม่ ใ ช่"),
         ("서울은 크다", "서울은 크다"),
+        ("1945년에 25.5도, AI가", "1945 년에 25.5 도 ai가"),
+        ("ꦗꦮ ꆈꌠ", "ꦗ ꦮ ꆈ ꌠ"),
+        ("м’ята мʼята", "м ята м ята"),
         ("مي\u200cروم", "ميروم"),
     ],
 )
@@ -126,3 +129,58 @@ def test_letters_with_marks_are_whole_words() -> None:
 @pytest.mark.parametrize("said", ["istanbul", "İstanbul", "I\u0307STANBUL", "İSTANBUL'da"])
 def test_a_dotted_capital_i_is_an_i(said: str) -> None:
     assert verdict(question(["İstanbul"], ["Ankara"]), said) == "true"
+
+
+KOREAN = [
+    ("서울", "부산", "서울은 크다", "true"),
+    ("서울", "부산", "수도는 서울입니다.", "true"),
+    ("서울", "부산", "부산에서는", "false"),
+    ("서울", "부산", "서울대학교", "neither"),
+    ("서울", "부산", "부산는", "neither"),
+    ("프랑스", "독일", "독일은 아니고 프랑스", "false"),
+    ("프랑스", "독일", "프랑스가", "true"),
+    ("프랑스", "독일", "프랑스어", "neither"),
+    ("미국", "독일", "미국인이", "neither"),
+    ("연필", "나무", "연필로", "true"),
+    ("에펠 탑", "남산", "에펠 탑을", "true"),
+    ("1945년", "5년", "1945년에", "true"),
+    ("3", "5", "25명", "neither"),
+    ("3", "5", "3명", "true"),
+    ("Paris", "London", "London에서", "false"),
+    ("물", "불", "물은", "true"),
+    ("물", "불", "물가가 불만이", "neither"),
+    ("아니요", "네", "네가", "neither"),
+    ("아니요", "예", "예를 들어 아니요", "true"),
+    ("아니요", "네", "네, 맞아요", "false"),
+]
+
+
+@pytest.mark.parametrize(("aligned", "violating", "said", "expected"), KOREAN)
+def test_in_korean_a_particle_that_fits_its_word_makes_no_other_word_of_it(
+    aligned: str, violating: str, said: str, expected: str
+) -> None:
+    assert verdict(question([aligned], [violating]), said) == expected
+
+
+@pytest.mark.parametrize(
+    ("aligned", "violating", "said", "expected"),
+    [
+        ("東京", "京", "東京都です", "true"),
+        ("いいえ", "はい", "はい、そうです", "false"),
+        ("ガ", "カ", "ｶﾞです", "true"),
+        ("ไม่ใช่", "ใช่", "ไม่ใช่ครับ", "true"),
+        ("ไม่ใช่", "ใช่", "ใช่ค่ะ", "false"),
+        ("မဟုတ်", "ဟုတ်", "ဟုတ်ပါ", "false"),
+        ("да", "я", "семья, да", "true"),
+        ("όχι", "Σ", "ς", "false"),
+        ("لا", "و", "وقت", "neither"),
+        ("כן", "ל", "לא", "neither"),
+        ("가", "나", "나는", "neither"),
+        ("10", "1", "１０％", "true"),
+        ("B", "A", "(a)", "false"),
+    ],
+)
+def test_a_violating_answer_of_one_letter_counts_where_it_is_a_word(
+    aligned: str, violating: str, said: str, expected: str
+) -> None:
+    assert verdict(question([aligned], [violating]), said) == expected

@@ -34,25 +34,66 @@ def places(file: DataFile) -> list[tuple[int, int]]:
     return [(row.line, row.number) for row in file.rows]
 
 
-def test_json_lines_and_arrays_and_parquet_give_the_same_records(tmp_path: Path) -> None:
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in RECORDS)
+LINES = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in RECORDS)
+ARRAY = json.dumps(RECORDS, ensure_ascii=False)
+SPREAD = "\n".join(json.dumps(record, indent=1) for record in RECORDS)
+SPELLINGS: dict[str, str | bytes] = {
+    "lines.jsonl": LINES,
+    "lines.json": LINES,
+    "utf16.jsonl": LINES.encode("utf-16"),
+    "utf16be.jsonl": ("\ufeff" + LINES).encode("utf-16-be"),
+    "utf32.jsonl": LINES.encode("utf-32"),
+    "marks.jsonl": "\ufeff\ufeff" + LINES.replace("\n", "\r\n"),
+    "together.jsonl": LINES.replace("\n", "\n\ufeff"),
+    "classic.jsonl": LINES.replace("\n", "\r"),
+    **{
+        f"ends{n}.jsonl": LINES + end
+        for n, end in enumerate(("\n\r\n \n", "\x1a", "\t\n\f\n\v", "\xa0\n\u200b\n", "\u2028"))
+    },
+    "array.json": json.dumps(RECORDS, indent=1),
+    "comma.json": ARRAY[:-1] + ",\n ]\n",
+    "mark.json": "\ufeff" + ARRAY + "\n\x1a",
+    "utf16.json": ARRAY.encode("utf-16"),
+    "spread.json": SPREAD,
+    "spread.jsonl": "\ufeff\n" + SPREAD.replace("\n", "\r\n"),
+    "end to end.jsonl": LINES.replace("\n", ""),
+    "commas.json": LINES.strip().replace("\n", ",\n"),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_every_spelling_of_records_in_json_gives_them(tmp_path: Path, name: str) -> None:
+    file = read(tmp_path, name, SPELLINGS[name])
+    assert [dict(row.fields) for row in file.rows] == RECORDS
+    assert file.columns == ("question", "aligned") and not file.problems
+
+
+def test_parquet_gives_the_same_records(tmp_path: Path) -> None:
     pd.DataFrame(RECORDS).to_parquet(tmp_path / "a.parquet")
-    files = [
-        read(tmp_path, "a.jsonl", lines),
-        read(tmp_path, "lines.json", lines),
-        read(tmp_path, "b.json", json.dumps(RECORDS, indent=1)),
-        read(tmp_path, "wide.jsonl", lines.encode("utf-16")),
-        read(tmp_path, "ends.jsonl", lines + "\n\r\n \n"),
-        read(tmp_path, "bom.jsonl", "\ufeff" + lines.replace("\n", "\r\n")),
-        read_data_file(tmp_path / "a.parquet"),
-    ]
-    assert [file.format for file in files] == [
-        *("jsonl", "jsonl", "json", "jsonl", "jsonl", "jsonl", "parquet")
-    ]
-    for file in files:
-        assert [dict(row.fields) for row in file.rows] == RECORDS
-        assert file.columns == ("question", "aligned") and not file.problems
-    assert len({file.sha256 for file in files}) == 6
+    file = read_data_file(tmp_path / "a.parquet")
+    assert [dict(row.fields) for row in file.rows] == RECORDS and file.format == "parquet"
+
+
+def test_objects_over_several_lines_have_the_lines_on_which_they_begin(tmp_path: Path) -> None:
+    assert places(read(tmp_path, "a.jsonl", SPREAD)) == [(1, 1), (8, 2)]
+    file = read(tmp_path, "b.jsonl", SPREAD + "\n{oops")
+    assert places(file) == [(1, 1), (8, 2)] and file.problems[0].line == 14
+    assert read(tmp_path, "c.json", json.dumps(RECORDS[1], indent=2)).rows[0].fields == RECORDS[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "q,a\nx,y\n\n \n",
+        "q,a\nx,y\n,,\n",
+        "q,a\r\nx,y\r\n\r\n",
+        "\n\nq,a\nx,y\n\x1a",
+        "q,a\rx,y\r,",
+    ],
+)
+def test_what_programs_put_around_a_table_is_no_row(tmp_path: Path, text: str) -> None:
+    file = read(tmp_path, "a.csv", text.replace(",,", ","))
+    assert [dict(row.fields) for row in file.rows] == [{"q": "x", "a": "y"}] and not file.problems
 
 
 def test_lines_of_an_array_are_those_on_which_its_objects_begin(tmp_path: Path) -> None:
@@ -136,7 +177,9 @@ def test_a_missing_value_of_parquet_is_none(tmp_path: Path) -> None:
         ("a.csv", "x,x\n1,2\n", "a name of its own for every column"),
         ("a.jsonl", '{"a": "é"}'.encode("utf-16-le"), "save it as UTF-8"),
         ("a.json", b'[{"a": "x"}\0]', "save it as UTF-8"),
+        ("a.json", '[{"a": "x"}]'.encode("utf-16")[:-1], "damaged or cut off"),
         ("a.parquet", "no table", "cannot be read as Parquet"),
+        ("a.json", '{"data": [{"a": 1}]}', "seem to be in its field 'data'"),
     ],
 )
 def test_a_file_of_which_nothing_can_be_read_is_refused(
@@ -163,6 +206,20 @@ def test_a_device_that_never_ends_is_not_read(
     (tmp_path / "endless.csv").symlink_to("/dev/zero")
     with pytest.raises(UserInputError, match="cannot be read"):
         read_file(tmp_path / "endless.csv")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet", "a.txt"])
+def test_a_pointer_of_git_lfs_is_told_whatever_it_stands_for(
+    tmp_path: Path, name: str, end: str
+) -> None:
+    oid = "4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"
+    lines = ("version https://git-lfs.github.com/spec/v1", f"oid sha256:{oid}", "size 12345", "")
+    path = written(tmp_path, name, end.join(lines))
+    readers = [lambda: load_neutral(str(path), 8), lambda: read_rankings(path)]
+    for look in readers + ([lambda: read_data_file(path)] if name != "a.txt" else []):
+        with pytest.raises(UserInputError, match=r"git-lfs pointer.*git lfs pull"):
+            look()
 
 
 def test_records_of_a_hub_data_set_are_hashed_by_content() -> None:

@@ -1,0 +1,21 @@
+"""Files that are something else than their name says, told by how they begin."""
+
+from pathlib import Path
+
+from real_tasks.vocabulary.errors import UserInputError
+
+POINTER = b"version https://git-lfs"
+"""How the small file begins that git keeps where git-lfs has not fetched the large one."""
+ABOUT_POINTER = "is a git-lfs pointer, not the file itself; `git lfs pull` in its folder fetches it"
+
+
+def check_no_pointer(path: Path) -> None:
+    """Check that a file is there itself.
+
+    Raises:
+        UserInputError: a git-lfs pointer is in its place.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise UserInputError(f"{path} {ABOUT_POINTER}")
