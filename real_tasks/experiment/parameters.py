@@ -60,6 +60,8 @@ def faults_of(error: ValidationError, where: str = "") -> list[tuple[Any, str]]:
         found = "" if fault["type"] == "missing" else f" (found {_shown(fault['input'])})"
         message = fault["msg"].removeprefix("Value error, ")
         message = "unknown key" if fault["type"] == "extra_forbidden" else message
+        if fault["type"] == "string_type":
+            found += "; a text that YAML reads otherwise is quoted, in --set twice: 'path=\"...\"'"
         lines.append((fault, f"{path}: {message}{found}"))
     return lines
 

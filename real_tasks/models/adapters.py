@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +11,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from real_tasks.models.checkpoints import ADAPTER, ADAPTER_WEIGHTS, CONFIG, has_tokenizer
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.weights import header, read_mapping
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import expanded
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ def base_of(folder: Path, config_only: bool = False) -> Path:
         )
     beside = folder / name
     try:
-        found = Path(name).expanduser()
+        found = expanded(name)
         if not found.is_dir():
             found = beside if beside.is_dir() else local_checkpoint(name, revision, config_only)
     except UserInputError as error:
@@ -121,6 +124,32 @@ def without_adapter(folder: Path) -> Iterator[Path]:
             if not path.name.startswith("adapter_"):
                 (Path(links) / path.name).symlink_to(path.absolute())
         yield Path(links)
+
+
+def check_adapter(folder: Path, config: PreTrainedConfig) -> None:
+    """Check that a folder's adapter, if it holds one, can be merged into a model.
+
+    It is merged on torch's device ``meta``, into a network without numbers.
+
+    Args:
+        folder: of a checkpoint or of an adapter alone.
+        config: of the model.
+
+    Raises:
+        UserInputError: see `merged`.
+    """
+    adapter = adapter_of(folder)
+    if adapter is None or type(config) not in AutoModelForCausalLM._model_mapping:
+        return  # Remote code: known when it is loaded.
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of numbers that are put nowhere
+            merged(model, adapter)
+    except UserInputError as error:
+        # What cannot be done without numbers is known when they are there.
+        if not isinstance(error.__cause__, NotImplementedError):
+            raise
 
 
 def merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:

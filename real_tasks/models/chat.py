@@ -19,23 +19,27 @@ Message = Mapping[str, str]
 
 _MARK = "ANSWER"
 """Stands for what somebody says, to see what the template writes around it."""
-_OPENING = re.compile(
-    r"(?P<left>[<\[◁]\|?)(?P<name>(?:\w+[:|])?"
-    r"(?:think|thinking|thoughts?|reason|reasoning|reflection|rationale|scratchpad|analysis))"
-    r"(?P<right>\|?[>\]▷])"
-    r"|<\|START_THINKING\|>|<\|begin_of_thought\|>|<\|channel>thought|<unused94>thought"
-    r"|<\|channel\|>analysis<\|message\|>",
-    re.IGNORECASE,
+_TAG = re.compile(
+    r"(?P<left>[<\[◁＜]\|?)(?P<name>[^\W\d_][\w:|-]{1,40}?)(?:\s[^<>]*)?(?P<right>\|?[>\]▷＞])"
 )
-"""What begins a thinking block: a tag of one of these names, or a form of one model's own."""
-_ENDS = {
-    "<|START_THINKING|>": "<|END_THINKING|>",
-    "<|begin_of_thought|>": "<|end_of_thought|>",
+_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_THINKING = re.compile(
+    "think|thinking|thoughts?|reason|reasoning|reflection|rationale|scratchpad|analysis|"
+    "deliberation|monologue|cot"
+)
+_NOT_OPENING = re.compile("no|not|non|end|stop|off|effort|mode|level|length|budget|max")
+"""Parts of a tag's name: one of the first, and none of the second, begins a thinking block."""
+_FORMS = {
+    "<|inner_prefix|>": "<|inner_suffix|>",
     "<|channel>thought": "<channel|>",
     "<unused94>thought": "<unused95>",
     "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
+    "Here are my reasoning steps:": "[BEGIN FINAL RESPONSE]",
 }
-"""What ends the blocks whose end is no closing tag."""
+"""Forms of one model's own, by what begins the block, with what ends it."""
+_FORM = re.compile("|".join(map(re.escape, _FORMS)))
+_ANSWER_HEADING = re.compile(r"\s*<\|channel\|>final<\|message\|>")
+_BEGINNING = re.compile("start|begin", re.IGNORECASE)
 _SWITCHES = ("enable_thinking", "thinking", "thinking_mode", "reasoning", "reasoning_effort")
 """Arguments by which templates are told not to open a block."""
 _TODAY = re.compile(r"\bstrftime_now\(\s*(['\"])(.*?)\1\s*\)")
@@ -118,16 +122,9 @@ def conversation(
             thinking block that is not to be closed.
     """
     text = _written(tokenizer, chat, messages, add_generation_prompt=True)
-    if not _OPENING.search(text):
+    if not _openings(text):
         return ChatText(text)
-    # Who asks may write such a tag as well, so that the template is looked at without the question.
-    marked = _written(
-        tokenizer,
-        chat,
-        [*messages[:-1], {**messages[-1], "content": _MARK}],
-        add_generation_prompt=True,
-    )
-    opening, closing = _left_open(marked[marked.rfind(_MARK) :])
+    opening, closing = _left_open(_after_question(tokenizer, chat, messages, text))
     if opening and chat.thinking == "refuse":
         raise UserInputError(
             f"the tokenizer's chat template opens a thinking block ({opening!r}) for the "
@@ -137,6 +134,17 @@ def conversation(
             "(model.thinking: closed)"
         )
     return ChatText(text + closing)
+
+
+def _after_question(
+    tokenizer: PreTrainedTokenizerBase, chat: ChatFormat, messages: Sequence[Message], text: str
+) -> str:
+    """Return what follows the question, as who asks may write a tag as well."""
+    asked = messages[-1]["content"].strip()
+    if text.count(asked) != 1:  # a short one, which stands in the template too
+        marked = [*messages[:-1], {**messages[-1], "content": _MARK}]
+        asked, text = _MARK, _written(tokenizer, chat, marked, add_generation_prompt=True)
+    return text[text.rfind(asked) + len(asked) :]
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase, chat: ChatFormat) -> bool:
@@ -186,16 +194,28 @@ def without_thinking(text: str) -> str | None:
         None where the thinking does not end.
     """
     begun = text.lstrip()
-    opening = _OPENING.match(begun)
+    opening = next((one for one in _openings(begun) if one.start() == 0), None)
     if opening is None:
-        return text
-    _, ended, answer = begun.partition(_end_of(opening))
-    return answer if ended else None
+        heading = _ANSWER_HEADING.match(text)
+        return text[heading.end() :] if heading else text
+    ended = re.search(re.escape(_end_of(opening)), begun, re.IGNORECASE)
+    return begun[ended.end() :] if ended else None
+
+
+def _openings(text: str) -> list[re.Match[str]]:
+    """Return what begins a thinking block, in its order."""
+    tags = [one for one in _TAG.finditer(text) if _opens(one["name"])]
+    return sorted([*tags, *_FORM.finditer(text)], key=lambda one: one.start())
+
+
+def _opens(name: str) -> bool:
+    parts = [part.lower() for part in _PART.findall(name)]
+    return any(map(_THINKING.fullmatch, parts)) and not any(map(_NOT_OPENING.fullmatch, parts))
 
 
 def _left_open(text: str) -> tuple[str, str]:
     """Return the beginning of a thinking block that does not end, and what ends it; or nothing."""
-    openings = list(_OPENING.finditer(text))
+    openings = _openings(text)
     if not openings:
         return "", ""
     inside, end = text[openings[-1].end() :], _end_of(openings[-1])
@@ -207,9 +227,13 @@ def _left_open(text: str) -> tuple[str, str]:
 
 def _end_of(opening: re.Match[str]) -> str:
     """Return what ends a thinking block."""
-    if opening["name"] is None:
-        return next(end for begin, end in _ENDS.items() if begin.lower() == opening.group().lower())
-    return f"{opening['left']}/{opening['name']}{opening['right']}"
+    if opening[0] in _FORMS:
+        return _FORMS[opening[0]]
+    name, left, right = opening["name"], opening["left"], opening["right"]
+    if _BEGINNING.search(name):
+        other = _BEGINNING.sub(lambda m: "END" if m[0].isupper() else "end", name)
+        return f"{left}{other}{right}"
+    return f"{left}/{name}{right}"
 
 
 def _known_switches(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -31,6 +31,7 @@ from real_tasks.models.weights import (
 )
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import expanded
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
@@ -45,6 +46,8 @@ MAPPINGS = (
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
+    "chat_template.json",
+    "tekken.json",
 )
 """Files that hold a JSON mapping, where they are there."""
 log = logging.getLogger(__name__)
@@ -106,7 +109,16 @@ def check_files(folder: Path) -> None:
     for name in MAPPINGS:
         if (folder / name).is_file():
             read_mapping(folder / name)
-    for pattern in ("*.model", "*.jinja", "vocab.txt"):
+    texts = (
+        "*.model",
+        "*.jinja",
+        "*/*.jinja",
+        "vocab.txt",
+        "merges.txt",
+        "vocab.bpe",
+        "*.tiktoken",
+    )
+    for pattern in texts:
         for path in sorted(folder.glob(pattern)):
             check_form(path)
 
@@ -252,7 +264,7 @@ def _about_remote_code(error: Exception) -> str:
 
 def token_counter(model: ModelConfig) -> Callable[[str], float] | None:
     """Return what counts a text's tokens; None where the checkpoint is no folder."""
-    folder = Path(model.path).expanduser()
+    folder = expanded(model.path)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         return None
     tokenizer = read_tokenizer(folder, model.trust_remote_code)

@@ -26,6 +26,7 @@ from real_tasks.models.checkpoints import (
     missing_from,
 )
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import expanded
 
 WANTED = (
     CONFIG,
@@ -63,7 +64,7 @@ def local_checkpoint(path: str, revision: str | None, config_only: bool = False)
             such repository or revision; a gated repository; a checkpoint without safetensors
             weights or without a tokenizer. Says what to download and how.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if path and folder.is_dir():
         if revision is not None:
             raise UserInputError(

@@ -11,7 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from real_tasks.models.adapters import adapter_of, base_of, merged, tokenizer_of, without_adapter
+from real_tasks.models.adapters import (
+    adapter_of,
+    base_of,
+    check_adapter,
+    merged,
+    tokenizer_of,
+    without_adapter,
+)
 from real_tasks.models.chat import ChatFormat, chat_format, check_chat
 from real_tasks.models.checkpoints import (
     check_checkpoint,
@@ -33,9 +40,10 @@ from real_tasks.models.families import (
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.rope import Regime, followers, forget_longer_texts, length_rules
 from real_tasks.models.text_model import TextModel, longest_text
-from real_tasks.models.weights import check_finite, check_weights
+from real_tasks.models.weights import check_finite, check_weights, stored_weights
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import expanded
 from real_tasks.vocabulary.types import ModelShape
 
 DEFAULT_OPTIONS = ModelConfig()
@@ -187,10 +195,11 @@ def load_model(
     folder = Path(folder)
     resolve_device(execution.device)
     check_checkpoint(folder)
-    check_files(folder)
+    base = base_of(folder)
+    for part in dict.fromkeys((folder, base)):
+        check_files(part)
     tokenizer = read_tokenizer(tokenizer_of(folder), options.trust_remote_code)
     chat = _chat_format(tokenizer, options)
-    base = base_of(folder)
     _check_shape(configured_shape(read_config(base, options.trust_remote_code)), options)
     model = _whole_model(folder, base, options, execution.device_map)
     device = str(device_of_embeddings(model)) if execution.device_map else execution.device
@@ -212,6 +221,7 @@ def _whole_model(
             "execution.device_map to null, or merge the adapter with peft and save the model"
         )
     check_checkpoint(base)
+    stored_weights(base)  # says what else than weights a file holds
     with without_adapter(base) as plain:
         model = read_weights(plain, options, device_map)
     if adapter is not None:
@@ -244,6 +254,7 @@ def check_model(options: ModelConfig) -> tuple[ModelShape, TextModel | None]:
     config = read_config(base, options.trust_remote_code)
     _check_shape(shape, options)
     check_weights(base, config)
+    check_adapter(folder, config)
     tokenizer = read_tokenizer(tokenizer_of(folder), options.trust_remote_code)
     n_tokens = config.get_text_config().vocab_size
     _check_tokens(tokenizer, n_tokens)
@@ -297,7 +308,7 @@ def checkpoint_config(
 ) -> PreTrainedConfig:
     """Return a checkpoint's configuration; see `checkpoint_shape`."""
     folder = local_checkpoint(str(path), revision, config_only=True)
-    if Path(path).expanduser().is_dir():
+    if expanded(path).is_dir():
         check_checkpoint(folder)
     return read_config(base_of(folder, config_only=True), trust_remote_code)
 

@@ -12,6 +12,7 @@ from real_tasks.questions.files.hub import hub_records
 from real_tasks.questions.files.parsing import BadRow, collapsed, shortened, text_of, unique
 from real_tasks.questions.neutral_text import PARAGRAPHS
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import expanded
 
 HUB_PREFIX = "hub:"
 _ENDS = tuple(".!?:;…\"'”’»)]。！？」।؟۔")
@@ -60,7 +61,7 @@ def load_neutral(source: str, limit: int) -> tuple[str, ...]:
     Raises:
         UserInputError: there is no such text, or a single one: tuning and tests need their own.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if source.startswith(HUB_PREFIX):
         texts = _of_hub(source, limit)
     elif path.suffix.lower() in _TABLES:

@@ -1,6 +1,7 @@
 """Parts of configurations: frozen, closed to unknown keys, every field described."""
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -19,7 +20,9 @@ from pydantic import (
 from real_tasks.vocabulary.config_forms import field_title, model_title
 
 _UNTELLING = re.compile(
-    r"((global_?)?(checkpoint|ckpt|step|epoch|iter)[-_]?\d*|model|merged|final|last|latest|best|hf|out(put)?)",
+    r"((global|checkpoint|ckpt|steps?|epochs?|iter(ation)?|models?|merged|final|last|latest|best|hf|"
+    r"out(put)?|results?|weights|adapter|lora|saved?|export(ed)?|pytorch|safetensors|"
+    r"\d+(?!\d))[-_=.]?)+",
     re.IGNORECASE,
 )
 """Names of folders that say nothing of the model in them."""
@@ -175,14 +178,15 @@ class ModelConfig(Frozen):
     def name(self) -> str:
         """The name in tables: the embedded model's, or the last part of the path.
 
-        A folder that trainers call alike has the one above it before its name, as in
-        ``llama-tuned/checkpoint-100``; one of the Hub's cache is called as its model is.
+        A folder that trainers call alike has those above it before its name, up to one that tells,
+        as in ``llama-tuned/checkpoint-100``; one of the Hub's cache is called as its model is.
         """
-        parts = Path(self.path).absolute().parts
+        parts = Path(os.path.normpath(Path(self.path).absolute())).parts
         cached = [part for part in parts if part.startswith("models--")]
         if cached and "snapshots" in parts:
             return cached[-1].split("--")[-1]
-        return "/".join(parts[-2:] if _UNTELLING.fullmatch(parts[-1]) else parts[-1:])
+        telling = [n for n, part in enumerate(parts) if n and not _UNTELLING.fullmatch(part)]
+        return "/".join(parts[telling[-1] if telling else 1 :]) or self.path
 
 
 class DataConfig(Frozen):

@@ -9,6 +9,14 @@ POINTER = b"version https://git-lfs"
 ABOUT_POINTER = "is a git-lfs pointer, not the file itself; `git lfs pull` in its folder fetches it"
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with the home of the user that it begins with (``~``), where there is one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def check_no_pointer(path: Path) -> None:
     """Check that a file is there itself.
 

@@ -17,7 +17,7 @@ from contextlib import closing
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from storage.errors import StorageError
 from storage.locks import locked
@@ -191,10 +191,21 @@ class Tracker:
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=self._home.mlflow, prefix=".new-") as folder:
             made, copy = Path(folder) / "made.db", Path(folder) / "copy.db"
-            _mlflow_client(sqlite_url(made))
+            self._make_tables(sqlite_url(made))
             with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(copy)) as target:
                 source.backup(target)
             copy.replace(self._database)
+
+    def _make_tables(self, uri: str) -> None:
+        """Make MLflow's tables, and the experiment that it wants, with an address as its place.
+
+        By default this is the current folder, whose name goes into a statement with all its signs.
+        """
+        _settle_mlflow()
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        make: Any = SqlAlchemyStore  # which has no types
+        make(uri, str(self._artifacts()))
 
     def _experiment_id(self, name: str) -> str:
         client = self._client  # first: making it takes the same lock
@@ -229,12 +240,17 @@ class Tracker:
 
 
 def _mlflow_client(uri: str) -> "MlflowClient":
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for noisy in ("mlflow.store.db.utils", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _settle_mlflow()
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
+
+
+def _settle_mlflow() -> None:
+    """Settle, before MLflow is imported, what it sends and says."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for noisy in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _metrics(metrics: Mapping[str, MetricValues]) -> "Iterator[Metric]":

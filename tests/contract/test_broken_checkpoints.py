@@ -125,6 +125,11 @@ BROKEN: dict[str, tuple[Break, str]] = {
         all_of(sharded(), written("b.safetensors", POINTER)),
         r"b\.safetensors is a git-lfs pointer",
     ),
+    "a git-lfs pointer with line ends of Windows": (
+        written(WEIGHTS, POINTER.replace(b"\n", b"\r\n")),
+        "git-lfs pointer",
+    ),
+    "a git-lfs pointer as merges": (written("merges.txt", POINTER), "git-lfs pointer"),
     "a git-lfs pointer as the tokenizer": (
         written("tokenizer.json", POINTER),
         r"tokenizer\.json is a git-lfs pointer",
@@ -259,7 +264,9 @@ def test_a_broken_checkpoint_is_one_error_before_anything_is_made(
 
 
 @pytest.mark.parametrize(
-    "kind", ["a bias of o_proj without a place", "a configuration of fewer layers"]
+    "kind",
+    ["a bias of o_proj without a place", "a configuration of fewer layers"]
+    + [kind for kind in BROKEN if kind.startswith("a git-lfs pointer")],
 )
 def test_loading_alone_finds_it_too(kind: str, checkpoint: Path) -> None:
     damage, said = BROKEN[kind]

@@ -47,8 +47,8 @@ def generate_answers(
         batch_tokens: most tokens of a batch, padding and new tokens included.
         share_prefix: whether a long common beginning of all prompts is read only once.
 
-    In a chat, thinking that an answer begins with is left out; what does not end within
-    ``max_new_tokens`` leaves an empty answer.
+    In a chat, thinking that an answer begins with is left out, and no stop string ends it; what
+    does not end within ``max_new_tokens`` leaves an empty answer.
 
     Raises:
         UserInputError: prompts that leave less than ``max_new_tokens`` of the model's positions.
@@ -68,7 +68,7 @@ def generate_answers(
         batch = pad(loaded, [ids[i][n_prefix:] for i in indices], "left")
         rows = _generate(loaded, batch, prefix, intervention, max_new_tokens, data.stop)
         for index, new in zip(indices, rows, strict=True):
-            answers[index] = _cut(_decode(loaded, [_after_thinking(loaded, new)])[0], data.stop)
+            answers[index] = _cut(_said(loaded, new), data.stop)
 
     regimes = [_regime(loaded, n, n + max_new_tokens - 1) for n in lengths]
     widths = [n + max_new_tokens for n in lengths]
@@ -111,7 +111,7 @@ def _generate(
             going = [row for row, finished in enumerate(done) if not finished]
             tails = _decode(loaded, [new[row][-tail:] for row in going]) if stop else []
             for row, text in zip(going, tails, strict=False):
-                done[row] = any(s in text for s in stop)
+                done[row] = any(s in text for s in stop) and _stops(loaded, new[row], stop)
             if all(done):
                 break
     return new
@@ -162,6 +162,18 @@ def _decode(loaded: LoadedModel, rows: list[list[int]]) -> list[str]:
     return loaded.tokenizer.batch_decode(
         rows, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
+
+
+def _said(loaded: LoadedModel, new: list[int]) -> str:
+    """Return the answer in a row's new tokens; blanks between thinking and it are none of it."""
+    kept = _after_thinking(loaded, new)
+    (text,) = _decode(loaded, [kept])
+    return text if len(kept) == len(new) else text.lstrip()
+
+
+def _stops(loaded: LoadedModel, new: list[int], stop: Sequence[str]) -> bool:
+    """Say whether a stop string is in the answer: in a chat it may be in the thinking before it."""
+    return loaded.chat is None or any(s in _said(loaded, new) for s in stop)
 
 
 def _after_thinking(loaded: LoadedModel, new: list[int]) -> list[int]:

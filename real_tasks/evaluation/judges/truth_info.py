@@ -21,6 +21,7 @@ from real_tasks.reading.batches import PaddedBatch, check_lengths, encode, pad
 from real_tasks.reading.out_of_memory import in_batches
 from real_tasks.vocabulary.config import ExecutionConfig, Frozen, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import expanded
 from real_tasks.vocabulary.types import Question, Verdict
 
 TRUTH_JUDGE = "allenai/truthfulqa-truth-judge-llama2-7B"
@@ -192,7 +193,7 @@ def _recalled(kept: str | None) -> _Said | None:
 @cache
 def _folder(name: str, revision: str | None) -> str:
     # Once in a process, as the Hub is asked each time whether a branch has moved.
-    if revision is None and not Path(name).expanduser().is_dir():
+    if revision is None and not expanded(name).is_dir():
         revision = SAFETENSORS_REVISIONS.get(name)
     return str(local_checkpoint(name, revision).resolve())
 

@@ -39,6 +39,7 @@ from real_tasks.questions.files.parsing import (
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import expanded
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 
 PARTS = {"generate": "generate_dataset.json", "test": "test_dataset_ab.json"}
@@ -127,7 +128,7 @@ class ContrastiveActivationAddition:
                 "the behaviour 'caa' has no questions of its own: give params.path, a folder with "
                 f"{' and '.join(PARTS.values())}, or one JSON file"
             )
-        path = Path(self.params.path).expanduser()
+        path = expanded(self.params.path)
         if not path.is_dir():
             return path, [path]
         parts = PARTS if self.params.files == "both" else (self.params.files,)

@@ -26,7 +26,7 @@ from real_tasks.questions.files.formats import (
     parquet_rows,
 )
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.file_forms import check_no_pointer
+from real_tasks.vocabulary.file_forms import check_no_pointer, expanded
 
 EXTENSIONS = (".jsonl", ".json", ".csv", ".parquet")
 _MARKS = {  # Those of UTF-32 begin with those of UTF-16.
@@ -70,7 +70,7 @@ def read_data_file(path: str | Path) -> DataFile:
     Raises:
         UserInputError: there is no such file, or nothing of it can be read.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     content = _content(path)
     format, found = _read(path, content)
     if not found:

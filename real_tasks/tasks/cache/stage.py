@@ -83,7 +83,7 @@ class Stage:
                 "kind": self.kind,
                 "code": code_version(self._function.__module__, *self._plugin_modules(inputs)),
                 "inputs": {
-                    name: value
+                    name: getattr(value, "identity", value)
                     for name, value in {**self._defaults, **inputs}.items()
                     if name != UNKEYED
                 },

@@ -3,6 +3,7 @@
 import threading
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.identity import checkpoint_content
@@ -29,6 +30,12 @@ class ModelRef(Frozen):
     def columns(self) -> dict[str, str]:
         """What tables say of it: its name, and what tells it from others of that name."""
         return {"model": self.config.name, "model_id": self.checkpoint.digest[:MODEL_ID_LENGTH]}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other models: its name, content and how it is read, not its place."""
+        how = self.config.model_dump(mode="json", exclude={"path", "revision", "shape", "params"})
+        return {"name": self.config.name, "content": self.checkpoint.digest, **how}
 
     def load(self, execution: ExecutionConfig) -> LoadedModel:
         """Return it with modules and hooks of its own; the weights are loaded once a process."""

@@ -3,12 +3,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from real_tasks.evaluation.answers import greedy
 from real_tasks.evaluation.answers.greedy import generate_answers
+from real_tasks.models.chat import ChatFormat
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.tiny_models import (
+    WORDS,
     random_data,
     random_intervention,
     tiny_llama,
@@ -75,6 +78,19 @@ def test_answers_are_cut_at_the_first_stop_string_and_generation_ends_there() ->
     for answer, cut in zip(full, found, strict=True):
         assert cut == answer[: min(answer.find(s) for s in stop if s in answer)].strip()
     assert len(steps) <= 5
+
+
+def test_a_stop_string_in_the_thinking_of_a_chat_ends_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = tiny_tokenizer(words=("<think>", "</think>", *WORDS[2:]))
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    loaded = replace(prepare(tiny_llama(), tokenizer), chat=ChatFormat())
+    for said, expected in (("<think> . w3 . </think> w4 . w5", "w4"), ("<think> . w3", "")):
+        ids = tokenizer.convert_tokens_to_ids(said.split())
+        monkeypatch.setattr(greedy, "_greedy_steps", lambda *_, ids=ids: ([one] for one in ids))
+        data = replace(DATA, stop=(".",))
+        assert generate_answers(loaded, data, (0,), None, 20, 10_000) == [expected]
 
 
 def test_a_stop_string_that_spans_tokens_is_seen() -> None:

@@ -303,6 +303,18 @@ def test_a_name_in_one_file_and_parameters_in_the_next_are_laid_together() -> No
         ("runs/a/checkpoint-100", "a/checkpoint-100"),
         ("runs/b/checkpoint-100/", "b/checkpoint-100"),
         ("tuned/final", "tuned/final"),
+        ("runs/a/checkpoint-100/merged/", "a/checkpoint-100/merged"),
+        ("a/global_step-100-hf", "a/global_step-100-hf"),
+        ("a/pytorch_model", "a/pytorch_model"),
+        ("a/epoch=3", "a/epoch=3"),
+        ("a/100", "a/100"),
+        ("a/best.ckpt", "a/best.ckpt"),
+        ("a/x/..", "a"),
+        ("./a/./checkpoint-1/../checkpoint-2/.", "a/checkpoint-2"),
+        ("a/llama-hf", "llama-hf"),
+        ("a/model2vec", "model2vec"),
+        ("/model", "model"),
+        ("a/" + "1" * 200 + "x", "1" * 200 + "x"),
         ("hub/models--org--llama/snapshots/" + "0" * 40, "llama"),
     ],
 )
@@ -363,3 +375,11 @@ def test_a_template_is_a_text_without_quotes_and_a_date_the_name_of_a_revision()
         load_config(None, ["behaviour=jsonl", "behaviour.params.template=Q: {question}"])
     with pytest.raises(UserInputError, match=r"quoted twice: --set 'behaviour.params.preamble="):
         load_config(None, ["behaviour=jsonl", "behaviour.params.preamble=Say: so: it"])
+
+
+@pytest.mark.parametrize("text", ["Note: be brief", "# first", "- one", "yes", "12:30", "a: b: c"])
+def test_a_text_that_yaml_reads_otherwise_is_to_be_quoted(text: str) -> None:
+    with pytest.raises(UserInputError, match="quoted"):
+        load_config(None, [f"model.path={text}"])
+    quoted = load_config(None, [f'model.path="{text}"'])
+    assert quoted.model.path == text

@@ -158,6 +158,7 @@ def test_every_kind_of_lora_says_merged_what_peft_says_of_it_unmerged(
     write_base(tmp_path / "base", tiny_family(family))
     folder = write_adapter(tmp_path / "adapter", "../base", tiny_family(family), **options)
     unmerged = peft.PeftModel.from_pretrained(tiny_family(family), str(folder)).eval()
+    check_model(ModelConfig(path=str(folder)))
     loaded = load_model(folder, execution=CPU)
     torch.testing.assert_close(loaded.model(IDS).logits, unmerged(IDS).logits, atol=1e-4, rtol=1e-4)
     loaded.model.save_pretrained(tmp_path / "again")
@@ -256,16 +257,44 @@ def test_an_adapter_alone_without_its_model_is_refused(alone: Path, base: Any, s
         check_model(ModelConfig(path=str(alone)))
 
 
-def test_an_adapter_of_another_model_is_refused(beside: Path, tmp_path: Path) -> None:
-    weights = load_file(beside / ADAPTER)
+def more_layers(folder: Path) -> None:
+    weights = load_file(folder / ADAPTER)
     more = {name.replace("layers.2", "layers.7"): tensor for name, tensor in weights.items()}
-    save_file(more, beside / ADAPTER)
-    with pytest.raises(UserInputError, match="does not fit its model .*counterpart"):
-        load_model(beside, execution=CPU)
-    tiny_family("llama").save_pretrained(beside)
-    save_file(weights, beside / ADAPTER)
-    with pytest.raises(UserInputError, match="does not fit its model"):
-        load_model(beside, execution=CPU)
+    save_file(more, folder / ADAPTER)
+
+
+def other_ranks(folder: Path) -> None:
+    change(folder, r=8)
+
+
+def half_of_a_module(folder: Path) -> None:
+    weights = load_file(folder / ADAPTER)
+    weights.pop(next(name for name in weights if "lora_B" in name))
+    save_file(weights, folder / ADAPTER)
+
+
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "weights of more layers": more_layers,
+    "other ranks": other_ranks,
+    "half of a module": half_of_a_module,
+    "modules that are not there": lambda f: change(f, target_modules=["c_attn"]),
+    "a model of another width": lambda f: tiny_family("llama").save_pretrained(f),
+    "a model of another architecture": lambda f: tiny_family("gpt2").save_pretrained(f),
+    "biases of modules without": lambda f: write_adapter(f, "elsewhere", lora_bias=True),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_an_adapter_that_does_not_fit_its_model_is_refused_by_headers_and_when_loaded(
+    kind: str, beside: Path
+) -> None:
+    OTHERS[kind](beside)
+    for look in (
+        lambda: check_model(ModelConfig(path=str(beside))),
+        lambda: load_model(beside, execution=CPU),
+    ):
+        with pytest.raises(UserInputError, match="does not fit its model"):
+            look()
 
 
 @pytest.mark.parametrize("name", [f"adapter/{ADAPTER}", "base/model.safetensors"])

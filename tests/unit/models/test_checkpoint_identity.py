@@ -11,6 +11,7 @@ from real_tasks.models import identity
 from real_tasks.models.identity import checkpoint_content, checkpoint_files
 from real_tasks.tasks.stages import checkpoint as making
 from real_tasks.tasks.stages import models
+from real_tasks.tasks.stages.activations import activations
 from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
@@ -48,6 +49,26 @@ def test_a_checkpoint_is_the_same_wherever_it_lies(checkpoint: Path, tmp_path: P
     snapshot = tmp_path / "models--org--m" / "snapshots" / COMMIT
     shutil.copytree(checkpoint, snapshot)
     assert fingerprint(snapshot) == fingerprint(checkpoint)
+
+
+def test_what_was_made_of_the_same_model_elsewhere_is_used_again(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    def key(folder: Path, **options: Any) -> str:
+        made = reference(folder)
+        model = made.model_copy(update={"config": made.config.model_copy(update=options)})
+        return activations.key({"model": model, "kind": "head"})
+
+    here, moved, renamed = tmp_path / "llama", tmp_path / "elsewhere" / "llama", tmp_path / "other"
+    for copy in (here, moved, renamed):
+        shutil.copytree(checkpoint, copy)
+    before = key(here)
+    assert key(moved) == before
+    assert key(renamed) != before  # the name stands in tables
+    assert key(here, dtype="bfloat16") != before
+    assert key(here, system_prompt="Be brief.") != before
+    write(moved, seed=1)
+    assert key(moved) != before
 
 
 @pytest.mark.parametrize(

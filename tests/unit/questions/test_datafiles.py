@@ -195,6 +195,8 @@ def test_a_folder_or_a_missing_file_is_refused(tmp_path: Path) -> None:
         read_data_file(tmp_path)
     with pytest.raises(UserInputError, match="correct the path"):
         read_data_file(tmp_path / "none.csv")
+    with pytest.raises(UserInputError, match="correct the path"):
+        read_data_file("~nobody-of-this-name/a.csv")
 
 
 @pytest.mark.parametrize(

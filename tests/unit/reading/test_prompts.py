@@ -156,6 +156,15 @@ OPENS = {
     "[THINK]": "[/THINK]",
     "<thinking>\n\n": "\n</thinking>\n\n",
     "<|START_THINKING|>": "<|END_THINKING|>",
+    "<|think_start|>": "<|think_end|>",
+    "<|begin_of_thought|>\n": "\n<|end_of_thought|>\n\n",
+    "<longcat_think>\n": "\n</longcat_think>\n\n",
+    "<antThinking>": "</antThinking>",
+    '<think type="deep">': "</think>",
+    "◁think▷": "◁/think▷",
+    "<|inner_prefix|>": "<|inner_suffix|>",
+    "<|channel>thought\n": "\n<channel|>\n\n",
+    "Here are my reasoning steps:\n": "\n[BEGIN FINAL RESPONSE]\n\n",
     "<seed:think>": "</seed:think>",
     "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
 }
@@ -187,6 +196,29 @@ def test_what_a_question_says_of_thinking_opens_nothing() -> None:
     assert prompt_text(chatting(MARKED), DATA, asked).endswith("<end>\n<assistant>")
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["<think></think>", "</think>", "<no_think>", "<|nothink|>", "<answer>", "<reasoning_effort>"]
+    + ["<seed:think>\n<seed:cot_budget_reflect>0</seed:cot_budget_reflect>\n</seed:think>"]
+    + ["<|channel|>final<|message|>"],
+)
+def test_what_opens_no_thinking_is_left_as_it_is(written: str) -> None:
+    loaded = chatting(OPENING.replace("OPENED", written).replace("CLOSED", "''"))
+    for chat in (ChatFormat(), ChatFormat(thinking="closed")):
+        prompt = prompt_text(replace(loaded, chat=chat), DATA, QUESTION)
+        assert prompt.endswith(f"assistant:\n{written}")
+
+
+@pytest.mark.parametrize("asked", ["w1 ? /no_think", "<think> ? /no_think"])
+def test_a_question_that_tells_the_template_not_to_think_is_heard(asked: str) -> None:
+    told = "{% if messages[-1]['content'].endswith('/no_think') %}</think>{% endif %}"
+    loaded = chatting(OPENING.replace("OPENED", f"<think>{told}").replace("CLOSED", "''"))
+    prompt = prompt_text(loaded, DATA, replace(QUESTION, text=asked))
+    assert prompt.endswith("<think></think>")
+    with pytest.raises(UserInputError, match="thinking block"):
+        prompt_text(loaded, DATA, QUESTION)
+
+
 @pytest.mark.parametrize("name", ["enable_thinkng", "tokenize", "messages", "content"])
 def test_an_argument_that_the_template_does_not_ask_for_is_refused(name: str) -> None:
     loaded = chatting(OPENING.replace("OPENED", "<think>").replace("CLOSED", "'</think>'"))
@@ -203,6 +235,11 @@ def test_an_argument_that_the_template_does_not_ask_for_is_refused(name: str) ->
         ("<think>\nSo it is", None),
         ("No . <think> is a tag", "No . <think> is a tag"),
         ("[THINK]So[/THINK]No .", "No ."),
+        ("<THINK>So</think>No .", "No ."),
+        ("<|think_start|>So<|think_end|>No .", "No ."),
+        ("<longcat_think>So</longcat_think>No .", "No ."),
+        ("<|channel|>final<|message|>No .", "No ."),
+        ("</think>No .", "</think>No ."),
         (
             "<|channel|>analysis<|message|>So<|end|><|start|>assistant<|channel|>final<|message|>N",
             "N",

@@ -29,7 +29,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, str, list[Pat
     """A database made by a process of its own, what that said, and what it left where it ran."""
     home = Home(tmp_path_factory.mktemp("home") / "real")
     (home.mlflow / ".new-of-a-killed-run").mkdir(parents=True)
-    elsewhere = tmp_path_factory.mktemp("working-folder")
+    elsewhere = tmp_path_factory.mktemp('somebody\'s "folder" :x')
     done = subprocess.run(
         [sys.executable, "-c", INITIALISE, str(home.root)],
         cwd=elsewhere,
