@@ -57,7 +57,11 @@ class RealLocalizer(Localizer):
         fitting = [n for n in range(1, latent + 1) if d % 2 == 0 and latent % n == 0]
         raise UserInputError(
             f"units={units} does not divide the latent width {latent} of modules of width {d}; "
-            + (f"set units to one of {fitting}" if fitting else "the modules' width must be even")
+            + (
+                f"set units to one of {fitting}"
+                if fitting
+                else "the modules' width must be even: choose another module_kind or localizer"
+            )
         )
 
     def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:
