@@ -1,0 +1,91 @@
+"""What hooks cost: tokens a second of a steered model against the bare one, by operator and gate.
+
+    python -m tests.benchmarks.bench_hooks
+
+The model has the shape of the embedded one, eight times as wide. The bare and the steered model
+take turns; a figure is the ratio of their median times, hooking included.
+"""
+
+import argparse
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from real_tasks.models.embedded.demo import D_MODEL, N_LAYERS
+from real_tasks.models.loading import LoadedModel
+from real_tasks.steering.edits import Edit, Intervention
+from real_tasks.steering.gates import GATES, FittedGate
+from real_tasks.steering.hooks import applied
+from real_tasks.steering.operators import OPERATORS
+from real_tasks.vocabulary.types import ModuleId
+from tests.benchmarks.bench_extraction import seconds
+from tests.benchmarks.bench_prefix import small_llama
+
+WIDTH = 8 * D_MODEL
+
+
+def tensors_of(name: str, n_modules: int, width: int) -> dict[str, torch.Tensor]:
+    """Random tensors of an operator; its directions are orthonormal."""
+    sizes = {"d": width, "2": 2, "rank": 4}
+    found = {}
+    for tensor, axes in OPERATORS[name].needs.items():
+        shape = [n_modules, *(sizes[axis] for axis in axes.split())]
+        drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        if tensor == "plane":
+            drawn = torch.linalg.qr(drawn.mT).Q.mT.contiguous()
+        elif axes == "d":
+            drawn = torch.nn.functional.normalize(drawn, dim=-1)
+        found[tensor] = 0.1 * drawn if tensor in ("left", "right", "bias") else drawn
+    return found
+
+
+def interventions(loaded: LoadedModel) -> Iterator[tuple[str, Intervention]]:
+    """What is measured, each with its name."""
+    shape = loaded.shape
+    heads, one = shape.modules("head"), (ModuleId("layer", 2),)
+    every = shape.modules("layer")
+    for name in OPERATORS:
+        for where, modules in (("one layer", one), ("all layers", every), ("all heads", heads)):
+            tensors = tensors_of(name, len(modules), shape.width(modules[0]))
+            weights = torch.ones(len(modules))
+            edit = Edit(modules, tensors, weights, OPERATORS.made(name, {}))
+            yield f"{name}, {where}", Intervention((edit,), 0.5)
+    for state, threshold in (("open", -1e9), ("closed", 1e9)):
+        direction = torch.ones(shape.d_model) / shape.d_model**0.5
+        gate = FittedGate(
+            GATES.made("prompt_similarity", {"layer": 1}),
+            {"direction": direction, "threshold": torch.tensor(threshold)},
+        )
+        edit = Edit(one, tensors_of("add", 1, shape.d_model), torch.ones(1), gate=gate)
+        yield f"add, one layer, gate {state}", Intervention((edit,), 0.5)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=64)
+    arguments = parser.parse_args()
+    loaded = small_llama(arguments.device, WIDTH, N_LAYERS)
+    shape = (arguments.rows, arguments.tokens)
+    ids = torch.randint(5, 200, shape, generator=torch.Generator().manual_seed(0)).to(loaded.device)
+
+    @torch.inference_mode()
+    def run(intervention: Intervention | None = None) -> None:
+        with applied(loaded, intervention):
+            loaded.hidden_states(input_ids=ids, use_cache=False)
+
+    table = Table("steered by", "tokens a second, of the bare model's")
+    for name, intervention in interventions(loaded):
+        bare, steered = seconds(arguments.rounds, run, partial(run, intervention))
+        table.add_row(name, f"{bare / steered:.3f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
