@@ -16,7 +16,7 @@ from real_tasks.tasks.rescoring.plan import (
     Rescoring,
     baseline_label,
     deployed_steering,
-    plan_rescoring,
+    rescoring_for,
 )
 from real_tasks.tasks.rescoring.record import (
     publish_drift,
@@ -71,7 +71,7 @@ def rescore(config: RescoreConfig = LAST) -> RescoreSummary:
             experiment is scored again if its data, its model or the code have changed since
     """
     prepare_home(Home.current())
-    plan, prepared = plan_rescoring(config)
+    plan, prepared = rescoring_for(config)
     check_runner(plan.experiment.execution)
     with running("rescore", plan.experiment, prepared.data.name) as run:
         if not plan.changed:

@@ -25,14 +25,16 @@ from flows.terminal.environment import joined_stack
 from flows.transfer import transfer
 from real_tasks.experiment.prepared import Prepared, handing_over
 from real_tasks.experiment.transfer import PreparedTransfer
-from real_tasks.results.summary import Row, result_table
-from real_tasks.tasks.records.experiment_report import run_rows
+from real_tasks.results.summary import result_table
+from real_tasks.tasks.records.run import overall_rows
+from real_tasks.tasks.rescoring.plan import plan_rescoring
 from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.errors import StorageError
 from storage.paths import Home
 from storage.place import check_database
 from storage.room import room_error
+from storage.tables.parquet import read_run
 
 # A server takes 8 to 15 s to start.
 _PATIENCE_S = 60.0
@@ -42,20 +44,20 @@ def launch(prepared: Prepared) -> tuple[Summary, list[dict[str, Any]]]:
     """Run the experiment here, and return its summary and its table of results."""
     with handing_over(prepared) as config:
         summary = _run(experiment, config)
-    return summary, result_table(run_rows(Home.current(), "evaluations", summary.run_id))
+    return summary, result_table(read_run(Home.current(), "evaluations", summary.run_id))
 
 
-def launch_transfer(prepared: PreparedTransfer) -> tuple[Summary, list[Row]]:
+def launch_transfer(prepared: PreparedTransfer) -> tuple[Summary, list[dict[str, Any]]]:
     """Run the transfer here, and return its summary and its rows over all folds and seeds."""
     with handing_over(prepared) as config:
         summary = _run(transfer, config)
-    rows = run_rows(Home.current(), "transfer", summary.run_id)
-    return summary, [row for row in rows if row["fold"] is None]
+    return summary, overall_rows(Home.current(), "transfer", summary.run_id)
 
 
 def launch_rescore(config: RescoreConfig) -> RescoreSummary:
-    """Run the re-scoring here, and return its summary."""
-    summary = _run(rescore, config)
+    """Run the re-scoring here, once what is wrong with it has been told; return its summary."""
+    with handing_over(plan_rescoring(config)) as config:
+        summary = _run(rescore, config)
     assert isinstance(summary, RescoreSummary)
     return summary
 

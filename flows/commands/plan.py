@@ -12,6 +12,7 @@ from flows.terminal.environment import use_home
 from real_tasks.vocabulary.errors import UserInputError
 
 _MOST = 1e21
+_FORMS = {"tasks": ",", "model_tokens": ",.0f", "flops": ".1e"}
 
 
 @app.command()
@@ -87,30 +88,22 @@ def _print_plan(settings: Any, size: Any, memory: float | None, format: Format) 
     if format is Format.json:
         typer.echo(json.dumps({"needs": needs, "stages": stages, "warnings": warnings}, indent=1))
         return
-    _show(needs, stages)
-    if made.model is not None and not made.model.counted:
+    show_grid(
+        ("what", "needed"), [(row["what"], _told(row["value"], row["unit"])) for row in needs]
+    )
+    show_grid(
+        ("stage", "tasks", "tokens through the model", "FLOPs"),
+        [(one["stage"], *(f"{one[n]:{form}}" for n, form in _FORMS.items())) for one in stages],
+    )
+    if not made.model.counted:
         out.print("The model's size follows from its shape: its config.json is not here.")
     for warning in warnings:
         show_warning(warning)
 
 
-def _show(needs: list[dict[str, Any]], stages: list[dict[str, Any]]) -> None:
-    show_grid(
-        ("what", "needed"), [(row["what"], _told(row["value"], row["unit"])) for row in needs]
-    )
-    headers = ["stage", "tasks", "tokens through the model", "FLOPs"]
-    lines = [
-        [row["stage"], f"{row['tasks']:,}", f"{row['model_tokens']:,.0f}", _told(row["flops"], "")]
-        for row in stages
-    ]
-    show_grid(headers, lines)
-
-
-def _told(value: float | None, unit: str) -> str:
-    if value is None:
-        return "not known"
+def _told(value: float, unit: str) -> str:
     if unit == "bytes":
         return f"{value / 1e9:,.1f} GB" if value >= 1e8 else f"{value / 1e6:,.1f} MB"
     if unit == "parameters":
         return f"{value / 1e9:,.2f} B" if value >= 1e8 else f"{value / 1e6:,.2f} M"
-    return f"{value:,.0f} {unit}" if unit else f"{value:.1e}"
+    return f"{value:,.0f} {unit}"

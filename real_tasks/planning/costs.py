@@ -5,7 +5,7 @@ counted; what else there is costs little beside them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
@@ -34,7 +34,7 @@ class ModelSize:
 
     Attributes:
         parameters: tied ones counted once; of a mixture of experts all, as if all were used.
-        weight_bytes: in memory.
+        itemsize: bytes of a number.
         n_layers: decoder layers.
         d_model: width of the residual stream.
         mlp_width: width inside the feed-forward block.
@@ -44,7 +44,7 @@ class ModelSize:
     """
 
     parameters: int
-    weight_bytes: int
+    itemsize: int
     n_layers: int
     d_model: int
     mlp_width: int
@@ -53,9 +53,9 @@ class ModelSize:
     counted: bool
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of a number."""
-        return self.weight_bytes // self.parameters
+    def weight_bytes(self) -> int:
+        """Bytes of all parameters in memory."""
+        return self.parameters * self.itemsize
 
 
 def architecture_of(model: ModelConfig) -> PreTrainedConfig | None:
@@ -82,24 +82,22 @@ def model_size(model: ModelConfig, shape: ModelShape) -> ModelSize:
     Raises:
         UserInputError: see `architecture_of`.
     """
+    size = size_of_shape(model, shape)
     architecture = None if model.path in EMBEDDED_MODELS else architecture_of(model)
     if architecture is None:
-        return size_of_shape(model, shape)
+        return size
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(
             architecture, trust_remote_code=model.trust_remote_code
         )
-    parameters = sum(parameter.numel() for parameter in network.parameters())
     text = architecture.get_text_config()
     kv_heads = getattr(text, "num_key_value_heads", None) or shape.n_heads
-    return ModelSize(
-        parameters,
-        parameters * DTYPES[model.dtype].itemsize,
-        shape.n_layers,
-        shape.d_model,
-        getattr(text, "intermediate_size", None) or 4 * shape.d_model,
-        kv_heads * shape.head_dim,
-        text.vocab_size,
+    return replace(
+        size,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        mlp_width=getattr(text, "intermediate_size", None) or size.mlp_width,
+        kv_width=kv_heads * shape.head_dim,
+        vocabulary=text.vocab_size,
         counted=True,
     )
 
@@ -111,10 +109,9 @@ def size_of_shape(model: ModelConfig, shape: ModelShape) -> ModelSize:
     head, and 32,000 tokens.
     """
     stated = model.shape.parameters if model.shape else None
-    parameters = stated or PARAMETERS_PER_LAYER * shape.n_layers * shape.d_model**2
     return ModelSize(
-        parameters,
-        parameters * DTYPES[model.dtype].itemsize,
+        stated or PARAMETERS_PER_LAYER * shape.n_layers * shape.d_model**2,
+        DTYPES[model.dtype].itemsize,
         shape.n_layers,
         shape.d_model,
         mlp_width=4 * shape.d_model,

@@ -41,11 +41,8 @@ def stated_size(
 ) -> DataSize:
     """Return a size of data that is not there.
 
-    Args:
-        questions: number of questions.
-        answers_per_question: answers to each.
-        tokens: that go through the model for an answer; what answers share is read once.
-        prompt_tokens: of a prompt with an answer; as many without.
+    ``tokens`` go through the model for an answer, what answers share is read once;
+    ``prompt_tokens`` has a prompt with an answer, as many without.
 
     Raises:
         UserInputError: a number is not positive.

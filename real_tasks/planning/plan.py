@@ -5,14 +5,13 @@ before their limit, and what was done before comes from the cache. Runs of lm-ev
 bootstraps, and the reading and writing of files are not counted.
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from real_tasks.experiment.checks import check_modules
 from real_tasks.experiment.methods import Ranking, rankings_of, with_methods
 from real_tasks.experiment.sources import shape_of
-from real_tasks.experiment.work import Scoring, Trial, work_of
+from real_tasks.experiment.work import Work, work_of
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.families import check_kind, configured_shape
@@ -56,10 +55,8 @@ def plan_experiment(config: ExperimentConfig, size: DataSize) -> Plan:
     return plan(config, shape, size, model_size(config.model, shape))
 
 
-def plan(
-    config: ExperimentConfig, shape: ModelShape, size: DataSize, model: ModelSize | None = None
-) -> Plan:
-    """Plan a resolved configuration for a model of this shape and data of this size.
+def plan(config: ExperimentConfig, shape: ModelShape, size: DataSize, model: ModelSize) -> Plan:
+    """Plan a resolved configuration for a model and data of these sizes.
 
     Raises:
         UserInputError: K or a localizer's parameters do not fit the shape.
@@ -69,85 +66,69 @@ def plan(
     size = replace(size, measures=config.evaluation.measures or size.measures)
     work = work_of(config)
     kinds = work.kinds
-    n_shard = min(size.n_answers, config.extraction.samples_per_shard)
-    reading = max(kinds, key=lambda kind: shard_bytes(shape, kind, n_shard))
+    per_shard = config.extraction.samples_per_shard
+    n_shard, n_shards = min(size.n_answers, per_shard), -(-size.n_answers // per_shard)
+    of_a_shard = {kind: shard_bytes(shape, kind, n_shard) for kind in kinds}
+    reading: ModuleKind = max(kinds, key=of_a_shard.__getitem__)
+    tested = [evaluation_tokens(one.method, config, size, model.vocabulary) for one in work.trials]
+    read = partial(_language_model, model)
     return Plan(
         modules={kind: len(shape.modules(kind)) for kind in kinds},
         samples=size.n_answers,
-        sample_shards=_n_shards(config, size),
+        sample_shards=n_shards,
         activation_bytes=activation_bytes(shape, kinds, size.n_answers, config.extraction.dtype),
-        shard_bytes=shard_bytes(shape, reading, n_shard),
-        extraction_bytes=extraction_bytes(model, shape, reading, config, size) if model else None,
-        localizer_bytes=max(_shard_bytes(r, config, shape, size) for r in rankings_of(config)),
-        evaluation_bytes=evaluation_bytes(model, config, size) if model else None,
+        shard_bytes=of_a_shard[reading],
+        extraction_bytes=extraction_bytes(model, shape, reading, config, size),
+        localizer_bytes=max(_scoring_bytes(r, config, shape, size) for r in rankings_of(config)),
+        evaluation_bytes=evaluation_bytes(model, config, size),
         model=model,
         stages=(
             StagePlan("dataset", 1),
             StagePlan("checkpoint", 1),
-            _activations(config, kinds, size, model),
-            _scores(config, work.scorings, shape, size, model),
+            # A task a shard of samples and kind of module, each a reading of its own.
+            read("activations", n_shards * len(kinds), size.read_tokens * len(kinds)),
+            read(
+                "scores",
+                sum(shape.n_layers_of(scoring.ranking.kind) for scoring in work.scorings),
+                _effect_tokens(work, config, shape, size),
+                _training_flops(work, config, shape, size),
+            ),
             StagePlan("fits", len(work.fits)),
-            _evaluation(config, work.trials, size, model),
+            read("evaluation", len(tested), sum(tested)),
         ),
     )
 
 
-def _n_shards(config: ExperimentConfig, size: DataSize) -> int:
-    return -(-size.n_answers // config.extraction.samples_per_shard)
-
-
 def _language_model(
-    stage: str, tasks: int, tokens: float, model: ModelSize | None, localizer_flops: float = 0.0
+    model: ModelSize, stage: str, tasks: int, tokens: float, localizer_flops: float = 0.0
 ) -> StagePlan:
     """A stage whose language model reads tokens, beside what its localizers do."""
-    flops = forward_flops(model.parameters, tokens) if model else None
-    return StagePlan(stage, tasks, tokens, flops if tokens else 0.0, localizer_flops)
+    return StagePlan(stage, tasks, tokens, forward_flops(model.parameters, tokens), localizer_flops)
 
 
-def _activations(
-    config: ExperimentConfig,
-    kinds: Sequence[ModuleKind],
-    size: DataSize,
-    model: ModelSize | None,
-) -> StagePlan:
-    """A task a shard of samples and kind of module, each a reading of its own."""
-    tasks = _n_shards(config, size) * len(kinds)
-    return _language_model("activations", tasks, size.read_tokens * len(kinds), model)
-
-
-def _scores(
-    config: ExperimentConfig,
-    scorings: Sequence[Scoring],
-    shape: ModelShape,
-    size: DataSize,
-    model: ModelSize | None,
-) -> StagePlan:
-    """A task a scoring and layer.
-
-    One that uses effects reads the validation answers once unsteered in every task and once for
-    every module. What else a localizer does, it says itself.
-    """
-    tasks, tokens, trained = 0, 0.0, 0.0
-    for scoring in scorings:
-        ranking = scoring.ranking
-        layers = shape.n_layers_of(ranking.kind)
-        tasks += layers
-        n_modules = shape.modules_per_layer(ranking.kind)
-        if scoring.steers:
-            tokens += _effects_of_a_layer(n_modules, config, size) * layers
-        localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
-        n_train = train_share(config) * size.n_answers
-        trained += localizer.flops(shape.width(ranking.kind), n_train) * n_modules * layers
-    return _language_model("scores", tasks, tokens, model, trained)
-
-
-def _effects_of_a_layer(n_modules: int, config: ExperimentConfig, size: DataSize) -> float:
+def _effect_tokens(
+    work: Work, config: ExperimentConfig, shape: ModelShape, size: DataSize
+) -> float:
+    """The validation answers, once unsteered in each task that steers and once for each module."""
     answers = validation_share(config) * size.n_answers
-    tokens = answers * size.prompt_tokens * size.prompt_share
-    return (tokens + size.prefix_tokens) * (n_modules + 1)
+    tokens = answers * size.prompt_tokens * size.prompt_share + size.prefix_tokens
+    kinds = [scoring.ranking.kind for scoring in work.scorings if scoring.steers]
+    return tokens * sum((shape.modules_per_layer(kind) + 1) * shape.n_layers_of(kind) for kind in kinds)
 
 
-def _shard_bytes(
+def _training_flops(
+    work: Work, config: ExperimentConfig, shape: ModelShape, size: DataSize
+) -> float:
+    n_train = train_share(config) * size.n_answers
+    total = 0.0
+    for ranking, _, _ in work.scorings:
+        localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
+        each = localizer.flops(shape.width(ranking.kind), n_train)
+        total += each * len(shape.modules(ranking.kind))
+    return total
+
+
+def _scoring_bytes(
     ranking: Ranking, config: ExperimentConfig, shape: ModelShape, size: DataSize
 ) -> int:
     """Peak memory of scoring one layer."""
@@ -156,14 +137,3 @@ def _shard_bytes(
     n_seen = n_train + validation_share(config) * size.n_answers
     localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
     return localizer.peak_bytes(d, n_modules, n_train, n_seen)
-
-
-def _evaluation(
-    config: ExperimentConfig, trials: Sequence[Trial], size: DataSize, model: ModelSize | None
-) -> StagePlan:
-    vocabulary = model.vocabulary if model else 0
-    tokens = sum(
-        evaluation_tokens(method, config, size, vocabulary) * runs
-        for method, runs in Counter(trial.method for trial in trials).items()
-    )
-    return _language_model("evaluation", len(trials), tokens, model)

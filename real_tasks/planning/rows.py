@@ -11,21 +11,18 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage: its tasks, the tokens through the language model, and the FLOPs of all its tasks.
-
-    `model_flops`, of the language model, are None where its size is not known.
-    """
+    """A stage: its tasks, the tokens through the language model, and the FLOPs of all its tasks."""
 
     stage: str
     tasks: int
     model_tokens: float = 0.0
-    model_flops: float | None = 0.0
+    model_flops: float = 0.0
     localizer_flops: float = 0.0
 
     @property
-    def flops(self) -> float | None:
-        """FLOPs of all its tasks; None where they are not known."""
-        return None if self.model_flops is None else self.model_flops + self.localizer_flops
+    def flops(self) -> float:
+        """FLOPs of all its tasks."""
+        return self.model_flops + self.localizer_flops
 
 
 @dataclass(frozen=True)
@@ -38,10 +35,10 @@ class Plan:
         sample_shards: into which they are cut, for each kind.
         activation_bytes: of the stored activations, see `costs.activation_bytes`.
         shard_bytes: of main memory, for a shard of samples until it is written.
-        extraction_bytes: peak memory of reading activations; None without the model's size.
+        extraction_bytes: peak memory of reading activations.
         localizer_bytes: peak memory of the largest shard of modules, of all localizers.
-        evaluation_bytes: peak memory of measuring a steered model; None without the model's size.
-        model: size of the language model, where it is known.
+        evaluation_bytes: peak memory of measuring a steered model.
+        model: size of the language model.
         stages: in the order in which they run.
     """
 
@@ -50,30 +47,28 @@ class Plan:
     sample_shards: int
     activation_bytes: int
     shard_bytes: int
-    extraction_bytes: int | None
+    extraction_bytes: int
     localizer_bytes: int
-    evaluation_bytes: int | None
-    model: ModelSize | None
+    evaluation_bytes: int
+    model: ModelSize
     stages: tuple[StagePlan, ...]
 
     @property
-    def flops(self) -> float | None:
-        """FLOPs of all stages; None where those of one are not known."""
-        known = [stage.flops for stage in self.stages if stage.flops is not None]
-        return sum(known) if len(known) == len(self.stages) else None
+    def flops(self) -> float:
+        """FLOPs of all stages."""
+        return sum(stage.flops for stage in self.stages)
 
 
 def plan_rows(plan: Plan) -> list[Row]:
-    """Return what is needed as rows of what, value and unit; a value not known is None."""
-    model = plan.model
-    found: list[tuple[str, float | None, str]] = [
+    """Return what is needed as rows of what, value and unit."""
+    found: list[tuple[str, float, str]] = [
         *((f"{kind} modules", count, "modules") for kind, count in plan.modules.items()),
         ("samples", plan.samples, "answers"),
         ("sample shards", plan.sample_shards, "shards of each kind"),
         ("stored activations", plan.activation_bytes, "bytes"),
         ("a shard of samples, main memory", plan.shard_bytes, "bytes"),
-        ("model", model.parameters if model else None, "parameters"),
-        ("model's weights", model.weight_bytes if model else None, "bytes"),
+        ("model", plan.model.parameters, "parameters"),
+        ("model's weights", plan.model.weight_bytes, "bytes"),
         ("extraction, peak memory", plan.extraction_bytes, "bytes"),
         ("localizer, peak memory", plan.localizer_bytes, "bytes"),
         ("evaluation, peak memory", plan.evaluation_bytes, "bytes"),
@@ -83,13 +78,11 @@ def plan_rows(plan: Plan) -> list[Row]:
 
 def stage_rows(plan: Plan) -> list[Row]:
     """Return a row a stage and one of them all: tasks, tokens through the model, FLOPs."""
-    stages = plan.stages
-    tasks, tokens = sum(one.tasks for one in stages), sum(one.model_tokens for one in stages)
-    everything = ("all", tasks, tokens, plan.flops)
-    rows = [*((s.stage, s.tasks, s.model_tokens, s.flops) for s in stages), everything]
-    return [
-        dict(zip(("stage", "tasks", "model_tokens", "flops"), row, strict=True)) for row in rows
+    names = ("tasks", "model_tokens", "flops")
+    stages = [
+        {"stage": one.stage, **{name: getattr(one, name) for name in names}} for one in plan.stages
     ]
+    return [*stages, {"stage": "all", **{name: sum(s[name] for s in stages) for name in names}}]
 
 
 def fit_sentences(plan: Plan, memory: float) -> list[str]:
@@ -100,12 +93,10 @@ def fit_sentences(plan: Plan, memory: float) -> list[str]:
         "evaluation": (plan.evaluation_bytes, "lower evaluation.batch_tokens"),
     }
     spread = "spread the model over several devices with execution.device_map=auto"
-    sentences = []
-    for what, (needed, mend) in needs.items():
-        if needed is not None and needed > memory:
-            too_large = plan.model is not None and plan.model.weight_bytes > memory
-            sentences.append(
-                f"{what} needs about {needed / 1e9:.0f} GB, but a device has "
-                f"{memory / 1e9:.0f} GB: {spread if too_large else mend}"
-            )
-    return sentences
+    too_large = plan.model.weight_bytes > memory
+    return [
+        f"{what} needs about {needed / 1e9:.0f} GB, but a device has "
+        f"{memory / 1e9:.0f} GB: {spread if too_large else mend}"
+        for what, (needed, mend) in needs.items()
+        if needed > memory
+    ]

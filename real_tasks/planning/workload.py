@@ -72,12 +72,15 @@ def data_size(
     prefix = commonprefix(contexts) if len(contexts) > 1 else ""
     prefix = prefix if count_tokens(prefix) >= MIN_PREFIX else ""
     n_read, n_prompt = (sum(map(count_tokens, texts)) for texts in (read, prompts))
+
+    def after(beginning: str, text: str) -> float:
+        return max(0.0, count_tokens(text) - (count_tokens(beginning) if beginning else 0.0))
+
     distinct = sum(count_tokens(data.context(way)) for way in asked) + sum(
-        _after(data.context(one.question), text, count_tokens)
-        for one, text in zip(samples, read, strict=True)
+        after(data.context(one.question), text) for one, text in zip(samples, read, strict=True)
     )
-    after = sum(_after(prefix, context, count_tokens) for context in contexts) + sum(
-        _after(data.prompt_context(one.question), text, count_tokens)
+    unshared = sum(after(prefix, context) for context in contexts) + sum(
+        after(data.prompt_context(one.question), text)
         for one, text in zip(samples, prompts, strict=True)
     )
     neutral = [min(count_tokens(text), MAX_TOKENS) for text in data.neutral_texts]
@@ -88,7 +91,7 @@ def data_size(
         prompt_tokens=n_prompt / len(samples),
         measures=data.measures,
         read_share=min(1.0, distinct / n_read),
-        prompt_share=min(1.0, after / n_prompt),
+        prompt_share=min(1.0, unshared / n_prompt),
         prefix_tokens=count_tokens(prefix) if prefix else 0.0,
         n_neutral=len(neutral) or None,
         neutral_tokens=sum(neutral) / len(neutral) if neutral else MAX_TOKENS,
@@ -105,7 +108,10 @@ def evaluation_tokens(
     model says of neutral text is kept, or read again each time where a large ``vocabulary`` makes
     it too large.
     """
-    neutral, kept = _neutral_tokens(config.evaluation, size, vocabulary)
+    n_texts = config.evaluation.neutral_texts
+    n_texts = n_texts if size.n_neutral is None else min(n_texts, size.n_neutral)
+    neutral = n_texts / 2 * size.neutral_tokens
+    kept = FLOAT_BYTES * neutral * vocabulary <= CACHE_BYTES
     effects = neutral if kept else neutral * 2
     validation = effects + _measured(validation_share(config), config, size)
     test = effects + _measured(1 / config.data.n_folds, config, size)
@@ -131,35 +137,13 @@ def generated_tokens(config: EvaluationConfig, size: DataSize, n_questions: floa
     return n_questions * (size.prompt_tokens - size.prefix_tokens + config.max_new_tokens)
 
 
-def _after(beginning: str, text: str, count_tokens: Callable[[str], float]) -> float:
-    return max(0.0, count_tokens(text) - (count_tokens(beginning) if beginning else 0.0))
-
-
-def _neutral_tokens(
-    config: EvaluationConfig, size: DataSize, vocabulary: int
-) -> tuple[float, bool]:
-    """Return what one measurement of side effects reads, and whether the original's is kept."""
-    n_texts = (
-        config.neutral_texts
-        if size.n_neutral is None
-        else min(config.neutral_texts, size.n_neutral)
-    )
-    tokens = n_texts / 2 * size.neutral_tokens
-    kept = FLOAT_BYTES * tokens * vocabulary <= CACHE_BYTES
-    return tokens, kept
-
-
 def _measured(share: float, config: ExperimentConfig, size: DataSize) -> float:
     """Return what all measures read of a share of the questions.
 
     A measure that generates reads a prompt and writes `max_new_tokens` for every question; another
     reads every answer after its prompt.
     """
-    total = 0.0
-    for name in size.measures:
-        total += size.prefix_tokens
-        if MEASURES[name].generates:
-            total += generated_tokens(config.evaluation, size, share * size.n_questions)
-        else:
-            total += share * size.n_answers * size.prompt_tokens * size.prompt_share
-    return total
+    writes = generated_tokens(config.evaluation, size, share * size.n_questions)
+    reads = share * size.n_answers * size.prompt_tokens * size.prompt_share
+    each = (writes if MEASURES[name].generates else reads for name in size.measures)
+    return sum(size.prefix_tokens + tokens for tokens in each)

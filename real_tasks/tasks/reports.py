@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
-from real_tasks.report.page import render_report
+from real_tasks.report.page import render_page, render_report
+from real_tasks.tasks.records import transfer
 from real_tasks.tasks.records.experiment_report import report_content
 from real_tasks.tasks.records.run import write_page
-from real_tasks.tasks.records.transfer import write_transfer_report
-from real_tasks.tasks.rescoring.record import write_drift_report
+from real_tasks.tasks.rescoring import record
 from storage.paths import Home
 from storage.runs.run import find_run
+
+PAGES = {
+    "transfer": (transfer.TEMPLATE, transfer.transfer_page),
+    "rescore": (record.TEMPLATE, record.drift_page),
+}
 
 
 def write_report(home: Home, run_id: str | None) -> Path:
@@ -18,8 +23,9 @@ def write_report(home: Home, run_id: str | None) -> Path:
         StorageError: there is no such run, or it did not get as far as results.
     """
     run = find_run(home, run_id)
-    if run["flow"] == "transfer":
-        return write_transfer_report(home, run["run_id"])
-    if run["flow"] == "rescore":
-        return write_drift_report(home, run["run_id"])
-    return write_page(home, run["run_id"], render_report(report_content(home, run)))
+    if run["flow"] in PAGES:
+        template, page_of = PAGES[run["flow"]]
+        page = render_page(template, page_of(home, run["run_id"]))
+    else:
+        page = render_report(report_content(home, run))
+    return write_page(home, run["run_id"], page)

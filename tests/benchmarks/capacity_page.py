@@ -72,8 +72,7 @@ def tables() -> Iterator[str]:
 
 
 def _model_row(model: str, found: Plan) -> str:
-    assert found.model is not None and found.extraction_bytes and found.evaluation_bytes
-    of_model = sum(stage.model_flops or 0.0 for stage in found.stages)
+    of_model = sum(stage.model_flops for stage in found.stages)
     of_localizer = sum(stage.localizer_flops for stage in found.stages)
     return (
         f"| {model} | {found.modules['head']:,} | {_gb(found.model.weight_bytes)} | "

@@ -24,10 +24,10 @@ from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.folds import split
 from real_tasks.tasks.export.registering import log_steered_model
 from real_tasks.tasks.export.steered_runs import SteeredRun, find_steered_run
-from real_tasks.tasks.records.experiment_report import run_rows
 from real_tasks.tasks.stages import references
 from real_tasks.vocabulary.errors import UserInputError
 from storage.paths import MLFLOW_VARIABLE, Home
+from storage.tables.parquet import read_run
 
 __all__ = ["ExportFormat", "Exported", "check_export", "export_run"]
 
@@ -171,9 +171,9 @@ def _write_card(
         method=run.method,
         fold=run.fold,
         seed=run.seed,
-        evaluations=run_rows(run.home, "evaluations", run_id),
-        comparisons=run_rows(run.home, "comparisons", run_id),
-        selected=run_rows(run.home, "selected_modules", run_id),
+        evaluations=read_run(run.home, "evaluations", run_id),
+        comparisons=read_run(run.home, "comparisons", run_id),
+        selected=read_run(run.home, "selected_modules", run_id),
         source=run.record["source"],
         facts=_facts(run),
         snippet=_snippet(format, "THIS_FOLDER", base_model(run.config)),

@@ -14,21 +14,19 @@ from real_tasks.models.loading import LoadedModel, load_model
 from real_tasks.models.weights import read_mapping
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.tasks.records.run import (
-    CONFIG,
-    RECORD,
     SPECS,
     config_file,
-    read_outcome,
+    finished_experiment,
+    noted,
     read_record,
 )
 from real_tasks.tasks.stages.models import checkpoint_folder
 from real_tasks.tasks.stages.outcome import Outcome
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
-from storage.errors import StorageError
 from storage.paths import Home
 from storage.runs.files import run_file
-from storage.runs.run import find_run, run_folder
+from storage.runs.run import run_folder
 
 _FOLD_AND_SEED = re.compile(r"fold-(\d+)-seed-(-?\d+)")
 
@@ -61,7 +59,7 @@ class SteeredRun:
     @property
     def outcome(self) -> Outcome:
         """References to what the run made."""
-        return read_outcome(self.home, self.row["run_id"])
+        return noted(self.home, self.row["run_id"], "outcome", Outcome)
 
     @property
     def checkpoint(self) -> Path:
@@ -87,18 +85,8 @@ def find_steered_run(
     home: Home, run_id: str | None, method: str | None, fold: int, seed: int | None
 ) -> SteeredRun:
     """Return one way of steering of a run; see `export_run`."""
-    row = find_run(home, run_id, "experiment")
+    row = finished_experiment(home, run_id, "export")
     folder = run_folder(home, row["run_id"])
-    if row["flow"] != "experiment":
-        raise UserInputError(
-            f"the run {row['run_id']} is of the flow {row['flow']!r}, which makes no steered model "
-            "of its own; name an experiment's run"
-        )
-    if not (folder / RECORD).is_file():
-        raise StorageError(
-            f"the run {row['run_id']} is {row['status']} and has no results to export; `real run "
-            f"{folder / CONFIG}` runs its configuration again"
-        )
     config = with_methods(load_config(config_file(home, row["run_id"]), []))
     parts = ("outcome", "versions", "warnings", "device", "source", "checkpoint")
     record = read_record(home, row["run_id"], *parts)

@@ -1,5 +1,6 @@
 """The comparison of two runs, or of a run and a published ranking, with a page in Prefect."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from real_tasks.results.comparing.with_published import (
     head_table,
 )
 from real_tasks.results.summary import Row
-from real_tasks.tasks.records.experiment_report import run_rows, scores_of_run
+from real_tasks.tasks.records.experiment_report import scores_of_run
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
 from storage.errors import StorageError
 from storage.paths import Home
-from storage.tables.parquet import read_rows
+from storage.tables.parquet import read_rows, read_run
 
 SHOWN = 20
 """Heads of each ranking on the page."""
@@ -96,9 +97,14 @@ def compare_now(config: CompareConfig) -> CompareSummary:
     _check_alike(run, other)
     localizer = scores[0]["localizer"]
     _, theirs = scores_of_run(home, other["run_id"], localizer)
-    evaluations = (_evaluations(home, other), _evaluations(home, run))
-    found = compare_runs((theirs, scores), evaluations, config.top_k or None)
-    sentences = [_heading(other, run, localizer), *run_comparison_sentences(found)]
+    evaluations = [read_run(home, "evaluations", one["run_id"]) for one in (other, run)]
+    found = compare_runs((theirs, scores), (evaluations[0], evaluations[1]), config.top_k or None)
+    heading = (
+        f"{_words(run)}, localizer {localizer}: first {other['run_id']} of "
+        f"{other['started_at']:%Y-%m-%d %H:%M}, second {run['run_id']} of "
+        f"{run['started_at']:%Y-%m-%d %H:%M}."
+    )
+    sentences = [heading, *run_comparison_sentences(found)]
     _show(f"{other['run_id']} and {run['run_id']}", sentences)
     table = difference_rows(found)
     if table:
@@ -108,7 +114,7 @@ def compare_now(config: CompareConfig) -> CompareSummary:
     return CompareSummary(run_id=run["run_id"], other=other["run_id"], sentences=sentences)
 
 
-def _with_ranking(config: CompareConfig, run: Row, scores: list[Row]) -> CompareSummary:
+def _with_ranking(config: CompareConfig, run: Row, scores: Sequence[Row]) -> CompareSummary:
     rankings = read_rankings(Path(config.published))
     theirs = rows_of_model(
         rankings, config.published_model or None, run["model"], "published_model"
@@ -172,18 +178,6 @@ def _subject(run: Row) -> tuple[str, str]:
 
 def _words(run: Row) -> str:
     return f"{run['behaviour']} in {run['model']}"
-
-
-def _evaluations(home: Home, run: Row) -> list[Row]:
-    return run_rows(home, "evaluations", run["run_id"])
-
-
-def _heading(first: Row, second: Row, localizer: str) -> str:
-    return (
-        f"{_words(second)}, localizer {localizer}: first {first['run_id']} of "
-        f"{first['started_at']:%Y-%m-%d %H:%M}, second {second['run_id']} of "
-        f"{second['started_at']:%Y-%m-%d %H:%M}."
-    )
 
 
 def _show(title: str, sentences: list[str]) -> None:

@@ -17,35 +17,28 @@ from real_tasks.report.contents import (
 )
 from real_tasks.report.page import ReportContent, render_report
 from real_tasks.results.findings import causal_agreement, headlines
-from real_tasks.results.summary import Row, markdown_table, result_table, table_cells
+from real_tasks.results.summary import markdown_table, result_table, table_cells
 from real_tasks.tasks.records.pages import show_in_prefect
 from real_tasks.tasks.records.run import (
-    CONFIG,
     RECORD,
     SPECS,
     config_file,
+    no_results,
     read_record,
     run_facts,
     write_page,
 )
 from real_tasks.tasks.stages.pictures import pictures_of
-from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
-from storage.errors import StorageError
 from storage.paths import Home
 from storage.runs.run import find_run, run_folder
 from storage.tables.parquet import read_run
 from storage.tables.written import read_whole_run
 
 
-def run_rows(home: Home, table: str, run_id: str) -> list[Row]:
-    """Return a run's rows of a table."""
-    return [*read_run(home, table, run_id)]
-
-
 def scores_of_run(
     home: Home, run_id: str | None, localizer: str | None
-) -> tuple[dict[str, Any], list[Row]]:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return a run's row, and its scores by one localizer, its own by default.
 
     Raises:
@@ -53,9 +46,8 @@ def scores_of_run(
         UserInputError: the run has no scores of that localizer; those it has are listed.
     """
     run = find_run(home, run_id, "experiment")
-    scores = run_rows(home, "module_scores", run["run_id"])
-    if localizer is None:
-        localizer = load_config(config_file(home, run["run_id"]), []).localizer.name
+    scores = read_run(home, "module_scores", run["run_id"])
+    localizer = localizer or load_config(config_file(home, run["run_id"]), []).localizer.name
     heads = [row for row in scores if row["module_kind"] == "head"]
     mine = [row for row in heads if row["localizer"] == localizer]
     if not mine:
@@ -76,24 +68,22 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
     run_id = run["run_id"]
     folder = run_folder(home, run_id)
     if not (folder / RECORD).is_file():
-        raise StorageError(
-            f"the run {run_id} is {run['status']} and has no results to report; `real run "
-            f"{folder / CONFIG}` runs its configuration again, and takes from the cache what it did"
-        )
+        raise no_results(home, run, "report")
     config = load_config(config_file(home, run_id), [])
     record = read_record(home, run_id, "stages", "versions", "warnings", "device", "source")
     method = config.localizer.name
-    tables = {
-        name: [*read_whole_run(home, name, run_id)]
-        for name in ("evaluations", "comparisons", "module_scores", "selected_modules", "answers")
-    }
+    names = ("evaluations", "comparisons", "module_scores", "selected_modules", "answers")
+    tables = {name: read_whole_run(home, name, run_id) for name in names}
+    prompts = (
+        {"prompts": chat_format(config.model).described()} if config.model.chat_template else {}
+    )
     pairs = answer_pairs(tables["answers"], method)
     scores = [r for r in tables["module_scores"] if r["module_kind"] == config.module_kind]
     causal = causal_agreement(scores, method)
     rivals = [baseline.name for baseline in config.baselines] or ["random"]
     return ReportContent(
         title=f"Steering {run['behaviour']} in {run['model']}",
-        facts=run_facts(run) | _facts_of_record(record) | _prompts(config.model),
+        facts=run_facts(run) | _facts_of_record(record) | prompts,
         results=result_table(tables["evaluations"]),
         max_kl=config.evaluation.max_kl,
         matched_kl=config.evaluation.matched_kl,
@@ -142,15 +132,10 @@ def _within(home: Home, path: Path) -> str:
     return str(path.relative_to(home.root) if path.is_relative_to(home.root) else path)
 
 
-def _prompts(model: ModelConfig) -> dict[str, str]:
-    return {"prompts": chat_format(model).described()} if model.chat_template else {}
-
-
 def _facts_of_record(record: dict[str, Any]) -> dict[str, str]:
-    source = [f"{name}: {value}" for name, value in record["source"].items()]
-    revision = record["checkpoint"].get("revision")
-    return {
+    facts = {
         "device": record["device"],
-        **({"data": "; ".join(source)} if source else {}),
-        **({"model revision": revision} if revision else {}),
+        "data": "; ".join(f"{name}: {value}" for name, value in record["source"].items()),
+        "model revision": record["checkpoint"].get("revision"),
     }
+    return {what: fact for what, fact in facts.items() if fact}

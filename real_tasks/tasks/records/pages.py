@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect.artifacts import (
     create_link_artifact,
@@ -10,11 +11,22 @@ from prefect.artifacts import (
 )
 
 from real_tasks.report.figures.picture import Picture
-from real_tasks.report.page import data_uri
+from real_tasks.report.page import data_uri, render_page
+from real_tasks.tasks.records.run import write_page
+from real_tasks.tasks.stages.pictures import FIGURES, write_pictures
 from storage.paths import Home
-from storage.runs.run import find_run
+from storage.runs.run import find_run, run_folder
 from storage.stack_state import live_stack
 from storage.tracking.tracker import Tracker
+
+
+def publish_page(run_id: str, template: str, page: Mapping[str, Any], text: str) -> Path:
+    """Write a page and its pictures into the run's folder; show them, and a text, in Prefect."""
+    home = Home.current()
+    write_pictures(run_folder(home, run_id) / FIGURES, page["pictures"])
+    path = write_page(home, run_id, render_page(template, page))
+    show_in_prefect(run_id, text, page["pictures"], path)
+    return path
 
 
 def show_in_prefect(
@@ -33,11 +45,6 @@ def show_in_prefect(
         key = picture.name.replace("_", "-").lower()
         image = f"![{picture.title}]({data_uri(picture.png)})\n"  # an image artifact shows its URI
         create_markdown_artifact(image, key=key, description=picture.caption)
-    _show_places(run_id, report)
-
-
-def _show_places(run_id: str, report: Path) -> None:
-    """Link to MLflow's pages where its server runs; else say where everything is."""
     home = Home.current()
     mlflow_run_id = find_run(home, run_id)["mlflow_run_id"]
     page = mlflow_page(home, mlflow_run_id)
@@ -56,16 +63,11 @@ def _show_places(run_id: str, report: Path) -> None:
 
 def mlflow_page(home: Home, mlflow_run_id: str | None) -> str | None:
     """Return the address of a run's page in MLflow, None where no server shows the record."""
-    server = _mlflow_server(home)
-    if server is None or mlflow_run_id is None:
+    if home.owns_mlflow:
+        stack = live_stack(home)
+        server = stack.mlflow_url if stack else ""
+    else:
+        server = home.mlflow_place
+    if mlflow_run_id is None or not server.startswith(("http://", "https://")):
         return None
     return server + Tracker(home).page_of(mlflow_run_id)
-
-
-def _mlflow_server(home: Home) -> str | None:
-    """Return the address of MLflow's pages, None where no server is known."""
-    if not home.owns_mlflow:
-        place = home.mlflow_place
-        return place if place.startswith(("http://", "https://")) else None
-    stack = live_stack(home)
-    return None if stack is None else stack.mlflow_url

@@ -21,12 +21,15 @@ from real_tasks.tasks.cache.stage import store
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.outcome import Outcome, OutcomeTables
 from real_tasks.tasks.stages.pictures import FIGURES
+from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
 from storage.artifacts.store import ArtifactRef, sha256_of
+from storage.errors import StorageError
 from storage.paths import Home
 from storage.runs.files import damaged_run, note_checksums, read_run_json, run_file
 from storage.runs.run import (
     alive,
+    find_run,
     git_commit,
     mark_crashed_runs,
     new_run_id,
@@ -37,7 +40,7 @@ from storage.runs.run import (
 from storage.runs.sharing import pushed_at_end
 from storage.runs.used import in_use, note_used
 from storage.shared.journal import replace
-from storage.tables.parquet import read_rows, write_table
+from storage.tables.parquet import read_rows, read_run, write_table
 from storage.tables.written import note_written
 from storage.tracking.tracker import EXPERIMENT, GIT_COMMIT_TAG, Tracker
 
@@ -150,9 +153,37 @@ def noted(home: Home, run_id: str, part: str, kind: type[_Model]) -> _Model:
         raise damaged_run(home, run_id, path, f"{part}: {error.error_count()} errors") from error
 
 
-def read_outcome(home: Home, run_id: str) -> Outcome:
-    """Return references to what a run made; see `noted`."""
-    return noted(home, run_id, "outcome", Outcome)
+def no_results(home: Home, run: dict[str, Any], to: str) -> StorageError:
+    """Return the error that a run did not get as far as results, and how to go on."""
+    command = {"experiment": "run"}.get(run["flow"], run["flow"])
+    config = "" if command == "rescore" else f" {run_folder(home, run['run_id']) / CONFIG}"
+    return StorageError(
+        f"the run {run['run_id']} is {run['status']} and has no results to {to}; `real {command}"
+        f"{config}` runs it again, and takes from the cache what it did"
+    )
+
+
+def finished_experiment(home: Home, run_id: str | None, to: str) -> dict[str, Any]:
+    """Return the row of an experiment's run, the last completed one without a name.
+
+    Raises:
+        StorageError: there is no such run, or it has no results ``to`` do something with.
+        UserInputError: it is of another flow.
+    """
+    run = find_run(home, run_id, "experiment")
+    if run["flow"] != "experiment":
+        raise UserInputError(
+            f"the run {run['run_id']} is of the flow {run['flow']!r}; expected an experiment's, as "
+            "`real sql \"FROM runs WHERE flow = 'experiment'\"` lists them"
+        )
+    if not (run_folder(home, run["run_id"]) / RECORD).is_file():
+        raise no_results(home, run, to)
+    return run
+
+
+def overall_rows(home: Home, table: str, run_id: str) -> list[dict[str, Any]]:
+    """Return a run's rows over all folds and seeds."""
+    return [row for row in read_run(home, table, run_id) if row["fold"] is None]
 
 
 def config_file(home: Home, run_id: str) -> Path:

@@ -1,7 +1,7 @@
 """The record of a transfer: tables, run folder, report, MLflow. Never cached."""
 
+import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -11,30 +11,26 @@ from real_tasks.evaluation.gain import OBJECTIVE
 from real_tasks.evaluation.transfer import LeakFree, TransferCell, transfer_rows
 from real_tasks.experiment.transfer import behaviour_labels
 from real_tasks.report.figures.transfer import transfer_picture
-from real_tasks.report.page import render_page
 from real_tasks.results.findings import transfer_sentences
 from real_tasks.results.labels import headline_metrics, metric_label
 from real_tasks.results.rows import columns
-from real_tasks.results.summary import Row
-from real_tasks.tasks.records.pages import show_in_prefect
+from real_tasks.tasks.records.pages import publish_page
 from real_tasks.tasks.records.run import (
-    CONFIG,
     config_file,
+    no_results,
+    overall_rows,
     read_record,
     record_files,
     run_facts,
-    write_page,
     write_record,
 )
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.outcome import Transferred, smaller_alphas
-from real_tasks.tasks.stages.pictures import FIGURES, write_pictures
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import TransferConfig
-from storage.errors import StorageError
 from storage.paths import Home
-from storage.runs.run import find_run, run_folder
-from storage.tables.parquet import read_run, write_table
+from storage.runs.run import find_run
+from storage.tables.parquet import write_table
 
 TEMPLATE = "transfer.html.j2"
 
@@ -107,16 +103,8 @@ def fill_transfer_folder(run_id: str, stages: list[dict[str, Any]], warnings: li
     home = Home.current()
     write_record(home, run_id, {"stages": stages, "warnings": warnings})
     page = transfer_page(home, run_id)
-    write_pictures(run_folder(home, run_id) / FIGURES, page["pictures"])
-    path = write_transfer_report(home, run_id)
     text = "\n\n".join([f"# {page['title']}", *page["sentences"]])
-    show_in_prefect(run_id, text, page["pictures"], path)
-    return str(path)
-
-
-def write_transfer_report(home: Home, run_id: str) -> Path:
-    """Write the HTML report of a transfer; return its path."""
-    return write_page(home, run_id, render_page(TEMPLATE, transfer_page(home, run_id)))
+    return str(publish_page(run_id, TEMPLATE, page, text))
 
 
 def transfer_page(home: Home, run_id: str) -> dict[str, Any]:
@@ -125,13 +113,9 @@ def transfer_page(home: Home, run_id: str) -> dict[str, Any]:
     Raises:
         StorageError: the run did not get as far as results.
     """
-    run = find_run(home, run_id)
-    overall = _overall(home, run_id)
+    run, overall = find_run(home, run_id), overall_rows(home, "transfer", run_id)
     if not overall:
-        raise StorageError(
-            f"the run {run_id} is {run['status']} and has no results to report; `real transfer "
-            f"{run_folder(home, run_id) / CONFIG}` runs its configuration again"
-        )
+        raise no_results(home, run, "report")
     found = {row["metric"] for row in overall}
     metrics = [name for name in (OBJECTIVE, *headline_metrics(found)) if name in found]
     return {
@@ -150,15 +134,11 @@ def transfer_page(home: Home, run_id: str) -> dict[str, Any]:
 @task(name="record-transfer-in-mlflow", cache_policy=NO_CACHE)
 def record_transfer_in_mlflow(run_id: str, mlflow_run_id: str) -> None:
     """Add the gains, the pictures and the report to the run in MLflow."""
-    gains = {_metric_name(row): float(row["gain"]) for row in _overall(Home.current(), run_id)}
+    gains = {
+        # Only characters that MLflow allows in a name.
+        re.sub(r"[^\w./ -]", "-", f"gain/{row['source']}-to-{row['target']}/{row['metric']}"): (
+            float(row["gain"])
+        )
+        for row in overall_rows(Home.current(), "transfer", run_id)
+    }
     record_files(run_id, mlflow_run_id, gains, "transfer")
-
-
-def _overall(home: Home, run_id: str) -> list[dict[str, Any]]:
-    return [row for row in read_run(home, "transfer", run_id) if row["fold"] is None]
-
-
-def _metric_name(row: Row) -> str:
-    """Return a name of the characters that MLflow allows."""
-    name = f"gain/{row['source']}-to-{row['target']}/{row['metric']}"
-    return "".join(c if c.isalnum() or c in "_-./ " else "-" for c in name)

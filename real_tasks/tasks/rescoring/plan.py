@@ -1,15 +1,15 @@
 """Before a re-scoring: its baseline, the scoring to compare with, and whether anything is new."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from real_tasks.experiment.methods import Method, known_methods, method_names, rankings_of
-from real_tasks.experiment.prepared import Prepared, completed, prepare
+from real_tasks.experiment.prepared import Prepared, completed, handed_over, prepare
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.results.scores import module_of, rows_of
 from real_tasks.tasks.cache.stage import Stage, store
-from real_tasks.tasks.records.run import CONFIG, RECORD, config_file, noted, read_outcome
+from real_tasks.tasks.records.run import CONFIG, config_file, finished_experiment, noted
 from real_tasks.tasks.stages import dataset, references
 from real_tasks.tasks.stages.activations import activations
 from real_tasks.tasks.stages.checkpoint import checkpoint, fingerprint_of
@@ -23,7 +23,6 @@ from real_tasks.vocabulary.config import Frozen, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.rescore_config import RescoreConfig
-from real_tasks.vocabulary.types import BehaviourData
 from storage.artifacts.store import ArtifactRef
 from storage.errors import StorageError
 from storage.paths import Home
@@ -91,17 +90,31 @@ class Rescoring(Frozen):
         }
 
 
+class PreparedRescoring(NamedTuple):
+    """A re-scoring that can start: what it starts from, and the experiment that is scored again."""
+
+    plan: Rescoring
+    prepared: Prepared
+
+    @property
+    def config(self) -> RescoreConfig:
+        """The configuration, which names the baseline and the method."""
+        return self.plan.config
+
+
 def deployed_steering(plan: Rescoring) -> list[MethodEvaluation]:
     """Return the baseline's evaluations of the method, of folds and seeds where it steers."""
     mine = [item for item in plan.baseline.evaluations if item.method == plan.method]
     return [item for item in mine if (store().open(item.evaluation) / references.SPEC).is_dir()]
 
 
-def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
-    """Find the baseline and the scoring to compare with, and say what is new; loads no model.
+def rescoring_for(config: RescoreConfig) -> PreparedRescoring:
+    """Return what was handed over with the call of the flow, or else plan the re-scoring."""
+    return handed_over(PreparedRescoring) or plan_rescoring(config)
 
-    Returns:
-        What the re-scoring starts from, and the experiment that is scored again, prepared.
+
+def plan_rescoring(config: RescoreConfig) -> PreparedRescoring:
+    """Find the baseline and the scoring to compare with, and say what is new; loads no model.
 
     Raises:
         StorageError: no such run, or what it made is gone.
@@ -109,11 +122,12 @@ def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
             not fit it.
     """
     home = Home.current()
-    row = find_run(home, config.baseline, "experiment")
-    run_id = str(row["run_id"])
-    baseline = _outcome_of_experiment(home, row)
+    run_id = str(finished_experiment(home, config.baseline, "score again")["run_id"])
+    baseline = noted(home, run_id, "outcome", Outcome)
     settings = config_file(home, run_id)
-    whole = completed(load_config(settings, list(config.changes)), _data_of(baseline, run_id))
+    _inputs(baseline.dataset, run_id, run_id)  # or an error that says that it is gone
+    data = references.load_dataset(baseline.dataset)
+    whole = completed(load_config(settings, list(config.changes)), data)
     method = config.method or whole.localizer.name
     if method not in method_names(whole):
         raise UserInputError(
@@ -122,6 +136,10 @@ def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
         )
     prepared = prepare(rescored_experiment(whole, method))
     compared_run_id = _last_rescoring(home, run_id, method) if config.against == "last" else None
+    compared = Rescored(outcome=baseline, measured=())
+    if compared_run_id:
+        find_run(home, compared_run_id)  # which fetches its folder, where another machine made it
+        compared = noted(home, compared_run_id, "rescored", Rescored)
     plan = Rescoring(
         config=config.model_copy(update={"baseline": run_id, "method": method}),
         whole=whole,
@@ -130,12 +148,11 @@ def plan_rescoring(config: RescoreConfig) -> tuple[Rescoring, Prepared]:
         baseline_run_id=run_id,
         baseline=baseline,
         compared_run_id=compared_run_id or run_id,
-        compared=_rescored_of(home, compared_run_id)
-        if compared_run_id
-        else Rescored(outcome=baseline, measured=()),
+        compared=compared,
     )
     _check_shape(home, plan, prepared)
-    return plan.model_copy(update={"changed": tuple(what_is_new(plan, prepared))}), prepared
+    plan = plan.model_copy(update={"changed": tuple(what_is_new(plan, prepared))})
+    return PreparedRescoring(plan, prepared)
 
 
 def rescored_experiment(config: ExperimentConfig, method: str) -> ExperimentConfig:
@@ -229,12 +246,6 @@ def _one_of_each(
         yield measured, plan.measuring(model, outcome.dataset, one), done.measured
 
 
-def _data_of(baseline: Outcome, run_id: str) -> BehaviourData:
-    """Return the questions that the baseline was run on."""
-    _inputs(baseline.dataset, run_id, run_id)
-    return references.load_dataset(baseline.dataset)
-
-
 def _inputs(ref: ArtifactRef, baseline_run_id: str, made_by: str) -> dict[str, Any]:
     try:
         inputs: dict[str, Any] = store().manifest(ref)["inputs"]
@@ -247,21 +258,6 @@ def _inputs(ref: ArtifactRef, baseline_run_id: str, made_by: str) -> dict[str, A
     return inputs
 
 
-def _outcome_of_experiment(home: Home, row: dict[str, Any]) -> Outcome:
-    run_id, path = row["run_id"], run_folder(home, row["run_id"]) / RECORD
-    if row["flow"] != "experiment":
-        raise UserInputError(
-            f"the run {run_id} is of the flow {row['flow']!r}; a baseline is an experiment's run, "
-            "as `real sql \"FROM runs WHERE flow = 'experiment'\"` lists them"
-        )
-    if not path.is_file():
-        raise StorageError(
-            f"the run {run_id} is {row['status']} and has no results to score again; `real run "
-            f"{path.parent / CONFIG}` runs its configuration again"
-        )
-    return read_outcome(home, run_id)
-
-
 def _last_rescoring(home: Home, baseline_run_id: str, method: str) -> str | None:
     """Return the last completed re-scoring of that baseline which found something new."""
     runs = [row for row in read_rows(home, "runs") if row["status"] == "completed"]
@@ -272,11 +268,6 @@ def _last_rescoring(home: Home, baseline_run_id: str, method: str) -> str | None
     }
     mine = [row for row in runs if row["run_id"] in scored]
     return max(mine, key=lambda row: row["started_at"])["run_id"] if mine else None
-
-
-def _rescored_of(home: Home, run_id: str) -> Rescored:
-    find_run(home, run_id)  # which fetches its folder, where another machine has made it
-    return noted(home, run_id, "rescored", Rescored)
 
 
 def _check_shape(home: Home, plan: Rescoring, prepared: Prepared) -> None:

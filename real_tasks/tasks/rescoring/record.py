@@ -3,7 +3,7 @@
 The report is made from tables and folder alone, as artifacts may be gone.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import task
@@ -27,10 +27,12 @@ from real_tasks.results.drift.rows import (
 from real_tasks.results.rows import columns
 from real_tasks.results.scores import mean_scores, rows_of, scores_by_run
 from real_tasks.results.summary import Row, markdown_grid
-from real_tasks.tasks.records.pages import show_in_prefect
+from real_tasks.tasks.records.pages import publish_page
 from real_tasks.tasks.records.run import (
     config_file,
+    no_results,
     noted,
+    overall_rows,
     read_record,
     record_files,
     run_facts,
@@ -41,14 +43,13 @@ from real_tasks.tasks.rescoring.plan import Rescored, Rescoring
 from real_tasks.tasks.rescoring.tables import drift_rows, evaluation_rows, question_counts
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.outcome import module_score_rows, smaller_alphas
-from real_tasks.tasks.stages.pictures import FIGURES, write_pictures
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.rescore_config import RescoreConfig
-from storage.errors import StorageError
 from storage.paths import Home
-from storage.runs.run import find_run, run_folder
+from storage.runs.run import find_run
 from storage.tables.parquet import read_run, write_table
 
+TEMPLATE = "drift.html.j2"
 DRIFT_EVENT = "real.rescore.drift"
 SUGGESTION_EVENT = "real.experiment.suggested"
 EXPERIMENT_DEPLOYMENT = "experiment/experiment"
@@ -76,7 +77,8 @@ def publish_unchanged(run_id: str, plan: Rescoring) -> Found:
     _write_record(home, run_id, plan, None, [])
     page = drift_page(home, run_id)
     create_markdown_artifact(drift_text(page), key="results", description=f"result of {run_id}")
-    return Found(report=str(write_drift_report(home, run_id)), sentences=tuple(page["sentences"]))
+    path = write_page(home, run_id, render_page(TEMPLATE, page))
+    return Found(report=str(path), sentences=tuple(page["sentences"]))
 
 
 @task(name="publish-drift", cache_policy=NO_CACHE)
@@ -97,9 +99,7 @@ def publish_drift(
     write_table(home, "score_drift", run_id, rows)
     _write_record(home, run_id, plan, scored, stages)
     page = drift_page(home, run_id)
-    write_pictures(run_folder(home, run_id) / FIGURES, page["pictures"])
-    path = write_drift_report(home, run_id)
-    show_in_prefect(run_id, drift_text(page), page["pictures"], path)
+    path = publish_page(run_id, TEMPLATE, page, drift_text(page))
     passed = [name for row in rows for name in row["exceeded"].split(", ") if name]
     return Found(
         report=str(path),
@@ -113,7 +113,7 @@ def record_drift_in_mlflow(run_id: str, mlflow_run_id: str) -> None:
     """Add the drift over all folds and seeds, pictures, table and report to the run in MLflow."""
     metrics = {
         f"drift/{row['localizer']}/{name}": row[name]
-        for row in drift_page(Home.current(), run_id)["overall"]
+        for row in overall_rows(Home.current(), "score_drift", run_id)
         for name in DRIFT_METRICS
         if row[name] is not None
     }
@@ -131,7 +131,7 @@ def warn_of_drift(run_id: str, plan: Rescoring, found: Found) -> bool:
     """
     if not found.exceeded:
         return False
-    rows: list[Row] = drift_page(Home.current(), run_id)["overall"]
+    rows = overall_rows(Home.current(), "score_drift", run_id)
     main = next(row for row in rows if row["exceeded"])
     resource = {
         "prefect.resource.id": f"real.run.{run_id}",
@@ -216,27 +216,15 @@ def _write_record(
     write_record(home, run_id, record)
 
 
-TEMPLATE = "drift.html.j2"
-
-
-def write_drift_report(home: Home, run_id: str) -> Path:
-    """Write the HTML report of a re-scoring; return its path."""
-    return write_page(home, run_id, render_page(TEMPLATE, drift_page(home, run_id)))
-
-
 def drift_page(home: Home, run_id: str) -> dict[str, Any]:
     """Return what the report of a re-scoring says; ``overall`` are its rows over folds and seeds.
 
     Raises:
         StorageError: the run did not get as far as results.
     """
-    run = find_run(home, run_id)
-    rows: list[Row] = [*read_run(home, "score_drift", run_id)]
+    run, rows = find_run(home, run_id), read_run(home, "score_drift", run_id)
     if not rows:
-        raise StorageError(
-            f"the run {run_id} is {run['status']} and has no results to report; `real rescore` "
-            "runs it again, and takes from the cache what it did"
-        )
+        raise no_results(home, run, "report")
     config, record = noted(home, run_id, "rescore", RescoreConfig), read_record(home, run_id)
     overall = [row for row in rows if row["fold"] is None]
     headers, lines = drift_cells([row for row in rows if row["changed"]])
@@ -261,7 +249,7 @@ def drift_text(page: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _sentences(overall: list[Row], config: RescoreConfig) -> list[str]:
+def _sentences(overall: Sequence[Row], config: RescoreConfig) -> list[str]:
     first = overall[0]
     if not first["changed"]:
         return [

@@ -16,7 +16,7 @@ from real_tasks.experiment.sources import load_behaviour
 from real_tasks.experiment.transfer import check_transfer
 from real_tasks.experiment.yaml_files import load_config, load_transfer_config
 from real_tasks.localizers.real.params import PUBLISHED, Params
-from real_tasks.planning.plan import plan, planned_shape
+from real_tasks.planning.plan import plan_experiment, planned_shape
 from real_tasks.planning.workload import DataSize, data_size
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
@@ -121,7 +121,7 @@ def test_every_combination_loads_and_plans_without_weights_and_network(
     for model, protocol in product(MODELS, PROTOCOLS):
         config = load_config([model, behaviour, protocol], changes)
         check_behaviour(data, config)
-        found = plan(config, planned_shape(config), size)
+        found = plan_experiment(config, size)
         n_layers, n_heads, _, _ = SHAPES[config.model.path]
         assert found.modules["head"] == n_layers * n_heads
         assert (found.samples, found.sample_shards) == (size.n_answers, 1)
@@ -136,7 +136,7 @@ def test_every_combination_loads_and_plans_without_weights_and_network(
 def test_the_largest_run_of_the_grid_has_the_numbers_of_a_hand_calculation() -> None:
     config = load_config([FOLDER / "models/llama-2-13b-chat-hf.yaml", PROTOCOLS[0]], [])
     size = DataSize(817, 5882, 25.0, 300.0, ("multiple_choice",))
-    found = plan(config, planned_shape(config), size)
+    found = plan_experiment(config, size)
     assert found.modules == {"head": 1600}
     assert found.sample_shards == 6
     assert found.activation_bytes == 5882 * 1600 * 128 * 2  # 2.4 GB

@@ -22,7 +22,7 @@ from real_tasks.planning.costs import activation_bytes, forward_flops, model_siz
 from real_tasks.planning.data_size import size_of_behaviour, stated_size
 from real_tasks.planning.memory import evaluation_bytes, extraction_bytes
 from real_tasks.planning.plan import plan, plan_experiment, planned_shape
-from real_tasks.planning.rows import fit_sentences, plan_rows
+from real_tasks.planning.rows import Plan, fit_sentences, plan_rows, stage_rows
 from real_tasks.planning.workload import DataSize, data_size, evaluation_tokens
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.vocabulary.config import KnownShape, ModelConfig
@@ -67,7 +67,11 @@ def saved(model: PreTrainedModel, folder: Path) -> ModelConfig:
 
 
 def tasks(config: ExperimentConfig, size: DataSize = SIZE) -> dict[str, int]:
-    return {stage.stage: stage.tasks for stage in plan(config, SHAPE, size).stages}
+    return {stage.stage: stage.tasks for stage in planned(config, size).stages}
+
+
+def planned(config: ExperimentConfig, size: DataSize = SIZE) -> Plan:
+    return plan(config, SHAPE, size, model_size(config.model, SHAPE))
 
 
 @pytest.mark.parametrize("kind", get_args(ModuleKind))
@@ -216,7 +220,7 @@ def test_tasks_are_counted_stage_by_stage() -> None:
 
 def test_samples_are_cut_into_shards_for_each_kind_of_module() -> None:
     config = load_config(None, ["extraction.samples_per_shard=250", "methods=[unsteered, caa]"])
-    found = plan(config, SHAPE, SIZE)
+    found = planned(config)
     assert found.sample_shards == 3
     assert found.modules == {"head": 32, "layer": 4}
     assert tasks(config)["activations"] == 6
@@ -227,10 +231,10 @@ def test_samples_are_cut_into_shards_for_each_kind_of_module() -> None:
 def test_effects_read_the_validation_answers_once_for_every_module_and_task() -> None:
     changes = ["localizer.name=random", "localizer.params={}", "baselines=[{name: causal}]"]
     config = load_config(None, [*changes, "methods=[causal]"])
-    (scores,) = [one for one in plan(config, SHAPE, SIZE).stages if one.stage == "scores"]
+    (scores,) = [one for one in planned(config).stages if one.stage == "scores"]
     validation = 600 * 0.5 * 0.34
     assert scores.model_tokens == pytest.approx(2 * (32 + 4) * validation * 30.0)
-    assert scores.flops is None
+    assert scores.model_flops == pytest.approx(2 * 12 * 4 * 128**2 * scores.model_tokens)
 
 
 @dataclass(frozen=True)
@@ -300,18 +304,16 @@ def test_generated_answers_count_their_prompts_and_their_own_tokens() -> None:
     generating = evaluation_tokens(unsteered, config, alone)
     assert generating - 4 * 256 == pytest.approx(more)
     chosen = load_config(None, ["evaluation.measures=[generation]"])
-    assert plan(chosen, SHAPE, SIZE) == plan(load_config(None, []), SHAPE, alone)
+    assert planned(chosen) == planned(load_config(None, []), alone)
 
 
 def test_more_of_anything_costs_more() -> None:
-    plain = load_config(None, [])
-    model = model_size(plain.model, SHAPE)
-    before = plan(plain, SHAPE, SIZE, model)
+    before = planned(load_config(None, []))
     bigger = {"scores": "localizer.params.epochs=80", "evaluation": "evaluation.top_k=[1, 2, 3, 4]"}
     for stage, change in bigger.items():
-        after = plan(load_config(None, [change]), SHAPE, SIZE, model)
+        after = planned(load_config(None, [change]))
         for one, other in zip(before.stages, after.stages, strict=True):
-            costs = [(s.model_tokens, s.flops or 0.0) for s in (one, other)]
+            costs = [(s.model_tokens, s.flops) for s in (one, other)]
             assert (costs[1] > costs[0]) == (one.stage == stage), one.stage
 
 
@@ -326,32 +328,25 @@ def test_a_plan_knows_its_data_from_the_behaviour() -> None:
     assert longer.mean_tokens == words.mean_tokens
 
 
-def test_a_plan_of_a_checkpoint_has_flops_and_one_without_has_none(tmp_path: Path) -> None:
+def test_a_plan_of_a_checkpoint_has_the_flops_of_its_parameters(tmp_path: Path) -> None:
     options = saved(tiny_qwen2(), tmp_path)
     changes = ["evaluation.top_k=[2]", "localizer.params.units=4", "baselines=[iti]"]
     config = load_config(None, [*changes, "methods=[unsteered, real]"])
     config = config.model_copy(update={"model": options})
     known = plan_experiment(config, SIZE)
-    assert known.model is not None
     extraction = next(one for one in known.stages if one.stage == "activations")
     assert extraction.model_tokens == 600 * 20.0
     assert extraction.flops == 2.0 * known.model.parameters * 600 * 20.0
-    unknown = plan(config, planned_shape(config), SIZE)
-    assert {one.stage for one in unknown.stages if one.flops is None} == {
-        "activations",
-        "evaluation",
-    }
-    assert [row["what"] for row in plan_rows(known)] == [row["what"] for row in plan_rows(unknown)]
     assert all(row["value"] is not None for row in plan_rows(known))
-    assert known.flops == sum(stage.flops or 0.0 for stage in known.stages)
-    assert unknown.flops is None and unknown.evaluation_bytes is None
+    *stages, everything = stage_rows(known)
+    assert everything["flops"] == known.flops == sum(row["flops"] for row in stages)
 
 
 def test_a_plan_that_does_not_fit_the_shape_is_refused() -> None:
     with pytest.raises(UserInputError, match="top_k holds 33"):
-        plan(load_config(None, ["evaluation.top_k=[33]"]), SHAPE, SIZE)
+        planned(load_config(None, ["evaluation.top_k=[33]"]))
     with pytest.raises(UserInputError, match="units=5 does not divide"):
-        plan(load_config(None, ["localizer.params.units=5"]), SHAPE, SIZE)
+        planned(load_config(None, ["localizer.params.units=5"]))
 
 
 def test_what_answers_of_a_question_share_is_read_once() -> None:
@@ -402,7 +397,7 @@ def test_planned_memory_of_extraction_is_what_a_batch_really_allocates() -> None
     ids = [len(row) for row in loaded.tokenizer(texts)["input_ids"]]
     size = replace(SIZE, n_answers=300, mean_tokens=sum(ids) / len(ids))
     model = model_size(ModelConfig(), loaded.shape)
-    model = replace(model, parameters=1, weight_bytes=4, mlp_width=48)
+    model = replace(model, parameters=1, itemsize=4, mlp_width=48)
     planned = extraction_bytes(model, loaded.shape, "head", options, size)
     with Allocated() as memory:
         activations_at_last_token(loaded, texts, 100_000, "head")
@@ -481,12 +476,12 @@ def test_a_checkpoint_s_own_tokenizer_counts_where_it_is_there(tmp_path: Path) -
 
 def test_a_device_that_is_too_small_is_named_with_the_mend() -> None:
     config = load_config(None, ["methods=[unsteered, real]"])
-    model = model_size(config.model, SHAPE)
-    found = plan(config, SHAPE, SIZE, model)
+    found = planned(config)
     assert fit_sentences(found, 16e9) == []
     (sentence,) = fit_sentences(replace(found, evaluation_bytes=10**11), 16e9)
     assert "100 GB" in sentence and "evaluation.batch_tokens" in sentence
-    spread = replace(found, extraction_bytes=10**11, model=replace(model, weight_bytes=10**11))
+    huge = replace(found.model, parameters=10**11, itemsize=1)
+    spread = replace(found, extraction_bytes=10**11, model=huge)
     assert "device_map" in fit_sentences(spread, 16e9)[0]
 
 
