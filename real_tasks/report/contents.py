@@ -44,18 +44,9 @@ def answer_pairs(answers: Sequence[Row], method: str) -> list[AnswerPair]:
             fold, seed, question = row["fold"], row["seed"], row["question_id"]
             other = before.get((fold, seed, question), before.get((fold, question)))
             if other is not None:
-                pairs.append(_pair(row, other))
+                sides = (one[name] for one in (other, row) for name in ("generation", "verdict"))
+                pairs.append(AnswerPair(row["question"], *sides))
     return pairs
-
-
-def _pair(after: Row, before: Row) -> AnswerPair:
-    return AnswerPair(
-        question=after["question"],
-        before=before["generation"],
-        before_verdict=before["verdict"],
-        after=after["generation"],
-        after_verdict=after["verdict"],
-    )
 
 
 def verdict_changes(pairs: Sequence[AnswerPair]) -> dict[tuple[str, str], int]:

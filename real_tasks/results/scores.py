@@ -9,6 +9,7 @@ from real_tasks.statistics.bootstrap import mean_by_key
 from real_tasks.vocabulary.types import WHOLE_LAYER, ModuleId
 
 _Row = TypeVar("_Row", bound=Row)
+_Found = TypeVar("_Found")
 RunKey = tuple[int, int]
 """Fold and seed."""
 Scores = Mapping[ModuleId, float]
@@ -53,15 +54,18 @@ def best_modules(scores: Scores, top_k: int | None = None) -> list[ModuleId]:
 
 
 def paired(
-    first: Mapping[RunKey, Scores], second: Mapping[RunKey, Scores]
-) -> Iterator[tuple[RunKey, Scores, Scores]]:
-    """Pair the scores of a fold and seed; those without seeds go with every seed of the other."""
+    first: Mapping[RunKey, _Found], second: Mapping[RunKey, _Found]
+) -> Iterator[tuple[RunKey, _Found, _Found]]:
+    """Pair what was found in a fold and seed; what has no seeds goes with every seed of the other.
+
+    Without seeds is what has a single one in the fold.
+    """
     for run in sorted(first.keys() | second.keys()):
         one, other = _of_run(first, run), _of_run(second, run)
         if one is not None and other is not None:
             yield run, one, other
 
 
-def _of_run(runs: Mapping[RunKey, Scores], run: RunKey) -> Scores | None:
-    of_fold = [scores for (fold, _), scores in runs.items() if fold == run[0]]
+def _of_run(runs: Mapping[RunKey, _Found], run: RunKey) -> _Found | None:
+    of_fold = [found for (fold, _), found in runs.items() if fold == run[0]]
     return runs.get(run, of_fold[0] if len(of_fold) == 1 else None)

@@ -7,20 +7,22 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from scipy.stats import spearmanr
 
 from real_tasks.report.figures.grids import RunKey, ScoreMap, mean_map
 from real_tasks.report.figures.style import (
-    LABEL_POINTS,
+    ABSENT,
+    LEFT_OF_POINT,
     MAX_ANNOTATED_CELLS,
     TICK_POINTS,
+    color_bar,
     figure_title,
     label_axes,
     light_frame,
+    name_points,
     new_figure,
-    readable_on,
     thin_ticks,
+    write_in_cell,
 )
 
 NAMED_HEADS = 6
@@ -66,18 +68,16 @@ def score_agreement(
     Raises:
         ValueError: ``first`` is empty.
     """
-    mean = mean_map(first)
+    mean, matrix = mean_map(first), correlation_matrix(first)
     n_panels = 1 + bool(second)
     figure = new_figure(4.7 * n_panels + 0.2, 4.3)
     panels = figure.subplots(1, n_panels, squeeze=False)[0]
-    matrix = correlation_matrix(first)
     if second:
         other = mean_map(second)
         _scatter(figure, panels[0], mean, other)
         title = f"Spearman {rank_correlation(mean, other):.2f} over modules"
-        label_axes(
-            panels[0], f"{names[0]}: {labels[0]} (mean)", f"{names[1]}: {labels[1]} (mean)", title
-        )
+        sides = (f"{who}: {what} (mean)" for who, what in zip(names, labels, strict=True))
+        label_axes(panels[0], *sides, title)
     _matrix(figure, panels[-1], matrix, [f"fold {fold}, seed {seed}" for fold, seed in first])
     label_axes(panels[-1], "", "", f"{names[0]} between folds and seeds")
     panels[-1].tick_params(axis="x", rotation=45)
@@ -108,45 +108,27 @@ def _scatter(figure: Figure, axes: Axes, first: ScoreMap, second: ScoreMap) -> N
         vmax=n_layers - 0.5,
     )
     light_frame(axes)
-    bar = figure.colorbar(points, ax=axes, ticks=thin_ticks(n_layers, 9), pad=0.02)
-    bar.set_label("layer", fontsize=LABEL_POINTS)
-    bar.ax.tick_params(labelsize=TICK_POINTS)
-    _name_best(axes, first, second)
-
-
-def _name_best(axes: Axes, first: ScoreMap, second: ScoreMap) -> None:
-    """Name the modules that the first localizer ranks highest, where the names have room."""
+    color_bar(figure, points, axes, "layer", ticks=thin_ticks(n_layers, 9), fraction=0.15)
     both = np.isfinite(first) & np.isfinite(second)
     room = 0.06 * max(np.ptp(second[both]) if both.any() else 0.0, 1e-9)
     best = np.argsort(np.where(both, -first, np.inf), axis=None)[: min(NAMED_HEADS, both.sum())]
-    taken: list[float] = []
-    for layer, head in zip(*np.unravel_index(best, first.shape), strict=True):
-        x, y = first[layer, head], second[layer, head]
-        if all(abs(y - other) > room for other in taken):
-            taken.append(y)
-            axes.annotate(
-                f"L{layer}H{head}  ",
-                (x, y),
-                ha="right",
-                va="center",
-                fontsize=8,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-            )
+    named = (
+        (f"L{place[0]}H{place[1]}  ", (first[place], second[place]), LEFT_OF_POINT)
+        for place in zip(*np.unravel_index(best, first.shape), strict=True)
+    )
+    name_points(axes, named, (np.inf, room))
 
 
 def _matrix(
     figure: Figure, axes: Axes, matrix: Float[np.ndarray, "run run"], names: list[str]
 ) -> None:
     image = axes.imshow(matrix, cmap="viridis", vmin=min(0.0, float(np.nanmin(matrix))), vmax=1)
-    axes.set_facecolor("#d9d9d9")
+    axes.set_facecolor(ABSENT)
     shown = thin_ticks(len(names), 12)
     axes.set_xticks(shown, [names[i] for i in shown], ha="right", rotation_mode="anchor")
     axes.set_yticks(shown, [names[i] for i in shown])
-    bar = figure.colorbar(image, ax=axes, pad=0.02, shrink=0.85)
-    bar.set_label("Spearman's rank correlation", fontsize=LABEL_POINTS)
-    bar.ax.tick_params(labelsize=TICK_POINTS)
+    color_bar(figure, image, axes, "Spearman's rank correlation", fraction=0.15, shrink=0.85)
     if matrix.size <= MAX_ANNOTATED_CELLS:
         for (i, j), value in np.ndenumerate(matrix):
-            ink = readable_on(image.to_rgba(np.array([value]))[0])
             text = "n/a" if np.isnan(value) else f"{value:.2f}"
-            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=TICK_POINTS - 1)
+            write_in_cell(image, value, (j, i), text, fontsize=TICK_POINTS - 1)

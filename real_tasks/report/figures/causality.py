@@ -1,22 +1,24 @@
 """What is read out of modules against what they do when they are steered alone."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from real_tasks.localizers import entry_of
 from real_tasks.report.figures.style import (
     BLUE,
     GREY,
+    LEFT_OF_POINT,
     SKY,
     figure_title,
     label_axes,
     legend_below,
     light_frame,
+    name_points,
     new_figure,
 )
 from real_tasks.results.comparing.agreement import LocalizerAgreement, RankAgreement
@@ -63,13 +65,15 @@ def read_out_against_effect(
         raise ValueError("no module has both a score and an effect; expected at least one")
     figure = new_figure(7.0, 5.2)
     axes = figure.subplots()
-    _lines(axes, localizer)
+    meaning = entry_of(localizer).meaning
+    axes.axhline(0, color="black", linewidth=0.8)
+    if meaning.center is not None:
+        axes.axvline(meaning.center, color="black", linewidth=0.8, linestyle=":")
     for look in (ALWAYS, SOMETIMES, NEVER):
         chosen = [module for module in modules if _look(selected.get(module, 0.0)) is look]
         _points(axes, agreement, chosen, look, few=len(modules) <= MANY_POINTS)
     _name_extremes(axes, agreement, modules)
     light_frame(axes)
-    meaning = entry_of(localizer).meaning
     label_axes(
         axes,
         f"{method_label(localizer)}: {meaning.label}",
@@ -96,29 +100,17 @@ def agreement_title(agreement: RankAgreement, example: ModuleId, localizer: str)
 def selected_shares(rows: Iterable[Row], method: str) -> dict[ModuleId, float]:
     """Return in which share of its folds and seeds a method steers each module it ever steers.
 
-    Args:
-        rows: of the view ``selected_modules``.
-        method: the way of steering.
+    ``rows`` are of the view ``selected_modules``.
     """
     mine = [row for row in rows if row["method"] == method]
-    runs = {(row["fold"], row["seed"]) for row in mine}
-    counts: dict[ModuleId, int] = {}
-    for row in mine:
-        counts[module_of(row)] = counts.get(module_of(row), 0) + 1
-    return {module: count / len(runs) for module, count in counts.items()}
+    n_runs = len({(row["fold"], row["seed"]) for row in mine})
+    return {module: count / n_runs for module, count in Counter(map(module_of, mine)).items()}
 
 
 def _look(share: float) -> _Look:
     if share <= 0:
         return NEVER
     return SOMETIMES if share < 1 else ALWAYS
-
-
-def _lines(axes: Axes, localizer: str) -> None:
-    axes.axhline(0, color="black", linewidth=0.8)
-    chance = entry_of(localizer).meaning.center
-    if chance is not None:
-        axes.axvline(chance, color="black", linewidth=0.8, linestyle=":")
 
 
 def _points(
@@ -142,16 +134,9 @@ def _name_extremes(axes: Axes, agreement: LocalizerAgreement, modules: Sequence[
     """Name the modules of the largest effects, either way, where their names have room."""
     effects = agreement.second
     room = 0.05 * max(np.ptp([effects[module] for module in modules]), 1e-9)
-    taken: list[float] = []
-    for module in sorted(modules, key=lambda module: -abs(effects[module]))[:NAMED_MODULES]:
-        y = effects[module]
-        if all(abs(y - other) > room for other in taken):
-            taken.append(y)
-            axes.annotate(
-                f"{module.short_name}  ",
-                (agreement.first[module], y),
-                ha="right",
-                va="center",
-                fontsize=8,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-            )
+    largest = sorted(modules, key=lambda module: -abs(effects[module]))[:NAMED_MODULES]
+    named = (
+        (f"{module.short_name}  ", (agreement.first[module], effects[module]), LEFT_OF_POINT)
+        for module in largest
+    )
+    name_points(axes, named, (np.inf, room))

@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 
 from real_tasks.report.figures.style import (
     BLUE,
-    LABEL_POINTS,
     TICK_POINTS,
     VERMILLION,
+    color_bar,
     figure_title,
     label_axes,
     light_frame,
@@ -81,11 +81,8 @@ def _heat(figure: Figure, axes: Axes, shares: Float[np.ndarray, "module code"]) 
     )
     codes = thin_ticks(shares.shape[1], 9)
     axes.set_xticks(codes, [str(code + 1) for code in codes])
-    bar = figure.colorbar(
-        image, ax=axes, extend="max", location="bottom", shrink=0.8, aspect=30, pad=0.02
-    )
-    bar.set_label("share of the module's code uses [%]", fontsize=LABEL_POINTS)
-    bar.ax.tick_params(labelsize=TICK_POINTS)
+    place = {"location": "bottom", "fraction": 0.15, "shrink": 0.8, "aspect": 30, "extend": "max"}
+    color_bar(figure, image, axes, "share of the module's code uses [%]", **place)
 
 
 def _dots(
@@ -96,18 +93,12 @@ def _dots(
 ) -> None:
     place = np.arange(len(perplexity))
     size = 22 if len(perplexity) <= 100 else 7
-    axes.scatter(
-        perplexity[~collapsed], place[~collapsed], s=size, color=BLUE, marker="o", label="in use"
-    )
-    if collapsed.any():
-        axes.scatter(
-            perplexity[collapsed],
-            place[collapsed],
-            s=2 * size,
-            color=VERMILLION,
-            marker="X",
-            label="collapsed",
-        )
+    looks = [
+        (~collapsed, size, BLUE, "o", "in use"),
+        (collapsed, 2 * size, VERMILLION, "X", "collapsed"),
+    ]
+    for mine, s, color, marker, label in looks[: 1 + collapsed.any()]:
+        axes.scatter(perplexity[mine], place[mine], s=s, color=color, marker=marker, label=label)
     axes.axvline(n_codes, color="black", linestyle="--", linewidth=1, label="size of the codebook")
     axes.set_xlim(0, n_codes * 1.05)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -1,7 +1,6 @@
 """A forest plot of differences between methods with their intervals."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,8 +23,8 @@ from real_tasks.results.labels import (
     metric_label,
     ordered_methods,
 )
+from real_tasks.results.summary import Row
 
-Row = Mapping[str, Any]
 LOOKS = ((BLUE, "o"), (ORANGE, "s"), ("black", "D"))
 
 
@@ -48,7 +47,11 @@ def difference_forest(comparisons: Sequence[Row], metrics: Sequence[str] | None 
             f"no comparison of {', '.join(metrics) or 'a headline metric'}; expected a row of one"
         )
     shown = [metric for metric in metrics if any(row["metric"] == metric for row in rows)]
-    pairs = _pairs(rows)
+    order = ordered_methods(row[side] for row in rows for side in ("method", "baseline"))
+    pairs = sorted(
+        {(row["method"], row["baseline"]) for row in rows},
+        key=lambda pair: (order.index(pair[0]), order.index(pair[1])),
+    )
     bases = list(dict.fromkeys(row["basis"] for row in rows))
     figure = new_figure(2.2 + 2.6 * len(shown), 1.9 + 0.42 * len(pairs) * max(1, 0.6 * len(bases)))
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
@@ -68,12 +71,6 @@ def difference_forest(comparisons: Sequence[Row], metrics: Sequence[str] | None 
     return figure
 
 
-def _pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    order = ordered_methods([name for row in rows for name in (row["method"], row["baseline"])])
-    pairs = {(row["method"], row["baseline"]) for row in rows}
-    return sorted(pairs, key=lambda pair: (order.index(pair[0]), order.index(pair[1])))
-
-
 def _draw(
     axes: Axes, rows: Sequence[Row], pairs: Sequence[tuple[str, str]], bases: Sequence[str]
 ) -> None:
@@ -85,8 +82,7 @@ def _draw(
         axes.plot([], [], color=color, marker=marker, linestyle="-", label=basis_label(basis))
         for row in (row for row in rows if row["basis"] == basis):
             y = pairs.index((row["method"], row["baseline"])) + offsets[i]
-            known = outcome(row) != "unknown"
-            if known:
+            if outcome(row) != "unknown":
                 axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=1.8)
             hollow = outcome(row) in ("tie", "unknown")
             axes.plot(

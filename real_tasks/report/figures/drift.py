@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from real_tasks.report.figures.picture import Picture
 from real_tasks.report.figures.style import (
@@ -17,6 +16,7 @@ from real_tasks.report.figures.style import (
     label_axes,
     legend_below,
     light_frame,
+    name_points,
     new_figure,
     png_bytes,
 )
@@ -40,7 +40,9 @@ _STYLES = {
 def drift_picture(before: Scores, after: Scores, localizer: str, top_k: int) -> Picture:
     """Draw a localizer's scores before and now, with their words; see `drift_scatter`."""
     groups = changes(before, after, top_k)
-    entered, left = (_listed(groups[name]) for name in ("entered", "left"))
+    entered, left = (
+        "; ".join(module.label for module in groups[name]) or "none" for name in ("entered", "left")
+    )
     return Picture(
         name=f"drift_{localizer}",
         title=f"Scores of {method_label(localizer)} before and now",
@@ -55,11 +57,7 @@ def drift_picture(before: Scores, after: Scores, localizer: str, top_k: int) -> 
 def drift_scatter(before: Scores, after: Scores, localizer: str, top_k: int) -> Figure:
     """Draw scores before and now as a scatter, marking what entered and what left the best K.
 
-    Args:
-        before: by module, higher is better.
-        after: likewise; modules that only one has are left out.
-        localizer: whose scores they are.
-        top_k: how many are the best, at most all.
+    Modules that only one of the two has are left out.
 
     Raises:
         ValueError: no module has both scores.
@@ -70,10 +68,8 @@ def drift_scatter(before: Scores, after: Scores, localizer: str, top_k: int) -> 
     axes = figure.subplots()
     for name, (color, marker, size) in _STYLES.items():
         points = [(before[module], after[module]) for module in groups[name]]
-        x, y = np.array(points).reshape(-1, 2).T
         axes.scatter(
-            x,
-            y,
+            *np.array(points).reshape(-1, 2).T,
             color=color,
             marker=marker,
             s=size,
@@ -130,29 +126,15 @@ def _name_changes(
     axes: Axes, groups: Mapping[str, Sequence[ModuleId]], before: Scores, after: Scores
 ) -> None:
     """Name what entered or left, the largest change first, where the name has room."""
-    names = {module: name for name in ("entered", "left") for module in groups[name]}
-    room = [share * np.ptp(ends) for share, ends in zip(LETTERS, _ends(axes), strict=True)]
-    taken: list[tuple[float, float]] = []
-    for module in sorted(names, key=lambda m: -abs(after[m] - before[m])):
-        x, y = before[module], after[module]
-        if any(abs(x - a) < room[0] and abs(y - b) < room[1] for a, b in taken):
-            continue
-        taken.append((x, y))
-        axes.annotate(
-            module.short_name,
-            (x, y),
-            xytext=(6, 4) if names[module] == "entered" else (6, -10),
-            textcoords="offset points",
-            fontsize=8,
-            color=_STYLES[names[module]][0],
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-            zorder=4,
-        )
-
-
-def _ends(axes: Axes) -> tuple[tuple[float, float], tuple[float, float]]:
-    return axes.get_xlim(), axes.get_ylim()
-
-
-def _listed(modules: Sequence[ModuleId]) -> str:
-    return "; ".join(module.label for module in modules) or "none"
+    every = {"textcoords": "offset points", "zorder": 4}
+    looks = {
+        module: {"xytext": offset, "color": _STYLES[name][0], **every}
+        for name, offset in (("entered", (6, 4)), ("left", (6, -10)))
+        for module in groups[name]
+    }
+    named = (
+        (module.short_name, (before[module], after[module]), looks[module])
+        for module in sorted(looks, key=lambda m: -abs(after[m] - before[m]))
+    )
+    width, height = np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())
+    name_points(axes, named, (LETTERS[0] * width, LETTERS[1] * height))

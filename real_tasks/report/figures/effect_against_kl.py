@@ -3,15 +3,15 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter
+from matplotlib.ticker import FixedLocator
 
 from real_tasks.localizers import Look
-from real_tasks.report.figures.curves import effect_curve
 from real_tasks.report.figures.style import (
     figure_title,
     label_axes,
@@ -21,8 +21,51 @@ from real_tasks.report.figures.style import (
     new_figure,
 )
 from real_tasks.results.labels import headline_metrics, method_label, metric_label, ordered_methods
+from real_tasks.results.summary import Row
 
-Row = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class EffectCurve:
+    """Means of KL and effect at each alpha that every fold and seed of a method has.
+
+    Attributes:
+        alpha: in standard deviations along the direction, rising.
+        kl: mean KL in nats/token at each alpha.
+        effect: mean of the metric at each alpha.
+        spread: sample standard deviation of the metric; 0 for a single fold and seed.
+    """
+
+    alpha: Float[np.ndarray, "alpha"]
+    kl: Float[np.ndarray, "alpha"]
+    effect: Float[np.ndarray, "alpha"]
+    spread: Float[np.ndarray, "alpha"]
+
+
+def effect_curve(rows: Sequence[Row], metric: str) -> EffectCurve:
+    """Average one method's rows over folds and seeds: both axes, at equal alpha.
+
+    An alpha that a fold or seed lacks is left out: its mean would be over other runs than its
+    neighbours' means.
+
+    Raises:
+        ValueError: a fold and seed has an alpha twice.
+    """
+    values: dict[float, dict[tuple[int, int], tuple[float, float]]] = defaultdict(dict)
+    for row in rows:
+        run = (row["fold"], row["seed"])
+        if run in values[row["alpha"]]:
+            raise ValueError(
+                f"alpha {row['alpha']} of {row['method']!r} is there twice in fold {run[0]}, seed "
+                f"{run[1]}; expected the rows of one K"
+            )
+        values[row["alpha"]][run] = (row["kl"], row[metric])
+    runs = {run for at_alpha in values.values() for run in at_alpha}
+    alphas = sorted(alpha for alpha, at_alpha in values.items() if len(at_alpha) == len(runs))
+    table = np.array([list(values[alpha].values()) for alpha in alphas], dtype=np.float64)
+    table = table.reshape(len(alphas), len(runs), 2)
+    spread = table[..., 1].std(axis=1, ddof=1) if len(runs) > 1 else np.zeros(len(alphas))
+    mean = table.mean(axis=1)
+    return EffectCurve(np.array(alphas), mean[:, 0], mean[:, 1], spread)
 
 
 def effect_metrics(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -147,12 +190,10 @@ def _dose_axis(
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(FixedLocator([]))
         # Not mathtext: its parser is not safe between threads.
-        axes.xaxis.set_major_formatter(FuncFormatter(_dose_label))
+        axes.xaxis.set_major_formatter(
+            lambda kl, _: f"{kl:g}" if kl == 0 or kl >= 1e-3 else f"{kl:.0e}".replace("e-0", "e-")
+        )
         axes.axvline(max_kl, color="black", linewidth=1.2, label=f"cap on KL ({max_kl:g})")
         if matched_kl is not None:
             label = f"matched KL ({matched_kl:g})"
             axes.axvline(matched_kl, color="black", linewidth=1.0, linestyle="--", label=label)
-
-
-def _dose_label(kl: float, _place: int | None) -> str:
-    return f"{kl:g}" if kl == 0 or kl >= 1e-3 else f"{kl:.0e}".replace("e-0", "e-")

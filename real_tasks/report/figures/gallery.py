@@ -1,6 +1,6 @@
 """All pictures of an experiment, drawn from its rows; those without data are left out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,9 +11,8 @@ from real_tasks.report.figures.causality import read_out_against_effect, selecte
 from real_tasks.report.figures.codes import codebook_use
 from real_tasks.report.figures.differences import difference_forest
 from real_tasks.report.figures.effect_against_kl import effect_against_kl, effect_metrics
-from real_tasks.report.figures.gallery_data import GalleryData, Row
+from real_tasks.report.figures.gallery_data import GalleryData
 from real_tasks.report.figures.grids import (
-    RunKey,
     ScoreMap,
     extreme_modules,
     grid_shape,
@@ -29,6 +28,7 @@ from real_tasks.report.figures.style import png_bytes
 from real_tasks.results.comparing.agreement import localizer_agreement
 from real_tasks.results.findings import CAUSAL, causal_agreement
 from real_tasks.results.labels import headline_metrics, method_label, metric_label, ordered_methods
+from real_tasks.results.scores import RunKey
 
 
 def draw_gallery(data: GalleryData) -> tuple[Picture, ...]:
@@ -63,7 +63,7 @@ def _effects(data: GalleryData) -> Iterator[Picture]:
         questions=data.curve_questions,
         main=data.main,
     )
-    methods = ", ".join(method_label(name, data.main) for name in _methods(data.curves))
+    methods = ordered_methods(row["method"] for row in data.curves)
     yield _picture(
         "effect_against_kl",
         "Effect at equal side effect",
@@ -71,13 +71,9 @@ def _effects(data: GalleryData) -> Iterator[Picture]:
         "one KL. Higher at the same KL is better. Each point is one alpha, averaged over folds and "
         "seeds along both axes; left of the solid line a setting is within the cap on KL.",
         f"Curves of {', '.join(map(metric_label, metrics))} against KL on neutral text for "
-        f"{methods}.",
+        f"{', '.join(method_label(name, data.main) for name in methods)}.",
         figure,
     )
-
-
-def _methods(rows: Sequence[Row]) -> list[str]:
-    return ordered_methods(row["method"] for row in rows)
 
 
 def _differences(data: GalleryData) -> Iterator[Picture]:
@@ -112,8 +108,7 @@ def _heatmap(data: GalleryData, localizer: str, maps: Mapping[RunKey, ScoreMap])
     selected = selection_maps(data.selected, localizer, mean.shape)
     (layer, head), _ = extreme_modules(mean)
     found = f"highest {mean[layer, head]:.2f} at layer {layer}, head {head}"
-    name = method_label(localizer)
-    what = meaning.short
+    name, what = method_label(localizer), meaning.short
     return _picture(
         f"scores_{localizer}",
         f"Scores of {name}",

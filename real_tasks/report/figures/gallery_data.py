@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from real_tasks.report.figures.latents import Embedding
-
-Row = Mapping[str, Any]
+from real_tasks.results.summary import Row
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """From table rows to maps ``[layer, head]``: scores, and selected modules."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-Row = Mapping[str, Any]
-RunKey = tuple[int, int]
-"""Fold and seed."""
+from real_tasks.results.scores import RunKey
+from real_tasks.results.summary import Row
 
 ScoreMap = Float[np.ndarray, "layer head"]
 SelectionMap = Bool[np.ndarray, "layer head"]

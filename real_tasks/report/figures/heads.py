@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 
 from real_tasks.report.figures.style import (
@@ -20,7 +19,7 @@ from real_tasks.report.figures.style import (
     label_axes,
     map_figure,
     module_ticks,
-    readable_on,
+    write_in_cell,
 )
 
 ALWAYS, SOMETIMES = "in every fold and seed", "in some"
@@ -65,7 +64,10 @@ def score_heatmap(
     label_axes(axes, head_axis_label(n_heads), "layer")
     color_bar(figure, image, axes, label)
     if scores.size <= MAX_ANNOTATED_CELLS:
-        _write_scores(axes, image, scores)
+        for (layer, head), score in np.ndenumerate(scores):
+            if np.isfinite(score):
+                text = f"{score:.2f}".replace("0.", ".", 1) if abs(score) < 1 else f"{score:.2f}"
+                write_in_cell(image, score, (head, layer), text, fontsize=TICK_POINTS)
     if selected is not None and (selected > 0).any():
         _outline(figure, axes, selected.astype(np.float64))
     figure_title(figure, title)
@@ -79,14 +81,6 @@ def _norm(scores: Float[np.ndarray, "layer head"], center: float | None) -> Norm
     # At least +-0.1, so that noise around chance stays pale.
     half = max(0.1, float(np.ceil(np.abs(finite - center).max() * 20 - 1e-9) / 20))
     return Normalize(center - half, center + half)
-
-
-def _write_scores(axes: Axes, image: AxesImage, scores: Float[np.ndarray, "layer head"]) -> None:
-    for (layer, head), score in np.ndenumerate(scores):
-        if np.isfinite(score):
-            ink = readable_on(image.to_rgba(np.array([score]))[0])
-            text = f"{score:.2f}".replace("0.", ".", 1) if abs(score) < 1 else f"{score:.2f}"
-            axes.text(head, layer, text, ha="center", va="center", color=ink, fontsize=TICK_POINTS)
 
 
 def _outline(figure: Figure, axes: Axes, share: Float[np.ndarray, "layer head"]) -> None:

@@ -1,6 +1,6 @@
 """A map ``[layer, head]`` of the modules that two methods select."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from real_tasks.report.figures.grids import RunKey, SelectionMap, mean_map
+from real_tasks.report.figures.grids import SelectionMap, mean_map
 from real_tasks.report.figures.style import (
     BLUE,
     MAX_ANNOTATED_CELLS,
@@ -20,8 +20,9 @@ from real_tasks.report.figures.style import (
     label_axes,
     map_figure,
     module_ticks,
-    readable_on,
+    write_in_cell,
 )
+from real_tasks.results.scores import RunKey, paired
 
 BORDER = "#cccccc"
 HALVES = (
@@ -40,7 +41,7 @@ def overlap_sentence(
 
     Chance is two independent draws of the same sizes from all modules of the map.
     """
-    pairs = list(_paired(first, second))
+    pairs = [(one, other) for _, one, other in paired(first, second)]
     if not pairs:
         return f"Modules selected by {names[0]} and {names[1]}"
     shared = np.mean([(one & other).sum() for one, other in pairs])
@@ -51,21 +52,6 @@ def overlap_sentence(
         f"{names[0]} selects {one} and {names[1]} {other} modules in a fold and seed; "
         f"{shared:.1f} are the same (by chance: {chance:.1f})"
     )
-
-
-def _paired(
-    first: Mapping[RunKey, SelectionMap], second: Mapping[RunKey, SelectionMap]
-) -> Iterator[tuple[SelectionMap, SelectionMap]]:
-    """Pair the runs of a fold and seed; a method that has no seeds pairs with every seed."""
-    for fold, seed in first.keys() | second.keys():
-        one, other = (_of_run(maps, fold, seed) for maps in (first, second))
-        if one is not None and other is not None:
-            yield one, other
-
-
-def _of_run(maps: Mapping[RunKey, SelectionMap], fold: int, seed: int) -> SelectionMap | None:
-    of_fold = [chosen for (its_fold, _), chosen in maps.items() if its_fold == fold]
-    return maps.get((fold, seed), of_fold[0] if len(of_fold) == 1 else None)
 
 
 def selection_map(
@@ -79,11 +65,6 @@ def selection_map(
     The upper left half of a cell is the first method's, the lower right half the second's; the
     depth of the colour is the share of folds and seeds that select the module.
 
-    Args:
-        first: for each fold and seed, the modules that the first method steers.
-        second: the same for the second method.
-        names: the methods' names.
-
     Raises:
         ValueError: one of the two is empty.
     """
@@ -92,7 +73,9 @@ def selection_map(
     figure = map_figure(n_layers, n_heads, bars=2)
     axes = figure.subplots()
     axes.set_aspect("equal")
-    _cell_borders(axes, n_layers, n_heads)
+    width = 0.6 if n_layers * n_heads <= MAX_ANNOTATED_CELLS else 0.25
+    axes.vlines(np.arange(n_heads) + 0.5, -0.5, n_layers - 0.5, color=BORDER, linewidth=width)
+    axes.hlines(np.arange(n_layers) + 0.5, -0.5, n_heads - 0.5, color=BORDER, linewidth=width)
     for side, color in ((1, VERMILLION), (0, BLUE)):
         half = _draw_half(axes, shares[side], side, color)
         where = ("upper left", "lower right")[side]
@@ -101,12 +84,6 @@ def selection_map(
     label_axes(axes, head_axis_label(n_heads), "layer")
     figure_title(figure, overlap_sentence(first, second, names))
     return figure
-
-
-def _cell_borders(axes: Axes, n_layers: int, n_heads: int) -> None:
-    width = 0.6 if n_layers * n_heads <= MAX_ANNOTATED_CELLS else 0.25
-    axes.vlines(np.arange(n_heads) + 0.5, -0.5, n_layers - 0.5, color=BORDER, linewidth=width)
-    axes.hlines(np.arange(n_layers) + 0.5, -0.5, n_heads - 0.5, color=BORDER, linewidth=width)
 
 
 def _draw_half(
@@ -125,9 +102,6 @@ def _draw_half(
     if share.size <= MAX_ANNOTATED_CELLS:
         shift = (-0.2, 0.2)[side]
         for x, y in places:
-            ink = readable_on(half.to_rgba(np.array([share[y, x]]))[0])
-            at = (x + shift, y - shift)
-            axes.annotate(
-                f"{share[y, x]:.0%}", at, ha="center", va="center", fontsize=6.5, color=ink
-            )
+            value, at = share[y, x], (x + shift, y - shift)
+            write_in_cell(half, value, at, f"{value:.0%}", fontsize=6.5)
     return half

@@ -6,14 +6,15 @@ pictures are drawn from several threads at a time.
 
 import io
 import textwrap
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from real_tasks.localizers import EQUAL_WEIGHTS, LOCALIZERS, Look, entry_of
 from real_tasks.report.figures.picture import PIXELS_PER_INCH
@@ -34,7 +35,7 @@ LABEL_POINTS = 10.0
 TICK_POINTS = 9.0
 
 MAX_ANNOTATED_CELLS = 100
-
+LEFT_OF_POINT = {"ha": "right", "va": "center"}
 
 _LOOKS = {
     "unsteered": Look(BLACK, "*", ":"),
@@ -116,11 +117,42 @@ def map_figure(n_layers: int, n_heads: int, bars: int = 1) -> Figure:
     return new_figure(max(5.6, width), max(2.6, height), "compressed")
 
 
-def color_bar(figure: Figure, colored: ScalarMappable, axes: Axes, label: str) -> None:
-    """Put a labelled colour bar to the right of ``axes``."""
-    bar = figure.colorbar(colored, ax=axes, fraction=0.05, pad=0.02)
+def color_bar(
+    figure: Figure, colored: ScalarMappable, axes: Axes, label: str, **place: Any
+) -> None:
+    """Put a labelled colour bar beside ``axes``; ``place`` as of matplotlib's ``colorbar``."""
+    bar = figure.colorbar(colored, ax=axes, **{"fraction": 0.05, "pad": 0.02, **place})
     bar.set_label(label, fontsize=LABEL_POINTS)
     bar.ax.tick_params(labelsize=TICK_POINTS)
+
+
+def write_in_cell(
+    colored: ScalarMappable, value: float, at: tuple[float, float], text: str, **look: Any
+) -> None:
+    """Write a text at x and y, in the ink that reads best on the colour of ``value``."""
+    ink = readable_on(colored.to_rgba(np.array([value]))[0])
+    assert colored.axes is not None
+    colored.axes.text(*at, text, ha="center", va="center", color=ink, **look)
+
+
+def name_points(
+    axes: Axes,
+    points: Iterable[tuple[str, tuple[float, float], Mapping[str, Any]]],
+    room: tuple[float, float],
+) -> None:
+    """Name points, each with a look, where no earlier one is within the width and height ``room``.
+
+    Args:
+        axes: where they are.
+        points: name, place and arguments of matplotlib's ``annotate``, the most important first.
+        room: what a name takes, in data units.
+    """
+    taken: list[tuple[float, float]] = []
+    for name, (x, y), look in points:
+        if all(abs(x - a) >= room[0] or abs(y - b) >= room[1] for a, b in taken):
+            taken.append((x, y))
+            halo = [withStroke(linewidth=2, foreground="white")]
+            axes.annotate(name, (x, y), fontsize=8, path_effects=halo, **look)
 
 
 def thin_ticks(count: int, most: int = 16) -> list[int]:

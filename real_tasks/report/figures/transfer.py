@@ -2,10 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -22,12 +20,11 @@ from real_tasks.report.figures.style import (
     label_axes,
     new_figure,
     png_bytes,
-    readable_on,
+    write_in_cell,
 )
 from real_tasks.results.findings import LOWER_IS_BETTER, signed
 from real_tasks.results.labels import metric_label
-
-Row = Mapping[str, Any]
+from real_tasks.results.summary import Row
 
 CELL_WIDTH, CELL_HEIGHT = 1.2, 0.62
 """Inches of a cell: a gain and below it its interval, of three decimals."""
@@ -47,7 +44,11 @@ def transfer_picture(rows: Sequence[Row], metric: str) -> Picture:
         caption=f"Gain in {label}: steered minus unsteered, on test questions of the behaviour of "
         "the column, with modules and directions found on the behaviour of the row. Bold: the "
         "interval below the number leaves out 0. Framed: found and used on the same behaviour.",
-        alt=f"Matrix of gains in {label}. " + " ".join(map(_cell_sentence, cells.values())),
+        alt=f"Matrix of gains in {label}. "
+        + " ".join(
+            f"From {_words(row['source'])} to {_words(row['target'])}: {signed(row['gain'])}."
+            for row in cells.values()
+        ),
         png=png_bytes(transfer_matrix(rows, metric)),
     )
 
@@ -66,22 +67,22 @@ def transfer_matrix(rows: Sequence[Row], metric: str) -> Figure:
     """
     cells = _cells(rows, metric)
     sources, targets = _behaviours(rows, cells)
-    gains = np.full((len(sources), len(targets)), math.nan)
-    for (source, target), row in cells.items():
-        gains[sources.index(source), targets.index(target)] = row["gain"]
+    pairs = [[cells.get((source, target)) for target in targets] for source in sources]
+    gains = np.array([[cell["gain"] if cell else math.nan for cell in row] for row in pairs])
     width = 3.6 + min(CELL_WIDTH * len(targets), WIDEST)
     figure = new_figure(max(6.4, width), 2.2 + CELL_HEIGHT * len(sources))
     axes = figure.subplots()
     axes.set_facecolor(ABSENT)
+    half = max(SMALLEST_SCALE, float(np.nanmax(np.abs(gains))))
     image = axes.imshow(
         np.ma.masked_invalid(gains),
         cmap="RdBu_r" if metric in LOWER_IS_BETTER else "RdBu",
-        norm=_norm(gains),
+        norm=Normalize(-half, half),
         aspect="auto",
     )
     decimals = 2 if CELL_WIDTH * len(targets) > WIDEST else 3
     for (source, target), row in cells.items():
-        _write(axes, image, row, (targets.index(target), sources.index(source)), decimals)
+        _write(image, row, (targets.index(target), sources.index(source)), decimals)
     _frame_own(axes, sources, targets)
     axes.set_xticks(
         range(len(targets)), [_words(name) for name in targets], rotation=30, ha="right"
@@ -119,11 +120,6 @@ def _behaviours(
     return [n for n in order if n in sides[0]], [n for n in order if n in sides[1]]
 
 
-def _norm(gains: Float[np.ndarray, "source target"]) -> Normalize:
-    half = max(SMALLEST_SCALE, float(np.nanmax(np.abs(gains))))
-    return Normalize(-half, half)
-
-
 def _known(row: Row) -> bool:
     return _is_number(row["low"]) and _is_number(row["high"])
 
@@ -136,24 +132,14 @@ def _clear(row: Row) -> bool:
     return _known(row) and not row["low"] <= 0 <= row["high"]
 
 
-def _write(axes: Axes, image: AxesImage, row: Row, place: tuple[int, int], decimals: int) -> None:
-    ink = readable_on(image.to_rgba(np.array([row["gain"]]))[0])
+def _write(image: AxesImage, row: Row, place: tuple[int, int], decimals: int) -> None:
     lines = [(_number(row["gain"], decimals), LABEL_POINTS, "bold" if _clear(row) else "normal")]
     if _known(row):
         low, high = (_number(row[end], decimals) for end in ("low", "high"))
         lines.append((f"[{low}, {high}]", TICK_POINTS - 1.5, "normal"))
     for i, (text, points, weight) in enumerate(lines):
-        y = place[1] + (0.32 * i - 0.13 if len(lines) > 1 else 0.0)
-        axes.text(
-            place[0],
-            y,
-            text,
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=points,
-            fontweight=weight,
-        )
+        at = (place[0], place[1] + (0.32 * i - 0.13 if len(lines) > 1 else 0.0))
+        write_in_cell(image, row["gain"], at, text, fontsize=points, fontweight=weight)
 
 
 def _number(value: float, decimals: int) -> str:
@@ -188,7 +174,3 @@ def _finding(cells: Mapping[tuple[str, str], Row], metric: str) -> str:
 
 def _words(behaviour: str) -> str:
     return behaviour.replace("_", " ")
-
-
-def _cell_sentence(row: Row) -> str:
-    return f"From {_words(row['source'])} to {_words(row['target'])}: {signed(row['gain'])}."

@@ -16,9 +16,8 @@ from real_tasks.report.figures.agreement import (
     score_agreement,
 )
 from real_tasks.report.figures.codes import codebook_use, usage_shares
-from real_tasks.report.figures.curves import effect_curve
 from real_tasks.report.figures.differences import difference_forest
-from real_tasks.report.figures.effect_against_kl import effect_against_kl
+from real_tasks.report.figures.effect_against_kl import effect_against_kl, effect_curve
 from real_tasks.report.figures.gallery import draw_gallery
 from real_tasks.report.figures.gallery_data import CodebookCounts, GalleryData
 from real_tasks.report.figures.grids import (
