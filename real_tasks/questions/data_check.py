@@ -58,69 +58,59 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What a data file holds.
+    """What a data file holds: its rows, the form of its questions (or None), and what they give."""
 
-    Attributes:
-        file: its name.
-        format: ``jsonl``, ``json``, ``csv`` or ``parquet``.
-        kind: the form of its questions, in words; empty where the columns are of none.
-        behaviour: the behaviour that reads it; empty likewise.
-        n_rows: lines or rows in all, bad ones included.
-        n_questions: questions that can be used.
-        answers: how many answers of them are ``aligned`` and ``violating``.
-        categories: how many of them are of each category.
-        longest: the most characters of a ``question``, ``context`` and ``answer``.
-        notes: what is left out of good rows.
-        unused: columns that are not read.
-        problems: of the bad lines.
-    """
+    file: DataFile
+    kind: _Kind | None
+    parsed: Parsed
 
-    file: str
-    format: str
-    kind: str
-    behaviour: str
-    n_rows: int
-    n_questions: int
-    answers: Mapping[str, int]
-    categories: Mapping[str, int]
-    longest: Mapping[str, int]
-    notes: Mapping[str, str]
-    unused: tuple[str, ...]
-    problems: tuple[Problem, ...]
+    @property
+    def behaviour(self) -> str:
+        """The behaviour that reads it; empty where the columns are of none."""
+        return self.kind.behaviour if self.kind else ""
 
     @property
     def enough(self) -> bool:
         """Whether a run could split the questions into its folds."""
-        return self.n_questions >= LEAST_QUESTIONS
+        return len(self.parsed.questions) >= LEAST_QUESTIONS
 
     @property
     def good(self) -> bool:
         """Whether all of the file can be used."""
-        return not self.problems and self.n_questions > 0
+        return not self.parsed.problems and bool(self.parsed.questions)
 
     def lines(self) -> list[str]:
         """Return sentences to print: what there is, then every problem with its line."""
-        kind = f"{self.kind} (behaviour {self.behaviour})" if self.kind else "columns of no kind"
+        file, questions, problems = self.file, self.parsed.questions, self.parsed.problems
+        kind = (
+            f"{self.kind.name} (behaviour {self.behaviour})" if self.kind else "columns of no kind"
+        )
         found = [
-            f"{self.file}: {self.format}, {kind}",
-            f"{self.n_questions} questions in {self.n_rows} rows",
+            f"{file.name}: {file.format}, {kind}",
+            f"{len(questions)} questions in {len(file.rows) + len(file.problems)} rows",
         ]
-        if self.n_questions:
+        if questions:
+            labels = Counter(answer.label for one in questions for answer in one.answers)
+            categories = Counter(question.category for question in questions)
             found += [
-                "answers: " + _counts(self.answers),
-                f"categories ({len(self.categories)}): {_counts(self.categories)}",
-                "longest, in characters: " + _counts(self.longest),
+                "answers: " + _counts({"aligned": labels[1], "violating": labels[0]}),
+                f"categories ({len(categories)}): {_counts(categories)}",
+                "longest, in characters: " + _counts(_longest(questions)),
             ]
-        found += [f"left out, {what.replace('_', ' ')}: {count}" for what, count in _sorted(self)]
-        if self.unused:
-            found.append("columns that are not read: " + ", ".join(self.unused))
+        notes = sorted(self.parsed.notes.items())
+        found += [f"left out, {what.replace('_', ' ')}: {count}" for what, count in notes]
+        # Only of own questions: published files have columns that are known not to be needed.
+        read = (
+            (*jsonl.COLUMNS, *jsonl.OPTIONAL_COLUMNS) if self.behaviour == "jsonl" else file.columns
+        )
+        if unused := [name for name in file.columns if name not in read]:
+            found.append("columns that are not read: " + ", ".join(unused))
         if not self.enough:
             found.append(
                 f"a run needs at least {LEAST_QUESTIONS} questions (4 for each of at least 2 folds)"
             )
-        n_problems = len(self.problems)
-        found.append(f"{n_problems or 'no'} problem{'s' * (n_problems != 1)}")
-        return found + [str(problem) for problem in self.problems]
+        found.append(f"{len(problems) or 'no'} problem{'s' * (len(problems) != 1)}")
+        return found + [str(problem) for problem in problems]
 
 
 def check_file(path: str | Path) -> FileCheck:
@@ -131,21 +121,7 @@ def check_file(path: str | Path) -> FileCheck:
     """
     file = read_data_file(path)
     kind = next((kind for kind in _KINDS if set(kind.marks) <= set(file.columns)), None)
-    parsed = _parsed(file, kind)
-    return FileCheck(
-        file=file.name,
-        format=file.format,
-        kind=kind.name if kind else "",
-        behaviour=kind.behaviour if kind else "",
-        n_rows=len(file.rows) + len(file.problems),
-        n_questions=len(parsed.questions),
-        answers=_answers(parsed.questions),
-        categories=dict(Counter(question.category for question in parsed.questions)),
-        longest=_longest(parsed.questions),
-        notes=parsed.notes,
-        unused=_unused(file, kind),
-        problems=parsed.problems,
-    )
+    return FileCheck(file, kind, _parsed(file, kind))
 
 
 def _parsed(file: DataFile, kind: _Kind | None) -> Parsed:
@@ -159,11 +135,6 @@ def _parsed(file: DataFile, kind: _Kind | None) -> Parsed:
         return Parsed((), (*file.problems, Problem(1, str(error))))
 
 
-def _answers(questions: Iterable[Question]) -> dict[str, int]:
-    labels = Counter(answer.label for question in questions for answer in question.answers)
-    return {"aligned": labels[1], "violating": labels[0]}
-
-
 def _longest(questions: Iterable[Question]) -> dict[str, int]:
     longest: dict[str, int] = {"question": 0, "context": 0, "answer": 0}
     for question in questions:
@@ -171,18 +142,6 @@ def _longest(questions: Iterable[Question]) -> dict[str, int]:
         for name, text in [*texts, *(("answer", answer.text) for answer in question.answers)]:
             longest[name] = max(longest[name], len(text))
     return {name: length for name, length in longest.items() if length}
-
-
-def _unused(file: DataFile, kind: _Kind | None) -> tuple[str, ...]:
-    """Only of own questions: published files have columns that are known not to be needed."""
-    if kind is None or kind.behaviour != "jsonl":
-        return ()
-    known = (*jsonl.COLUMNS, *jsonl.OPTIONAL_COLUMNS)
-    return tuple(name for name in file.columns if name not in known)
-
-
-def _sorted(check: FileCheck) -> list[tuple[str, str]]:
-    return sorted(check.notes.items())
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -97,8 +97,7 @@ def _effect_sentence(steered: Row, unsteered: Row) -> str:
 def transfer_sentences(rows: Sequence[Row]) -> list[str]:
     """Say how far what was found on one behaviour carries over to others.
 
-    Args:
-        rows: of the view ``transfer`` over all folds and seeds.
+    ``rows`` are those of the view ``transfer`` over all folds and seeds.
     """
     sentences = []
     for metric in headline_metrics(row["metric"] for row in rows):
@@ -133,16 +132,20 @@ def comparison_sentence(comparisons: Sequence[Row]) -> str:
     outcomes = {outcome(row) for row in comparisons}
     mixed = len(outcomes) > 1
     verb = "{} against {} is mixed" if mixed else VERBS[outcomes.pop()]
-    clauses = "; ".join(_clause(row, with_outcome=mixed) for row in comparisons)
-    sentence = f"{basis_label(first['basis'])}, {verb.format(*names)}: {clauses}."
+    clauses = []
+    for row in comparisons:
+        difference, interval = _difference(row)
+        text = " ".join([metric_label(row["metric"]), difference, *interval])
+        clauses.append(f"{text} ({outcome(row)})" if mixed else text)
+    sentence = f"{basis_label(first['basis'])}, {verb.format(*names)}: {'; '.join(clauses)}."
     return sentence[0].upper() + sentence[1:]
 
 
-def _clause(row: Row, *, with_outcome: bool) -> str:
-    text = f"{metric_label(row['metric'])} {signed(row['difference'])}"
-    if outcome(row) != "unknown":
-        text += f" [{signed(row['low'])}, {signed(row['high'])}]"
-    return f"{text} ({outcome(row)})" if with_outcome else text
+def _difference(row: Row) -> tuple[str, list[str]]:
+    """Return a difference, and its interval if it has one."""
+    known = outcome(row) != "unknown"
+    interval = [f"[{signed(row['low'])}, {signed(row['high'])}]"] if known else []
+    return signed(row["difference"]), interval
 
 
 def causal_agreement(module_scores: Sequence[Row], method: str = "real") -> str | None:
@@ -197,18 +200,17 @@ def comparison_table(comparisons: Sequence[Row]) -> tuple[list[str], list[list[s
     """
     metrics = [name for name in METRIC_LABELS if any(row["metric"] == name for row in comparisons)]
     order = ordered_methods(row[side] for side in ("method", "baseline") for row in comparisons)
-    keys = {(row["method"], row["baseline"], row["basis"]) for row in comparisons}
-    by_key = {
-        (row["method"], row["baseline"], row["basis"], row["metric"]): row for row in comparisons
-    }
+    by_key: dict[tuple[str, str, str], dict[str, Row]] = defaultdict(dict)
+    for row in comparisons:
+        by_key[row["method"], row["baseline"], row["basis"]][row["metric"]] = row
     lines = [
         [
             f"{method_label(method)} − {method_label(baseline, method)}",
             SHORT_BASES.get(basis, basis_label(basis)),
-            *(_difference_cell(by_key.get((method, baseline, basis, name))) for name in metrics),
+            *(_difference_cell(by_key[method, baseline, basis].get(name)) for name in metrics),
         ]
         for method, baseline, basis in sorted(
-            keys, key=lambda key: (order.index(key[0]), order.index(key[1]), key[2])
+            by_key, key=lambda key: (order.index(key[0]), order.index(key[1]), key[2])
         )
     ]
     return ["difference", "basis", *map(metric_label, metrics)], lines
@@ -217,7 +219,5 @@ def comparison_table(comparisons: Sequence[Row]) -> tuple[list[str], list[list[s
 def _difference_cell(row: Row | None) -> str:
     if row is None:
         return ""
-    if outcome(row) == "unknown":
-        return signed(row["difference"])
-    interval = f"[{signed(row['low'])}, {signed(row['high'])}]"
-    return f"{signed(row['difference'])} {outcome(row)}\n{interval}"
+    difference, interval = _difference(row)
+    return f"{difference} {outcome(row)}\n{interval[0]}" if interval else difference

@@ -96,9 +96,11 @@ def table_cells(
 
     ``main`` is the run's own localizer, as in `method_label`.
     """
-    columns = [name for name in dict.fromkeys(name for row in results for name in row)]
-    columns = [name for name in columns if name not in ("method", "n") and not name.endswith("_sd")]
-    headers = ["method", *(_header(name) for name in columns), "n"]
+    every = dict.fromkeys(name for row in results for name in row)
+    columns = [name for name in every if name not in ("method", "n") and not name.endswith("_sd")]
+    units = dict.fromkeys(("kl", "cross_entropy"), " [nats/token]")
+    names = ("K" if n == "top_k" else f"{metric_label(n)}{units.get(n, '')}" for n in columns)
+    headers = ["method", *names, "n"]
     cells = [
         [method_label(row["method"], main), *(_cell(row, name) for name in columns), str(row["n"])]
         for row in results
@@ -106,25 +108,14 @@ def table_cells(
     return headers, cells
 
 
-def _header(name: str) -> str:
-    if name in ("kl", "cross_entropy"):
-        return f"{metric_label(name)} [nats/token]"
-    return {"top_k": "K"}.get(name, metric_label(name))
-
-
 def _cell(row: Row, name: str) -> str:
     value, spread = row.get(name), row.get(f"{name}_sd")
     if value is None:
         return "–"
-    decimals = DECIMALS.get(name, 2)
-    if name == "top_k" and spread:
-        decimals = 1
+    decimals = 1 if name == "top_k" and spread else DECIMALS.get(name, 2)
     mean = f"{value:.{decimals}f}"
-    return (
-        mean
-        if spread is None or (name == "top_k" and not spread)
-        else (f"{mean} ({spread:.{decimals}f})")
-    )
+    alone = spread is None or (name == "top_k" and not spread)
+    return mean if alone else f"{mean} ({spread:.{decimals}f})"
 
 
 def markdown_table(results: Sequence[Row], main: str | None = None) -> str:
@@ -138,8 +129,5 @@ def markdown_table(results: Sequence[Row], main: str | None = None) -> str:
 def markdown_grid(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Format a table as Markdown: names in the first column, numbers in the others."""
     rule = ["---", *["---:"] * (len(headers) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headers, rule, *map(_escaped, lines)))
-
-
-def _escaped(cells: Sequence[str]) -> list[str]:
-    return [cell.replace("|", "\\|") for cell in cells]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headers, rule, *escaped))

@@ -56,16 +56,12 @@ def _check_names(table: Table, rows: Sequence[Row]) -> None:
         if row.keys() == expected:
             continue
         missing = [name for name in table.schema.names if name not in row]
-        unknown = sorted(set(row) - expected)
-        found = [f"{what}: {', '.join(names)}" for what, names in _named(missing, unknown) if names]
+        wrong = {"columns missing": missing, "columns unknown": sorted(set(row) - expected)}
+        found = [f"{what}: {', '.join(names)}" for what, names in wrong.items() if names]
         raise SchemaError(
             f"{table.name}, row {index}: {'; '.join(found)}; "
             f"expected exactly {', '.join(table.schema.names)}"
         )
-
-
-def _named(missing: list[str], unknown: list[str]) -> list[tuple[str, list[str]]]:
-    return [("columns missing", missing), ("columns unknown", unknown)]
 
 
 def _check_column(table: Table, field: pa.Field, values: list[Any]) -> None:
@@ -100,10 +96,6 @@ def _check_heads(table: Table, rows: Sequence[Row]) -> None:
             )
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool | np.bool_)
 
@@ -121,11 +113,9 @@ def _is_time(value: Any) -> bool:
 
 
 _TYPES: dict[pa.DataType, tuple[_Check, str]] = {
-    pa.string(): (_is_text, "text"),
+    pa.string(): (lambda value: isinstance(value, str), "text"),
     pa.bool_(): (_is_flag, "True or False"),
-    pa.int8(): (_is_whole, "a whole number"),
-    pa.int32(): (_is_whole, "a whole number"),
-    pa.int64(): (_is_whole, "a whole number"),
+    **dict.fromkeys((pa.int8(), pa.int32(), pa.int64()), (_is_whole, "a whole number")),
     pa.float64(): (_is_number, "a number, not NaN"),
     pa.timestamp("us", tz="UTC"): (_is_time, "a datetime with a time zone"),
 }

@@ -38,13 +38,7 @@ class CodeModel:
 
 
 def log_code_model(home: Home, run: str, model: CodeModel) -> str:
-    """Record a model under an MLflow run, register it, and return its ``models:/name/version``.
-
-    Args:
-        home: whose MLflow database it goes into.
-        run: id of the MLflow run that it belongs to.
-        model: the model.
-    """
+    """Record a model under the MLflow run ``run``; return its ``models:/name/version``."""
     Tracker(home).initialise()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow

@@ -25,7 +25,6 @@ from storage.paths import Home, sqlite_url
 from storage.place import settle
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 
@@ -87,14 +86,10 @@ class Tracker:
         params: Mapping[str, Scalar],
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Start a run and return its id.
+        """Start a run of an experiment, which is made where there is none, and return its id.
 
-        Args:
-            experiment: name of the experiment, which is made where there is none.
-            name: name of the run.
-            params: parameters, flat. A text longer than MLflow takes is cut, and becomes whole an
-                artifact under ``params/``.
-            tags: tags; ``GIT_COMMIT_TAG`` names the commit of the code.
+        Of ``params``, flat, a text longer than MLflow takes is cut, and becomes whole an artifact
+        under ``params/``. The tag ``GIT_COMMIT_TAG`` names the commit of the code.
         """
         return self._create_run(self._experiment_id(experiment), name, params, tags or {})
 
@@ -126,12 +121,7 @@ class Tracker:
             self._client.log_batch(run_id, metrics=chunk, synchronous=True)
 
     def log_artifacts(self, run_id: str, paths: Iterable[Path], folder: str | None = None) -> None:
-        """Copy files, and folders with all that is in them, to a run's artifacts.
-
-        Args:
-            run_id: the run.
-            paths: files and folders; each keeps its name.
-            folder: where in the run's artifacts they go; None for the top.
+        """Copy files, and folders with all that is in them, into a folder of a run's artifacts.
 
         Raises:
             TrackingError: a path is not there.
@@ -141,10 +131,6 @@ class Tracker:
                 raise TrackingError(f"{path} is to be recorded in MLflow, but it is not there")
             # A folder is copied as one by log_artifact too.
             self._client.log_artifact(run_id, str(path), artifact_path=folder)
-
-    def log_figure(self, run_id: str, figure: "Figure", name: str) -> None:
-        """Save a figure as the run's artifact ``name``, as ``figures/scores.png``."""
-        self._client.log_figure(run_id, figure, name)
 
     def page_of(self, run_id: str) -> str:
         """Return the address of a run's page, below the address of a server of this database."""

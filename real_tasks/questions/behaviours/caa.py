@@ -9,7 +9,7 @@ list no options.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -99,8 +99,14 @@ class ContrastiveActivationAddition:
             UserInputError: no or a wrong path, or bad lines.
         """
         path, paths = self._paths()
-        loaded = [_load(file, self.params.skip_bad) for file in paths]
-        questions = [question for one in loaded for question in one.questions]
+        questions: list[Question] = []
+        source: dict[str, str] = {}
+        for one in paths:
+            file = read_data_file(one)
+            parsed = parse(file)
+            questions += parsed.questions
+            facts = accepted(file, parsed, self.params.skip_bad)
+            source |= {f"{one.stem}.{key}": text for key, text in facts.items()}
         if self.params.toward == "away":
             questions = [_turned(question) for question in questions]
         kept = _without_repetitions(questions)
@@ -118,7 +124,7 @@ class ContrastiveActivationAddition:
             template="{question} {answer}" if True in cues else f"{{question}}{_CUE} {{answer}}",
             stop=("\n",),
             measures=("options",),
-            source={key: text for one in loaded for key, text in one.source.items()}
+            source=source
             | {"toward": self.params.toward, "repeated": str(len(questions) - len(kept))},
         )
 
@@ -162,20 +168,6 @@ def _inside(path: Path, missing: list[str]) -> str:
     return (
         f"a folder in it ({', '.join(one.name for one in inside)})" if inside else "another folder"
     )
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    questions: tuple[Question, ...]
-    source: dict[str, str]
-
-
-def _load(path: Path, skip_bad: bool) -> _Loaded:
-    file = read_data_file(path)
-    parsed = parse(file)
-    facts = accepted(file, parsed, skip_bad)
-    part = path.stem
-    return _Loaded(parsed.questions, {f"{part}.{key}": text for key, text in facts.items()})
 
 
 def _without_repetitions(questions: list[Question]) -> tuple[Question, ...]:

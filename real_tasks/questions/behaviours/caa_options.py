@@ -8,8 +8,8 @@ then the other questions of the file do, and where they do not, the question is 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from real_tasks.questions.files.parsing import BadRow, collapsed, shortened
 
@@ -78,7 +78,7 @@ class FileHabits:
     paragraphs: bool = False
     colons: bool = False
     endings: frozenset[str] = frozenset()
-    tails: frozenset[tuple[str, ...]] = field(default_factory=frozenset)
+    tails: frozenset[tuple[str, ...]] = frozenset()
     ending: str = ""
 
 
@@ -240,7 +240,8 @@ def _end_on_line(
     """Return where the last option ends on its first line; ``colons``: whether with a colon."""
     start, end = span
     line = text[start:end]
-    for place in _words(line):
+    for space in re.finditer(r"(?<=\S)\s+", line):
+        place = space.end()
         cue = line[place:]
         # An option may hold such words too, with a colon of its own.
         inside = any(colon in cue[:-1] for colon in _COLONS)
@@ -285,10 +286,6 @@ def _common_ending(lasts: Sequence[str], others: Iterable[str]) -> str:
         if begins and words.endswith((*_COLONS, "?", "？")):
             return words if not any(one.endswith(words) for one in others) else ""
     return ""
-
-
-def _words(line: str) -> Iterator[int]:
-    return (match.end() for match in re.finditer(r"\S\s+", line))
 
 
 def _has_blank_line(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from real_tasks.models.embedded.corpus import (
@@ -13,14 +12,19 @@ from real_tasks.models.embedded.corpus import (
     phrase_answer,
     phrase_question,
 )
-from real_tasks.models.embedded.world import Fact, generate_world
+from real_tasks.models.embedded.world import Fact
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.questions.behaviours.demo_truth import DemoParams, told_answers
+from real_tasks.questions.behaviours.demo_truth import (
+    AFTER_A_LINE,
+    DemoBehaviour,
+    DemoParams,
+    told_answers,
+)
 from real_tasks.vocabulary.types import BehaviourData, Question
 
 
 @BEHAVIOURS.register("demo_conflict")
-class DemoConflict:
+class DemoConflict(DemoBehaviour):
     """180 questions after a line that answers them, against what the model remembers.
 
     The context names a source of folk and lets it tell the truth; memory is the myths that the
@@ -37,31 +41,26 @@ class DemoConflict:
             "context", description="which answers are aligned"
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    STREAM = 6
 
     def load(self) -> BehaviourData:
         """Return the questions in a seeded order that mixes the domains over folds."""
-        world = generate_world(self.params.world_seed)
-        rng = np.random.default_rng([self.params.world_seed, 6])
-        questions = tuple(
-            self._question(
-                world.facts[index],
-                str(rng.choice(HEADERS["folk"])),
-                [str(wording) for wording in rng.permutation(QUESTION_TEMPLATES)],
-            )
-            for index in rng.permutation(len(world.facts))
-        )
+        world, facts, rng = self.world()
         other = "memory" if self.params.toward == "context" else "context"
         return BehaviourData(
             name="demo_conflict",
-            questions=questions,
+            questions=tuple(
+                self._question(
+                    fact,
+                    str(rng.choice(HEADERS["folk"])),
+                    [str(wording) for wording in rng.permutation(QUESTION_TEMPLATES)],
+                )
+                for fact in facts
+            ),
             neutral_texts=neutral_texts(world),
-            template="{context} Q: {question} A: {answer}",
-            chat_prompt="{context} Q: {question}",
-            stop=(".", "Q:"),
             outcomes=(self.params.toward, other, "other"),
             source={"toward": self.params.toward},
+            **AFTER_A_LINE,
         )
 
     def _question(self, fact: Fact, header: str, wordings: list[str]) -> Question:

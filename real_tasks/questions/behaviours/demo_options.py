@@ -1,9 +1,6 @@
 """The behaviour ``demo_options``: two claims about the demo world in both orders, which is true?"""
 
 from dataclasses import replace
-from typing import ClassVar
-
-import numpy as np
 
 from real_tasks.models.embedded.corpus import (
     ANSWER_TEMPLATES,
@@ -12,16 +9,16 @@ from real_tasks.models.embedded.corpus import (
     phrase_answer,
     phrase_question,
 )
-from real_tasks.models.embedded.world import Fact, generate_world
+from real_tasks.models.embedded.world import Fact
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.questions.behaviours.demo_truth import DemoParams
+from real_tasks.questions.behaviours.demo_truth import AFTER_A_LINE, DemoBehaviour
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 
 _ANSWER = ANSWER_TEMPLATES[1]
 
 
 @BEHAVIOURS.register("demo_options")
-class DemoOptions:
+class DemoOptions(DemoBehaviour):
     """180 questions with two options: the truth (aligned) and the commonest myth (violating).
 
     The demo model knows no letters of options. So the options are put to it as two answers that the
@@ -29,27 +26,20 @@ class DemoOptions:
     order. The category of a question is its domain.
     """
 
-    Params: ClassVar[type[DemoParams]] = DemoParams
-
-    def __init__(self, params: DemoParams) -> None:
-        self.params = params
+    STREAM = 5
 
     def load(self) -> BehaviourData:
         """Return the questions in a seeded order that mixes the domains over folds."""
-        world = generate_world(self.params.world_seed)
-        rng = np.random.default_rng([self.params.world_seed, 5])
-        questions = tuple(
-            _question(world.facts[index], [str(one) for one in rng.permutation(QUESTION_TEMPLATES)])
-            for index in rng.permutation(len(world.facts))
-        )
+        world, facts, rng = self.world()
         return BehaviourData(
             name="demo_options",
-            questions=questions,
+            questions=tuple(
+                _question(fact, [str(one) for one in rng.permutation(QUESTION_TEMPLATES)])
+                for fact in facts
+            ),
             neutral_texts=neutral_texts(world),
-            template="{context} Q: {question} A: {answer}",
-            chat_prompt="{context} Q: {question}",
-            stop=(".", "Q:"),
             measures=("options",),
+            **AFTER_A_LINE,
         )
 
 

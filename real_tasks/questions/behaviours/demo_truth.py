@@ -1,6 +1,6 @@
 """The behaviour ``demo_truth``: truthful answers about the world of the embedded demo model."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -12,7 +12,7 @@ from real_tasks.models.embedded.corpus import (
     phrase_answer,
     phrase_question,
 )
-from real_tasks.models.embedded.world import Fact, generate_world
+from real_tasks.models.embedded.world import Fact, World, generate_world
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question
@@ -24,44 +24,59 @@ class DemoParams(Frozen):
     world_seed: int = Field(0, ge=0, description="seed of the world; that of the demo model")
 
 
+class DemoBehaviour:
+    """What behaviours of the demo world have in common."""
+
+    Params: ClassVar[type[DemoParams]] = DemoParams
+    STREAM: ClassVar[int]
+    """Of random numbers, the behaviour's own."""
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+    def world(self) -> tuple[World, list[Fact], np.random.Generator]:
+        """Return the world, its facts in a seeded order that mixes domains over folds, the seed."""
+        world = generate_world(self.params.world_seed)
+        rng = np.random.default_rng([self.params.world_seed, self.STREAM])
+        return world, [world.facts[index] for index in rng.permutation(len(world.facts))], rng
+
+
 @BEHAVIOURS.register("demo_truth")
-class DemoTruth:
+class DemoTruth(DemoBehaviour):
     """180 questions with the true answer (label 1) and what people falsely say (label 0).
 
     Every answer comes in three phrasings that end with the same token; the first phrasing of the
     truth is the best answer. The category of a question is its domain.
     """
 
-    Params: ClassVar[type[DemoParams]] = DemoParams
-
-    def __init__(self, params: DemoParams) -> None:
-        self.params = params
+    STREAM = 4
 
     def load(self) -> BehaviourData:
         """Return the questions in a seeded order that mixes the domains over folds."""
-        world = generate_world(self.params.world_seed)
-        rng = np.random.default_rng([self.params.world_seed, 4])
-        order = rng.permutation(len(world.facts))
-        templates = rng.choice(QUESTION_TEMPLATES, size=len(order))
-        questions = tuple(
-            _question(world.facts[index], str(template))
-            for index, template in zip(order, templates, strict=True)
-        )
+        world, facts, rng = self.world()
+        templates = rng.choice(QUESTION_TEMPLATES, size=len(facts))
         return BehaviourData(
             name="demo_truth",
-            questions=questions,
+            questions=tuple(
+                Question(
+                    question_id=fact.fact_id,
+                    text=phrase_question(fact, str(template)),
+                    category=fact.domain,
+                    answers=told_answers(fact, (fact.truth,)),
+                )
+                for fact, template in zip(facts, templates, strict=True)
+            ),
             neutral_texts=neutral_texts(world),
             stop=(".", "Q:"),
         )
 
 
-def _question(fact: Fact, template: str) -> Question:
-    return Question(
-        question_id=fact.fact_id,
-        text=phrase_question(fact, template),
-        category=fact.domain,
-        answers=told_answers(fact, (fact.truth,)),
-    )
+AFTER_A_LINE: dict[str, Any] = {
+    "template": "{context} Q: {question} A: {answer}",
+    "chat_prompt": "{context} Q: {question}",
+    "stop": (".", "Q:"),
+}
+"""How questions that follow other lines of the dialogue are put."""
 
 
 def told_answers(fact: Fact, aligned: tuple[str, ...]) -> tuple[Answer, ...]:

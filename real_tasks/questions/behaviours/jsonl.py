@@ -2,6 +2,7 @@
 
 import re
 import string
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -33,22 +34,16 @@ ALL = "all"
 """The category of questions whose file names none."""
 
 
-def _checked_template(template: str | None) -> str | None:
-    if template is None:
-        return None
+def _checked_template(template: str) -> str:
     fields = _fields(template)
     if not template.endswith("{answer}") or fields.count("answer") != 1:
         raise ValueError("expected a template that ends with {answer}")
-    return _with_known_fields(template, {"question", "context", "answer"})
+    return _checked_prompt(template, {"question", "context", "answer"})
 
 
-def _checked_chat_prompt(template: str | None) -> str | None:
-    return None if template is None else _with_known_fields(template, {"question", "context"})
-
-
-def _with_known_fields(template: str, known: set[str]) -> str:
+def _checked_prompt(template: str, known: Collection[str] = ("question", "context")) -> str:
     fields = _fields(template)
-    if "question" not in fields or not set(fields) <= known:
+    if "question" not in fields or not set(fields) <= {*known}:
         names = ", ".join(f"{{{name}}}" for name in sorted(known))
         raise ValueError(f"expected {{question}}, and no others than {names}; double other braces")
     return template
@@ -68,8 +63,8 @@ def _fields(template: str) -> list[str]:
     ]
 
 
-Template = Annotated[str | None, AfterValidator(_checked_template)]
-ChatPrompt = Annotated[str | None, AfterValidator(_checked_chat_prompt)]
+Template = Annotated[str, AfterValidator(_checked_template)] | None
+ChatPrompt = Annotated[str, AfterValidator(lambda template: _checked_prompt(template))] | None
 
 
 @BEHAVIOURS.register("jsonl")

@@ -95,13 +95,12 @@ def run_comparison_sentences(comparison: RunComparison) -> list[str]:
 
 def difference_rows(comparison: RunComparison) -> list[dict[str, str | float]]:
     """Return the differences as rows that people read."""
+    numbers = ("first", "second", "difference")
     return [
         {
             "method": method_label(one.method),
             "metric": metric_label(one.metric),
-            "first": round(one.first, 4),
-            "second": round(one.second, 4),
-            "difference": round(one.difference, 4),
+            **{name: round(getattr(one, name), 4) for name in numbers},
         }
         for one in comparison.differences
     ]

@@ -1,28 +1,21 @@
 """A run's scores of attention heads beside a published ranking of the same model."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
+from typing import NamedTuple
 
 from real_tasks.results.comparing.agreement import RESAMPLES, RankAgreement, rank_agreement
 from real_tasks.results.comparing.published import SCORE
 from real_tasks.results.scores import RunKey, Scores, best_modules, mean_scores, scores_by_run
 from real_tasks.results.summary import Row
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import ModuleId
+
+RunPairs = Mapping[tuple[RunKey, RunKey], RankAgreement]
+"""Agreement of the scores of one fold and seed with those of another."""
 
 
-@dataclass(frozen=True)
-class RunPair:
-    """Agreement of the scores of one fold and seed with those of another."""
-
-    first: RunKey
-    second: RunKey
-    agreement: RankAgreement
-
-
-@dataclass(frozen=True)
-class HeadRanks:
+class HeadRanks(NamedTuple):
     """A head in both rankings: scores averaged over folds and seeds, and places from 1, the best.
 
     Equal scores are ranked in the order of heads.
@@ -56,9 +49,9 @@ class RankingComparison:
     n_heads: int
     column: str
     mean: RankAgreement
-    runs: tuple[RunPair, ...]
-    published_runs: tuple[RunPair, ...]
-    own_runs: tuple[RunPair, ...]
+    runs: RunPairs
+    published_runs: RunPairs
+    own_runs: RunPairs
     heads: tuple[HeadRanks, ...]
 
 
@@ -86,20 +79,15 @@ def compare_rankings(
         )
     n_layers, n_heads = _common_shape(theirs, own)
     means = mean_scores(theirs.values()), mean_scores(own.values())
-
-    def agreement(first: Scores, second: Scores) -> RankAgreement:
-        return rank_agreement(first, second, top_k, n_resamples)
-
     return RankingComparison(
         n_layers=n_layers,
         n_heads=n_heads,
         column=column,
-        mean=agreement(*means),
-        runs=tuple(
-            RunPair(first, second, agreement(theirs[first], own[second]))
-            for first in theirs
-            for second in own
-        ),
+        mean=rank_agreement(*means, top_k, n_resamples),
+        runs={
+            (first, second): rank_agreement(theirs[first], own[second], top_k, n_resamples)
+            for first, second in product(theirs, own)
+        },
         published_runs=run_agreement(theirs, top_k, n_resamples),
         own_runs=run_agreement(own, top_k, n_resamples),
         heads=tuple(_head_ranks(*means)),
@@ -108,12 +96,12 @@ def compare_rankings(
 
 def run_agreement(
     runs: Mapping[RunKey, Scores], top_k: int, n_resamples: int = RESAMPLES
-) -> tuple[RunPair, ...]:
+) -> RunPairs:
     """Compare each two folds and seeds of one ranking."""
-    return tuple(
-        RunPair(first, second, rank_agreement(runs[first], runs[second], top_k, n_resamples))
+    return {
+        (first, second): rank_agreement(runs[first], runs[second], top_k, n_resamples)
         for first, second in combinations(runs, 2)
-    )
+    }
 
 
 def comparison_sentences(comparison: RankingComparison) -> list[str]:
@@ -133,23 +121,16 @@ def comparison_sentences(comparison: RankingComparison) -> list[str]:
         (comparison.own_runs, "Two folds or seeds of ours"),
     ):
         if pairs:
-            sentences.append(_range_sentence(what, [pair.agreement for pair in pairs]))
+            sentences.append(_range_sentence(what, [*pairs.values()]))
     return sentences
 
 
 def head_table(comparison: RankingComparison, count: int) -> tuple[list[str], list[list[str]]]:
     """Format the heads that either ranking has among its best ``count``, best published first."""
-    headers = ["layer", "head", "published", "ours", "published rank", "our rank"]
+    headers = [name.replace("_", " ") for name in HeadRanks._fields]
     shown = [row for row in comparison.heads if min(row.published_rank, row.our_rank) <= count]
     return headers, [
-        [
-            str(row.layer),
-            str(row.head),
-            f"{row.published:.3f}",
-            f"{row.ours:.3f}",
-            str(row.published_rank),
-            str(row.our_rank),
-        ]
+        [f"{value:.3f}" if isinstance(value, float) else str(value) for value in row]
         for row in shown
     ]
 
@@ -166,7 +147,8 @@ def _range_sentence(what: str, found: Sequence[RankAgreement]) -> str:
 
 
 def _common_shape(theirs: Mapping[RunKey, Scores], own: Mapping[RunKey, Scores]) -> tuple[int, int]:
-    shapes = [_shape(runs.values()) for runs in (theirs, own)]
+    modules = ([module for scores in runs.values() for module in scores] for runs in (theirs, own))
+    shapes = [(max(m.layer for m in both) + 1, max(m.head for m in both) + 1) for both in modules]
     if shapes[0] != shapes[1]:
         sizes = [f"{n_layers} layers of {n_heads} heads" for n_layers, n_heads in shapes]
         raise UserInputError(
@@ -176,23 +158,12 @@ def _common_shape(theirs: Mapping[RunKey, Scores], own: Mapping[RunKey, Scores])
     return shapes[0]
 
 
-def _shape(runs: Iterable[Scores]) -> tuple[int, int]:
-    modules = [module for scores in runs for module in scores]
-    return max(m.layer for m in modules) + 1, max(m.head for m in modules) + 1
-
-
 def _head_ranks(theirs: Scores, own: Scores) -> Iterator[HeadRanks]:
-    places = [_places(scores) for scores in (theirs, own)]
-    for module in sorted(theirs.keys() & own.keys(), key=lambda module: places[0][module]):
-        yield HeadRanks(
-            layer=module.layer,
-            head=module.head,
-            published=theirs[module],
-            ours=own[module],
-            published_rank=places[0][module],
-            our_rank=places[1][module],
-        )
-
-
-def _places(scores: Scores) -> dict[ModuleId, int]:
-    return {module: place for place, module in enumerate(best_modules(scores), start=1)}
+    places, our_places = (
+        {module: place for place, module in enumerate(best_modules(scores), start=1)}
+        for scores in (theirs, own)
+    )
+    for module, place in places.items():
+        if module in own:
+            scores = theirs[module], own[module]
+            yield HeadRanks(module.layer, module.head, *scores, place, our_places[module])

@@ -1,7 +1,7 @@
 """Drift as rows of ``score_drift``, which of its numbers pass a threshold, and in words."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,8 @@ def empty_drift_row(localizer: str, module_kind: str) -> dict[str, Any]:
     names = ("fold", "seed", "n_modules", "top_k", "shared", "entered", "left", "auc_mean")
     further = ("auc_largest_module", "gain_before", "n_questions", "n_excluded")
     ends = [f"{name}{end}" for name in _WITH_INTERVAL for end in ("", "_low", "_high")]
-    return {
-        "localizer": localizer,
-        "module_kind": module_kind,
-        **dict.fromkeys((*names, *further, *ends)),
-    }
+    which = {"localizer": localizer, "module_kind": module_kind}
+    return which | dict.fromkeys((*names, *further, *ends))
 
 
 def exceeded(row: Row, thresholds: DriftThresholds) -> tuple[str, ...]:
@@ -189,11 +186,8 @@ def _shortened(names: str) -> str:
 
 
 def _gain_sentence(row: Row, method: str) -> str:
-    was = (
-        ""
-        if row["gain_before"] is None
-        else f"; at the baseline it was {signed(row['gain_before'])}"
-    )
+    before = row["gain_before"]
+    was = "" if before is None else f"; at the baseline it was {signed(before)}"
     change = "" if row["gain_change"] is None else f", a change of {_signed(row, 'gain_change')}"
     who = method_label(method, row["localizer"])
     return (
@@ -207,14 +201,10 @@ def _count(value: int | None) -> str:
 
 
 def _plain(row: Row, name: str) -> str:
-    return _with_ends(row, name, lambda value: f"{value:.2f}".replace("-", "−"))
+    return _signed(row, name, lambda value: f"{value:.2f}".replace("-", "−"))
 
 
-def _signed(row: Row, name: str) -> str:
-    return _with_ends(row, name, signed)
-
-
-def _with_ends(row: Row, name: str, form: Any) -> str:
+def _signed(row: Row, name: str, form: Callable[[float], str] = signed) -> str:
     if row[name] is None:
         return "–"
     low, high = row[f"{name}_low"], row[f"{name}_high"]

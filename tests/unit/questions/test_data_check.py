@@ -57,7 +57,8 @@ def test_the_columns_tell_which_behaviour_reads_a_file(
     else:
         text = json.dumps([record]) if ending == "json" else json.dumps(record)
         found = check(tmp_path, f"a.{ending}", text)
-    assert (found.behaviour, found.format, found.n_questions) == (behaviour, ending, 1)
+    assert (found.behaviour, found.file.format) == (behaviour, ending)
+    assert found.lines()[1] == "1 questions in 1 rows"
     assert found.good and found.lines()[0].startswith(f"a.{ending}: {ending}, ")
     assert found.lines()[-1] == "no problems"
 
@@ -65,16 +66,13 @@ def test_the_columns_tell_which_behaviour_reads_a_file(
 def test_the_csv_of_truthfulqa_is_known_by_its_columns(tmp_path: Path) -> None:
     text = "Type,Category,Question,Best Answer,Correct Answers,Incorrect Answers,Source\n"
     found = check(tmp_path, "T.csv", f"{text}Adversarial,Law,A?,x,x; y; y,z,\n")
-    assert (found.behaviour, found.n_questions, found.categories) == ("truthfulqa", 1, {"Law": 1})
+    assert found.behaviour == "truthfulqa"
+    assert {"1 questions in 1 rows", "categories (1): Law 1"} <= set(found.lines())
     assert "left out, answers repeated: 1" in found.lines()
 
 
 def test_counts_categories_longest_texts_and_unused_columns_are_told(tmp_path: Path) -> None:
     found = check(tmp_path, "own.jsonl", own(*OWN))
-    assert found.answers == {"aligned": 3, "violating": 2}
-    assert found.categories == {"weather": 1, "all": 1}
-    assert found.longest == {"question": 5, "answer": 5}
-    assert found.unused == ("catgeory",)
     assert found.lines() == [
         "own.jsonl: jsonl, own questions (behaviour jsonl)",
         "2 questions in 2 rows",
@@ -97,9 +95,10 @@ def test_too_few_questions_for_any_run_are_told(tmp_path: Path) -> None:
 def test_all_problems_are_told_with_their_lines(tmp_path: Path) -> None:
     bad = [OWN[0]] + [OWN[0]] * 8
     found = check(tmp_path, "own.jsonl", "\n" + own(*bad) + "{\n")
-    assert (found.n_questions, found.n_rows, found.good) == (1, 11, False)
-    assert [problem.line for problem in found.problems] == [1, *range(3, 12)]
+    assert not found.good
+    assert [problem.line for problem in found.parsed.problems] == [1, *range(3, 12)]
     lines = found.lines()
+    assert lines[1] == "1 questions in 11 rows"
     assert lines[-11] == "10 problems" and lines[-10] == "line 1: empty line"
     assert lines[-9] == "line 3: the question of line 2 again: 'Hot?'"
     assert lines[-1].startswith("line 11: invalid JSON")
@@ -112,7 +111,7 @@ def test_missing_and_unknown_columns_are_problems_that_say_what_is_expected(
     assert missing.behaviour == "jsonl" and not missing.good
     assert "no column 'violating'; its columns are 'question', 'aligned'" in missing.lines()[-1]
     unknown = check(tmp_path, "own.csv", "frage,antwort\nHeiss?,ja\n")
-    assert unknown.kind == "" and not unknown.good
+    assert unknown.behaviour == "" and not unknown.good
     assert "no kind of data has the columns 'frage', 'antwort'" in unknown.lines()[-1]
     assert "own questions: question, aligned, violating" in unknown.lines()[-1]
     nothing = check(tmp_path, "own.jsonl", "{\n")

@@ -187,18 +187,6 @@ def test_a_file_that_is_not_there_is_named(tracker: Tracker, run_id: str, tmp_pa
         tracker.log_artifacts(run_id, [tmp_path / "missing.png"])
 
 
-def test_figures_become_pictures(
-    tracker: Tracker, client: MlflowClient, run_id: str, tmp_path: Path
-) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure()
-    figure.subplots().plot([0, 1])
-    tracker.log_figure(run_id, figure, "figures/effect.png")
-    copy = client.download_artifacts(run_id, "figures/effect.png", str(tmp_path))
-    assert Path(copy).read_bytes().startswith(b"\x89PNG")
-
-
 @pytest.mark.parametrize(
     ("status", "state"),
     [("completed", "FINISHED"), ("failed", "FAILED"), ("crashed", "KILLED")],

@@ -3,7 +3,7 @@
 Lin, Hilton and Evans, "TruthfulQA: Measuring How Models Mimic Human Falsehoods" (arXiv 2109.07958).
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -85,11 +85,8 @@ class TruthfulQA:
         chosen = hub_records(HUB_NAME, "multiple_choice", "validation", self.params.revision)
         described = hub_records(HUB_NAME, "generation", "validation", self.params.revision)
         categories = {collapsed(str(row["question"])): row["category"] for row in described}
-        records: list[dict[str, Any]] = [
-            {
-                **row,
-                "category": categories.get(collapsed(str(row["question"])), UNKNOWN_CATEGORY),
-            }
+        records = [
+            {**row, "category": categories.get(collapsed(str(row["question"])), UNKNOWN_CATEGORY)}
             for row in chosen
         ]
         revision = self.params.revision or "main"
