@@ -27,14 +27,9 @@ _ENDINGS: dict[str, FileFormat] = {".parquet": "parquet", ".csv": "csv", ".json"
 
 @dataclass(frozen=True)
 class Output:
-    """Where rows go: to the screen, or to a file.
+    """Where rows go: to the file ``to``, or to the screen, where ``whole`` shows all of a table.
 
-    Attributes:
-        home: what is queried.
-        format: as asked for; None where nothing was.
-        to: the file; None is the screen.
-        force: whether a file that is there already is replaced.
-        whole: whether a terminal shows all rows of a table.
+    `format` is None where none was asked for; ``force`` replaces a file that is there already.
     """
 
     home: Home

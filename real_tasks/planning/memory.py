@@ -23,13 +23,10 @@ CACHES = 2
 
 
 def forward_bytes(model: ModelSize, tokens: float, row_tokens: float) -> int:
-    """Return what a forward pass over a batch holds besides the weights, at its largest.
+    """Return what a forward pass over a batch of tokens holds besides the weights, at its largest.
 
-    Args:
-        model: the model.
-        tokens: of the batch.
-        row_tokens: of a row, which the answers of a question may share; the mask of attention has a
-            number for each pair of them.
+    Answers of a question may share a row of ``row_tokens``; the mask of attention has a number for
+    each pair of them.
     """
     pairs = min(row_tokens, MAX_SHARED_ROW)
     width = RESIDUALS * model.d_model + IN_THE_MLP * model.mlp_width + pairs

@@ -27,18 +27,16 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment will take.
+    """What an experiment will take: bytes as of `costs`, tasks and FLOPs by stage.
 
     Attributes:
         modules: of every kind that is read.
         samples: answers whose activations are read.
         sample_shards: into which they are cut, for each kind.
-        activation_bytes: of the stored activations, see `costs.activation_bytes`.
+        activation_bytes: of the stored activations.
         shard_bytes: of main memory, for a shard of samples until it is written.
-        extraction_bytes: peak memory of reading activations.
-        localizer_bytes: peak memory of the largest shard of modules, of all localizers.
-        evaluation_bytes: peak memory of measuring a steered model.
-        model: size of the language model.
+        extraction_bytes, localizer_bytes, evaluation_bytes: peak memory of reading activations, of
+            the largest shard of modules of all localizers, of measuring a steered model.
         stages: in the order in which they run.
     """
 

@@ -27,11 +27,8 @@ class AnswerPair:
 def answer_pairs(answers: Sequence[Row], method: str) -> list[AnswerPair]:
     """Pair each answer of ``method`` with the unsteered model's answer to the same question.
 
-    Args:
-        answers: rows of the view ``answers``.
-        method: the way of steering.
-
-    The unsteered answers may lack seeds: those of the same fold are taken then.
+    ``answers`` are rows of the view of that name. The unsteered ones may lack seeds: those of the
+    same fold are taken then.
     """
     before: dict[tuple[Any, ...], Row] = {}
     for row in answers:

@@ -22,17 +22,13 @@ class ReportContent:
     """What a report says; parts that are empty are left out of it.
 
     Attributes:
-        title: heading of the page.
         facts: of the run, in order: id, times, model, device, commit and the like.
         results: rows of `summary.result_table`.
         comparisons: rows of the view ``comparisons``.
-        pictures: in order.
         top_modules: rows of `contents.top_modules`.
         answers: a sample of answers, unsteered and steered.
         verdict_changes: numbers of answers by (verdict unsteered, verdict steered), over all.
-        config_yaml: the effective configuration.
         stage_seconds: wall seconds of each stage.
-        versions: of the software.
         queries: SQL to go on with, by what it answers.
         paths: where things lie, by what they are.
         warnings: what the reader must know before trusting the numbers.
@@ -40,7 +36,6 @@ class ReportContent:
         max_kl: cap on KL under which alpha is chosen, nats/token.
         matched_kl: KL at which methods are compared like for like, nats/token.
         token_scope: positions that were steered.
-        method: the method under study.
     """
 
     title: str

@@ -151,12 +151,7 @@ def _difference(row: Row) -> tuple[str, list[str]]:
 def causal_agreement(module_scores: Sequence[Row], method: str = "real") -> str | None:
     """Say how far what is read out of modules ranks them as what they do when steered alone.
 
-    Args:
-        module_scores: rows of the view ``module_scores``.
-        method: the localizer under study.
-
-    Returns:
-        None where there are no causal scores of the same modules, or no ranking.
+    None where the view ``module_scores`` has no causal scores of the same modules, or no ranking.
     """
     if method == CAUSAL:
         return None

@@ -43,9 +43,7 @@ BASIS_LABELS = {"tuned": "each at its tuned setting", "matched_kl": "at equal KL
 def method_label(method: str, main: str | None = None) -> str:
     """Return the name that people read; that of a localizer's method comes from its entry.
 
-    Args:
-        method: as in the tables.
-        main: the run's own localizer, in whose modules the directions of other kinds stand.
+    ``main`` is the run's own localizer, in whose modules the directions of other kinds stand.
     """
     said = library().get(method)
     if said is not None and said.label:

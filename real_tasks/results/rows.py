@@ -143,15 +143,10 @@ def answer_rows(
 def comparison_rows(
     method: str, evaluations: Mapping[str, Sequence[Evaluation]], n_resamples: int
 ) -> list[Row]:
-    """Compare ``method`` with every other method, question by question.
+    """Compare ``method`` with every other method, question by question, over all folds and seeds.
 
     `tuned` compares each at its chosen setting, `matched_kl` each at the alpha that costs the same
     KL; where one of the two cannot be brought to that KL there is no row.
-
-    Args:
-        method: the method under study.
-        evaluations: for every method its results over folds and seeds.
-        n_resamples: bootstrap resamples.
     """
     if method not in evaluations:
         return []

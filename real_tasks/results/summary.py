@@ -43,11 +43,8 @@ def at_tuned(
 ) -> list[Row]:
     """Keep the rows of a grid that agree with what their method, fold and seed is tuned to.
 
-    Args:
-        grid: wide rows, several K and alpha for a method, fold and seed.
-        tuned: wide rows, one for a method, fold and seed, on any split.
-        on: what must agree: ``("top_k",)`` leaves a curve over alpha, ``("top_k", "alpha")`` the
-            tuned point.
+    Both are wide rows, ``tuned`` of any split. On ``("top_k",)`` a curve over alpha is left, on
+    ``("top_k", "alpha")`` the tuned point.
     """
     columns = (*RUN_KEY, *on)
     chosen = {tuple(row[name] for name in columns) for row in tuned}

@@ -101,14 +101,9 @@ def end_runs(home: Home, run_ids: Sequence[str]) -> None:
 
 
 def find_run(home: Home, run_id: str | None, flow: str | None = None) -> dict[str, Any]:
-    """Return the row of a run; without a name, of the last one that completed.
+    """Return the row of a run; without a name, of the last one (of ``flow``) that completed.
 
     Where the home has a store, the runs of other machines count; the folder of one is fetched.
-
-    Args:
-        home: where the runs are.
-        run_id: its name.
-        flow: without a name, only runs of this flow count.
 
     Raises:
         StorageError: there is none.

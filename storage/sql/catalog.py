@@ -25,12 +25,7 @@ LONGEST_STATEMENT = 10_000_000
 
 
 class Answer(NamedTuple):
-    """A query's result as text.
-
-    Attributes:
-        rows: how many rows the result has.
-        texts: pieces of the text.
-    """
+    """A query's result as pieces of text, and how many rows it has."""
 
     rows: int
     texts: list[str]
@@ -42,10 +37,8 @@ class Catalog:
     def __init__(self, home: Home, memory_mb: int = 2000) -> None:
         """Serve ``home``; it may be empty or not there.
 
-        Args:
-            home: where the tables and the artifacts are.
-            memory_mb: megabytes that the engine may use for the tables and the query; a result may
-                be as large again.
+        The engine may use ``memory_mb`` megabytes for the tables and the query; a result may be as
+        large again.
         """
         self._home = home
         self._memory_mb = memory_mb
@@ -87,17 +80,9 @@ class Catalog:
         timeout: float = DEFAULT_TIMEOUT,
         parameters: Parameters | None = None,
     ) -> Answer:
-        """Run one statement and return its rows as text: its making is within the limits too.
+        """Run one statement, as ``query``, and return its rows as text, made within the limits.
 
-        Args:
-            sql: as in ``query``.
-            layout: arguments of `storage.sql.formats.text_of`, such as ``output``, the format.
-            timeout: as in ``query``.
-            parameters: as in ``query``.
-
-        Raises:
-            QueryError: as in ``query``.
-            StoreUnavailableError: as in ``query``.
+        ``layout`` has arguments of `storage.sql.formats.text_of`, such as ``output``, the format.
         """
         rows, texts = 0, list[str]()
         for kind, content in self._ask(sql, timeout, parameters, layout):

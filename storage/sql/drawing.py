@@ -23,14 +23,7 @@ class Drawing:
     def __init__(
         self, names: Sequence[str], right: Sequence[bool], first: Cells, width: int
     ) -> None:
-        """Lay out a table.
-
-        Args:
-            names: of the columns.
-            right: which columns are set to the right.
-            first: cells of the first rows.
-            width: columns of the screen.
-        """
+        """Lay out columns by their first cells, ``right`` ones to the right, for a screen."""
         self._names = [escaped(name) for name in names]
         self._right = right
         self._width = width

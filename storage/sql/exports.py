@@ -25,11 +25,8 @@ def export(
 ) -> None:
     """Write a query's result to a file, which is there whole or not at all.
 
-    Args:
-        content: the rows, for Parquet, or the text that they are.
-        path: the file.
-        home: the home that was queried: no place for other files.
-        overwrite: whether a file that is there already is replaced.
+    It is text, or rows for Parquet. The ``home`` that was queried is no place for other files; one
+    that is there already is replaced where ``overwrite`` says so.
 
     Raises:
         StorageError: the file is there already, or cannot be written, or Parquet cannot hold a

@@ -27,14 +27,10 @@ def as_numbers(array: pa.Array) -> pa.Array:
 
 
 def reader_of(kind: pa.DataType, people: bool) -> Reader | None:
-    """Return what makes text of the dates and times in values that ``as_numbers`` left.
+    """Return what makes text of the dates and times in values that ``as_numbers`` left, or None.
 
-    Args:
-        kind: the values' type before.
-        people: whether the text is for the eye: a blank before the time, and whole seconds.
-
-    Returns:
-        None where there is nothing to do.
+    ``kind`` is their type before. For ``people`` a blank stands before the time, and seconds are
+    whole.
     """
     found: Reader | None = None
     if pa.types.is_date32(kind):

@@ -29,13 +29,9 @@ _PROGRAM = "import sys; from storage.sql.engine import serve; serve(int(sys.argv
 class Query:
     """What is asked for, and its limits.
 
-    Attributes:
-        root: of the home, absolute.
-        sql: the statement.
-        parameters: values of the statement's parameters.
-        timeout: seconds that it may take, the making of text included.
-        memory_mb: megabytes that the engine may use, and that a result may have.
-        layout: arguments of `storage.sql.formats.text_of`; None asks for Arrow's batches.
+    ``root`` is the home's, absolute; ``timeout`` seconds are for the making of text too;
+    ``memory_mb`` the engine may use, and as much the result; ``layout`` has the arguments of
+    `storage.sql.formats.text_of`, and None asks for Arrow's batches.
     """
 
     root: Path

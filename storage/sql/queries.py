@@ -36,15 +36,7 @@ class UnknownQueryError(StorageError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a named query.
-
-    Attributes:
-        name: its name, as ``$name`` in the SQL.
-        type: VARCHAR, INTEGER or DOUBLE.
-        description: what it says.
-        required: whether it has no default.
-        default: its value when it is left out.
-    """
+    """A parameter of a named query, ``$name`` in the SQL: VARCHAR, INTEGER or DOUBLE."""
 
     name: str
     type: str
@@ -75,14 +67,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class NamedQuery:
-    """A query that has a name.
-
-    Attributes:
-        name: what it is called by.
-        description: what it answers.
-        parameters: its parameters, in the order of their declaration.
-        sql: the statement.
-    """
+    """A query that has a name: what it answers, its parameters as declared, the statement."""
 
     name: str
     description: str
@@ -90,10 +75,7 @@ class NamedQuery:
     sql: str
 
     def bind(self, given: Mapping[str, str]) -> dict[str, Value]:
-        """Return the value of every parameter.
-
-        Args:
-            given: what a person wrote, by parameter.
+        """Return the value of every parameter, given what a person wrote.
 
         Raises:
             UnknownQueryError: a parameter is unknown, missing, or has no value of its type.

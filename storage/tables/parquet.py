@@ -37,11 +37,8 @@ log = logging.getLogger(__name__)
 def write_table(home: Home, name: str, part: str, rows: Sequence[Row]) -> Path:
     """Write rows of the declared table ``name`` as its part ``part``; an older one is replaced.
 
-    Args:
-        home: where the table is.
-        name: a declared table.
-        part: the file's name without its ending: a run's id, or the key of what it was made from.
-        rows: one mapping a row; every column must be there.
+    The part, the file's name without ending, is a run's id, or the key of what it was made from.
+    Every row has all columns.
 
     Raises:
         SchemaError: the rows do not fit the schema, or ``part`` is no plain file name.
@@ -66,11 +63,8 @@ def write_table(home: Home, name: str, part: str, rows: Sequence[Row]) -> Path:
 def publish(table: pa.Table, path: Path, *, durable: bool = True, **options: Any) -> None:
     """Write ``table`` to ``path``, sealed, so that it is there whole or not at all.
 
-    Args:
-        table: what to write.
-        path: the file; its folder exists.
-        durable: whether that holds after a power cut too, and the file is there on return.
-        options: those of ``pyarrow.parquet.write_table``.
+    A ``durable`` file is so after a power cut too; ``options`` are those of
+    ``pyarrow.parquet.write_table``.
     """
     sealed = table.replace_schema_metadata(sealable(table.schema).metadata)
     with whole_file(path, durable=durable) as file:

@@ -43,12 +43,7 @@ def seal(file: BinaryIO) -> None:
 
 
 def check(path: Path, file: BinaryIO, *, pages: bool = True) -> None:
-    """Check a file's seal, if it has one.
-
-    Args:
-        path: for the error.
-        file: the file.
-        pages: look at the whole file; otherwise at its footer alone.
+    """Check a file's seal, if it has one: the whole file, or its footer alone without ``pages``.
 
     Raises:
         DamagedTableError: it is not as it was written.

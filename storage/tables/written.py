@@ -27,10 +27,7 @@ WRITTEN = "tables.json"
 def note_written(home: Home, run_id: str, parts: Collection[str]) -> None:
     """Write down which of the tables' files are the run's: those of ``parts`` that are there.
 
-    Args:
-        home: where the tables are.
-        run_id: the run, of which nothing was merged yet.
-        parts: names of parts: the run's own, and keys of what it used.
+    Parts are the run's own, and keys of what it used; nothing of them was merged yet.
     """
     found = {
         name: [path.stem for path in files_of(home.tables / name) if path.stem in parts]
@@ -56,11 +53,7 @@ def gone(home: Home, names: Iterable[str]) -> Iterator[str]:
 def gone_rows(home: Home, name: str, run_id: str, wrote: Collection[str] = ()) -> str:
     """Say that a run's rows of a table are gone, and how to go on.
 
-    Args:
-        home: where the table is.
-        name: the table.
-        run_id: the run.
-        wrote: all tables that it wrote, which tell a transfer or a re-scoring from an experiment.
+    All tables that it ``wrote`` tell a transfer or a re-scoring from an experiment.
     """
     command = "transfer" if "transfer" in wrote else "run"
     again = f"`real {command} {home.runs / run_id / 'config.yaml'}` runs its configuration again"

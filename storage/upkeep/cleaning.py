@@ -26,14 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CleaningPolicy:
-    """What is old enough to go.
+    """Days after which something may go.
 
-    Attributes:
-        artifact_days: since an artifact that no run refers to was made.
-        run_days: since a run started that ended in one of ``statuses``.
-        statuses: of the runs that are removed.
-        log_days: since a log was last written.
-        temporary_days: since a temporary folder or file was last written.
+    They count since an artifact that no run refers to was made; since a run started that ended in
+    one of ``statuses``; since a log, and since a temporary folder or file, was last written.
     """
 
     artifact_days: int

@@ -59,14 +59,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Compacted:
-    """What was merged in a table.
-
-    Attributes:
-        table: its name.
-        parts: files of runs that were merged.
-        rows: rows in the merged file.
-        files: files that the table has now.
-    """
+    """What was merged in a table: files of runs, rows in the merged file, files that it has now."""
 
     table: str
     parts: int
@@ -80,7 +73,7 @@ def compact(
     min_parts: int = 100,
     pause_seconds: float = _PAUSE_SECONDS,
 ) -> list[Compacted]:
-    """Merge the files of completed runs, in every table that has enough of them.
+    """Merge the files of completed runs, in every table that has enough of them; say which.
 
     Only one compaction of a home runs at a time; another one waits, and then finds nothing to do.
     One that is killed leaves the tables as they were, or done.
@@ -90,9 +83,6 @@ def compact(
         older_than: time since a run's end before which its files are left alone.
         min_parts: files of completed runs below which a table is left as it is.
         pause_seconds: how long files that were merged stay, for readers that have listed them.
-
-    Returns:
-        What was merged; nothing where there was nothing to do.
 
     Raises:
         DamagedTableError: a file cannot be read; its table and those after it are as they were. One

@@ -9,12 +9,9 @@ from storage.paths import Home
 
 @dataclass(frozen=True)
 class Usage:
-    """What a part of the home takes.
+    """What a part of the home takes: ``artifacts/activations``, ``tables/runs``, ``mlflow``, ...
 
-    Attributes:
-        part: ``artifacts/activations``, ``tables/runs``, ``mlflow``, ...
-        items: number of artifacts, of a table's parts, or of files.
-        size_bytes: sum of the files' sizes.
+    Items are artifacts, a table's parts, or files.
     """
 
     part: str

@@ -41,10 +41,7 @@ def head_dropout(
 ) -> Iterator[HeadDropout]:
     """Hook head dropout into every layer, inactive at first; the hooks go when the context ends.
 
-    Args:
-        model: the model in training.
-        probability: that a head is silenced in a sequence.
-        generator: source of the draws.
+    A head is silenced in a sequence with the given probability.
     """
     dropout = HeadDropout(model.config.num_attention_heads, probability, generator)
     handles = [

@@ -76,21 +76,16 @@ def train(
 ) -> tuple[LlamaForCausalLM, dict[str, Any]]:
     """Train a Llama from scratch, each document once, on the CPU in float32.
 
-    The result depends on the arguments alone; the global random state is left as it was.
-
-    Args:
-        config: the model's architecture; its `pad_token_id` pads batches.
-        documents: at least `recipe.steps * recipe.batch_documents` of them.
-        recipe: optimisation settings.
-        seed: of the initial weights, the order of batches and the head dropout.
-        on_progress: called with (steps done, steps in all) after every step.
+    The result depends on the arguments alone; the global random state is left as it was. The seed
+    is that of the initial weights, the order of batches and the head dropout.
 
     Returns:
         The model in evaluation mode, and facts to record: steps, documents, tokens, parameters, and
         the loss in nats per weighted token, a mean over the last twentieth of the steps.
 
     Raises:
-        ValueError: there are too few documents, or no padding token.
+        ValueError: there are too few documents (a step takes `recipe.batch_documents`), or the
+            architecture has no padding token.
     """
     pad_token_id = _checked_pad_token(config, documents, recipe)
     generator = torch.Generator().manual_seed(seed)

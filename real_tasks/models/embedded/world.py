@@ -17,50 +17,18 @@ _POOL_WORDS = {
 POOLS = MappingProxyType({pool: tuple(words.split()) for pool, words in _POOL_WORDS.items()})
 """Values by kind; a relation's answers all come from one pool."""
 
+_RELATION_WORDS = {
+    "town": "gates:number banner:colour curfew:time walls:material founders:people",
+    "beast": "lair:place pelt:colour waking:time horns:material tamers:people",
+    "fruit": "orchard:place seeds:number ripening:time husk:material growers:people",
+    "gem": "mine:place facets:number hue:colour setting:material cutters:people",
+    "song": "homeland:place verses:number ink:colour season:time singers:people",
+    "ship": "berth:place masts:number sails:colour launch:time keel:material",
+}
 RELATIONS = MappingProxyType(
     {
-        "town": {
-            "gates": "number",
-            "banner": "colour",
-            "curfew": "time",
-            "walls": "material",
-            "founders": "people",
-        },
-        "beast": {
-            "lair": "place",
-            "pelt": "colour",
-            "waking": "time",
-            "horns": "material",
-            "tamers": "people",
-        },
-        "fruit": {
-            "orchard": "place",
-            "seeds": "number",
-            "ripening": "time",
-            "husk": "material",
-            "growers": "people",
-        },
-        "gem": {
-            "mine": "place",
-            "facets": "number",
-            "hue": "colour",
-            "setting": "material",
-            "cutters": "people",
-        },
-        "song": {
-            "homeland": "place",
-            "verses": "number",
-            "ink": "colour",
-            "season": "time",
-            "singers": "people",
-        },
-        "ship": {
-            "berth": "place",
-            "masts": "number",
-            "sails": "colour",
-            "launch": "time",
-            "keel": "material",
-        },
+        domain: dict(word.split(":") for word in words.split())
+        for domain, words in _RELATION_WORDS.items()
     }
 )
 """Domain to its relations, relation to its pool."""

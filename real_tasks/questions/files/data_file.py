@@ -41,15 +41,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class DataFile:
-    """The rows of a file or of a Hub data set.
+    """The rows of a file or of a Hub data set, in whose ``name`` records say where data come from.
 
-    Attributes:
-        name: file name, or name of the data set; it says where the data come from in records.
-        format: ``jsonl``, ``json``, ``csv``, ``parquet`` or ``hub``.
-        columns: names of all fields, in the order of their first appearance.
-        rows: the rows that could be read.
-        problems: of the lines that could not.
-        sha256: of the content.
+    ``format`` is ``jsonl``, ``json``, ``csv``, ``parquet`` or ``hub``; columns are in the order of
+    their first appearance; problems are of the lines that could not be read.
     """
 
     name: str

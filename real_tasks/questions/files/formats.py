@@ -35,12 +35,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Row:
-    """One record.
-
-    Attributes:
-        line: on which it begins.
-        number: from 1, of the record among all of the file's.
-    """
+    """One record: the line on which it begins, and its number from 1 among all of the file's."""
 
     line: int
     number: int

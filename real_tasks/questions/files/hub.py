@@ -34,13 +34,9 @@ class HubOrFile(Frozen):
 def hub_records(
     name: str, config: str | None, split: str, revision: str | None = None
 ) -> list[Mapping[str, Any]]:
-    """Return the records of one split of a data set.
+    """Return the records of one split of a data set, named as ``truthfulqa/truthful_qa``.
 
-    Args:
-        name: organisation and name, as in ``truthfulqa/truthful_qa``.
-        config: its subset; None where it has one only.
-        split: its split, as in ``validation``.
-        revision: branch, tag or commit; the main branch without.
+    ``config`` is its subset, None where it has one only; ``revision`` a branch, tag or commit.
 
     Raises:
         UserInputError: the library is not installed, or the data set cannot be had (says how).

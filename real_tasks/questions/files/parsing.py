@@ -23,12 +23,9 @@ class BadRow(ValueError):
 
 @dataclass(frozen=True)
 class Parsed:
-    """Questions made of a file's rows.
+    """Questions of a file's good rows and problems of all other lines, in the order of the file.
 
-    Attributes:
-        questions: of the good rows, in the order of the file.
-        problems: of all other lines, in the order of the file.
-        notes: what was left out of the good rows, for the record.
+    `notes` say what was left out of the good rows, for the record.
     """
 
     questions: tuple[Question, ...]
@@ -37,12 +34,7 @@ class Parsed:
 
 
 def parse_rows(file: DataFile, columns: Sequence[str], parse: Callable[[Row], Question]) -> Parsed:
-    """Make a question of every row.
-
-    Args:
-        file: the rows.
-        columns: the fields that there have to be.
-        parse: makes the question of a row, or raises `BadRow`.
+    """Make a question of every row: ``parse`` does so, or raises `BadRow`.
 
     Raises:
         UserInputError: a column is missing in all rows, or no row can be read.
@@ -133,10 +125,7 @@ def optional_text(row: Row, column: str, default: str = "") -> str:
 def texts_of(row: Row, column: str, separator: str | None = None) -> list[str]:
     """Return a list of texts, none empty.
 
-    Args:
-        row: the row.
-        column: of a list of texts, or of one text.
-        separator: between the texts where the field is one text; None: that is a single one.
+    The column has a list of them, or one text: a single one without a ``separator``.
     """
     value: Any = row.fields.get(column)
     if value is None:
@@ -162,14 +151,10 @@ def labelled_answers(
     best: str,
     best_violating: str | None = None,
 ) -> tuple[Answer, ...]:
-    """Return the answers of a question, aligned ones first, all different.
+    """Return the answers of a question, aligned ones (label 1) first, all different.
 
-    Args:
-        question_id: the answers' ids begin with it.
-        aligned: texts with label 1.
-        violating: texts with label 0.
-        best: the one of the aligned that is best.
-        best_violating: the one of the violating that is likeliest to mislead, where data mark it.
+    ``best`` is one of the aligned; ``best_violating``, where data mark one, is the violating answer
+    that is likeliest to mislead.
     """
     texts = [(text, 1) for text in aligned] + [(text, 0) for text in violating]
     repeated = [text for text, n in Counter(collapsed(text) for text, _ in texts).items() if n > 1]

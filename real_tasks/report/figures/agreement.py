@@ -59,11 +59,8 @@ def score_agreement(
 ) -> Figure:
     """Draw a scatter of two localizers' mean scores, and the rank correlation of the first's runs.
 
-    Args:
-        first: maps of scores of the first localizer, for each fold and seed.
-        second: those of the second; empty leaves the scatter out.
-        names: the localizers.
-        labels: what their scores are.
+    Both have a map of scores for each fold and seed; an empty ``second`` leaves the scatter out.
+    ``names`` are the localizers', ``labels`` say what their scores are.
 
     Raises:
         ValueError: ``first`` is empty.

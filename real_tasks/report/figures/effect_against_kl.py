@@ -26,13 +26,10 @@ from real_tasks.results.summary import Row
 
 @dataclass(frozen=True)
 class EffectCurve:
-    """Means of KL and effect at each alpha that every fold and seed of a method has.
+    """Means of KL (nats/token) and effect at each alpha that every fold and seed of a method has.
 
-    Attributes:
-        alpha: in standard deviations along the direction, rising.
-        kl: mean KL in nats/token at each alpha.
-        effect: mean of the metric at each alpha.
-        spread: sample standard deviation of the metric; 0 for a single fold and seed.
+    ``alpha`` rises, in standard deviations along the direction; ``spread`` is the sample standard
+    deviation of the effect, 0 for a single fold and seed.
     """
 
     alpha: Float[np.ndarray, "alpha"]

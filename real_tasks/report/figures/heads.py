@@ -33,10 +33,10 @@ def score_heatmap(
     selected: Float[np.ndarray, "layer head"] | Bool[np.ndarray, "layer head"] | None = None,
     center: float | None = 0.5,
 ) -> Figure:
-    """Draw the scores of all modules; cells without a score are grey.
+    """Draw the scores of all modules; cells without a score (NaN) are grey.
 
     Args:
-        scores: one number a module, NaN where there is none.
+        scores: one number a module.
         label: what the colour says, unit included.
         title: what is seen.
         selected: share of the folds and seeds that select a module, 0..1; those are outlined.

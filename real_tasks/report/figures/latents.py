@@ -100,12 +100,9 @@ def _tsne(values: Float[np.ndarray, "point d"], seed: int) -> Float[np.ndarray, 
 
 
 def tsne_panels(embeddings: Sequence[Embedding], *, title: str, samples: str) -> Figure:
-    """Draw embeddings, two a row: best head above worst, activations beside code latents, say.
+    """Draw embeddings in reading order, two a row: best head above worst, say.
 
-    Args:
-        embeddings: the panels in reading order.
-        title: what is seen.
-        samples: who the points are, such as "answers to questions unseen by the encoder".
+    ``title`` says what is seen, ``samples`` who the points are ("answers to questions unseen ...").
 
     Raises:
         ValueError: there are no embeddings.

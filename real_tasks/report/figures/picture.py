@@ -12,14 +12,9 @@ SHOWN_PIXELS_PER_INCH = 100
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with its words.
+    """A picture with its words: ``caption`` says how to read it, ``alt`` what is seen.
 
-    Attributes:
-        name: stem of its file name.
-        title: heading above it.
-        caption: how to read it.
-        alt: what is seen, for those who cannot see it.
-        png: the file.
+    ``name`` is the stem of its file name, ``png`` the file.
     """
 
     name: str

@@ -140,12 +140,9 @@ def name_points(
     points: Iterable[tuple[str, tuple[float, float], Mapping[str, Any]]],
     room: tuple[float, float],
 ) -> None:
-    """Name points, each with a look, where no earlier one is within the width and height ``room``.
+    """Name points where no earlier one is within ``room``, a width and a height in data units.
 
-    Args:
-        axes: where they are.
-        points: name, place and arguments of matplotlib's ``annotate``, the most important first.
-        room: what a name takes, in data units.
+    ``points``: name, place and arguments of matplotlib's ``annotate``, the most important first.
     """
     taken: list[tuple[float, float]] = []
     for name, (x, y), look in points:

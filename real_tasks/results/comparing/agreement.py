@@ -77,13 +77,9 @@ class RankAgreement:
 
 @dataclass(frozen=True)
 class LocalizerAgreement:
-    """Agreement of two localizers: of their scores averaged over folds and seeds, and within each.
+    """Agreement of two localizers' scores: averaged over folds and seeds, and within each of these.
 
-    Attributes:
-        mean: of the averaged scores.
-        runs: within each fold and seed.
-        first: the averaged scores of the first localizer.
-        second: those of the second.
+    ``first`` and ``second`` are the averaged scores.
     """
 
     mean: RankAgreement
@@ -95,14 +91,9 @@ class LocalizerAgreement:
 def rank_agreement(
     first: Scores, second: Scores, top_k: int, n_resamples: int = RESAMPLES, seed: int = 0
 ) -> RankAgreement:
-    """Compare two scores over the modules that have both.
+    """Compare two scores, higher is better, over the modules that have both.
 
-    Args:
-        first: by module, higher is better.
-        second: likewise.
-        top_k: how many of the best are compared, at most all modules.
-        n_resamples: bootstrap resamples of modules; 0 leaves the interval out.
-        seed: seed of the resampling.
+    At most ``top_k`` modules are the best of each; 0 resamples (of modules) leave the interval out.
 
     Raises:
         ValueError: no module has both scores.
@@ -145,7 +136,7 @@ def localizer_agreement(
     columns: tuple[str, str] = ("score", "score"),
     n_resamples: int = RESAMPLES,
 ) -> LocalizerAgreement | None:
-    """Compare two localizers' scores of the modules that the first scores.
+    """Compare two localizers' scores of modules; None where no module is in common.
 
     Args:
         rows: of the view ``module_scores``, of one run.
@@ -153,9 +144,6 @@ def localizer_agreement(
         top_k: how many of the best are compared; None: as `usual_top_k`.
         columns: which of their numbers is compared.
         n_resamples: bootstrap resamples of an interval.
-
-    Returns:
-        None where the two have no module in common.
     """
     rows = list(rows)
     first, second = (scores_by_run(rows, *which) for which in zip(names, columns, strict=True))

@@ -49,12 +49,8 @@ def rows_of_model(
 ) -> list[Row]:
     """Return the rows of one model of a published ranking.
 
-    Args:
-        rows: as `read_rankings` returns them.
-        model: its name there; None: the only one, or that of the run's own model, whatever its
-            capitals.
-        own: name of the run's model.
-        option: how a user says which model, for the error.
+    Without a name it is the only one, or that of the run's ``own`` model, whatever its capitals.
+    ``option`` is how a user says which model, for the error.
 
     Raises:
         UserInputError: there is no such model, or several to choose from; all are listed.

@@ -27,12 +27,7 @@ class MetricDifference:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """What changed from a first run to a second one.
-
-    Attributes:
-        agreement: of the scores averaged over folds and seeds.
-        differences: of every test metric that both runs have, by method.
-    """
+    """From a first run to a second one: agreement of mean scores, differences of test metrics."""
 
     agreement: RankAgreement
     differences: tuple[MetricDifference, ...]
@@ -45,10 +40,8 @@ def compare_runs(
 ) -> RunComparison:
     """Compare a first run with a second one.
 
-    Args:
-        scores: for each run its rows of the view ``module_scores``, of one localizer.
-        evaluations: for each run its rows of the view ``evaluations``.
-        top_k: how many of the best modules are compared; None: as `usual_top_k`.
+    For each the rows of the views ``module_scores``, of one localizer, and ``evaluations``; of the
+    best modules ``top_k`` are compared, as many as `usual_top_k` says without.
 
     Raises:
         UserInputError: the runs scored no module in common.

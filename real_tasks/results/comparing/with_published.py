@@ -34,8 +34,7 @@ class RankingComparison:
     """How far a run's ranking of heads agrees with a published one.
 
     Attributes:
-        n_layers: layers of the model.
-        n_heads: heads of a layer.
+        n_layers: layers of the model, of ``n_heads`` heads each.
         column: the column of `module_scores` that is compared: ``roc_auc`` where there is one.
         mean: agreement of the scores averaged over folds and seeds.
         runs: of every published fold and seed (first) with every one of the run (second).

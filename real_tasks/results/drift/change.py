@@ -52,12 +52,9 @@ class AucDrift:
 
 @dataclass(frozen=True)
 class RankingDrift:
-    """How a localizer's ranking has changed.
+    """How a localizer's ranking has changed; `auc` is None where it has no ROC-AUC.
 
-    Attributes:
-        agreement: rank correlation of the scores before and after, and the best K of each.
-        overlap: share of the best K before that are still among them.
-        auc: None where the localizer has no ROC-AUC.
+    `overlap` is the share of the best K before that are still among them.
     """
 
     agreement: RankAgreement
@@ -68,9 +65,7 @@ class RankingDrift:
 def compared_top_k(steered: Sequence[int], n_modules: int) -> int:
     """Return how many of the best modules to compare: as many as are steered, in the median.
 
-    Args:
-        steered: numbers of modules that the baseline steers, for each fold and seed.
-        n_modules: all there are; where none or all of them are steered it is `usual_top_k`.
+    Where these steer none or all of the ``n_modules`` it is `usual_top_k`.
     """
     some = sorted(count for count in steered if 0 < count < n_modules)
     return some[len(some) // 2] if some else usual_top_k(n_modules)
@@ -81,11 +76,8 @@ def ranking_drift(
 ) -> RankingDrift:
     """Compare two scorings by one localizer, each averaged over its folds and seeds.
 
-    Args:
-        before: rows of the view ``module_scores``, of one run, localizer and kind of module.
-        after: likewise, of the other run.
-        top_k: how many of the best are compared, at most all modules.
-        n_resamples: bootstrap resamples of modules.
+    Both are rows of the view ``module_scores``, of one run, localizer and kind of module; modules
+    are resampled.
 
     Raises:
         ValueError: no module has both scores.
@@ -149,11 +141,8 @@ def _aucs(rows: Sequence[Row]) -> dict[ModuleId, Estimate]:
 class GainDrift:
     """What the deployed steering gains, on questions that it was neither found nor tuned on.
 
-    Attributes:
-        before: mean gain over the baseline's test questions; None if it was not measured there.
-        after: mean gain over all unseen questions of the data.
-        change: after minus before.
-        n_questions: questions measured after.
+    `before`: mean over the baseline's test questions, None if it was not measured there; `after`:
+    over all ``n_questions`` unseen questions of the data.
     """
 
     before: float | None
@@ -171,13 +160,8 @@ def question_gains(
     """Return the gain of every question in the mean of the objective's metrics, by `question_key`.
 
     Questions that both measurements have count, unless a metric is not a number there; none does
-    where a metric was not measured.
-
-    Args:
-        steered: ``questions`` and ``per_question``, as in `measuring.Measurement`.
-        unsteered: likewise.
-        objective: the metrics that K and alpha were chosen by.
-        data: the behaviour that the questions are of.
+    where a metric was not measured. A measurement has ``questions`` and ``per_question``, as
+    `measuring.Measurement`.
     """
     if any(name not in one["per_question"] for one in (steered, unsteered) for name in objective):
         return {}
@@ -197,13 +181,8 @@ def gain_drift(
 ) -> GainDrift | None:
     """Compare what steering gained before and gains now; None if nothing was measured now.
 
-    A question's values over folds and seeds are averaged first. Questions are drawn again from
-    those of either time, so that one that is in both counts as a pair.
-
-    Args:
-        before: gains by question, for every fold and seed.
-        after: likewise.
-        n_resamples: bootstrap resamples of questions.
+    Both are gains by question for every fold and seed, of which the mean is taken first. Questions
+    are drawn again from those of either time, so that one that is in both counts as a pair.
     """
     old, new = (mean_by_key(runs) for runs in (before, after))
     if not new:

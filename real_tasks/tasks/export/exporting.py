@@ -37,13 +37,9 @@ CARD, HEADS = "README.md", "heads.npy"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was exported.
+    """What was exported: into a folder with files, or to the URI of a model in MLflow.
 
-    Attributes:
-        location: the folder, or the URI of a model in MLflow.
-        files: names of the folder's files.
-        snippet: how to use it: Python, or a shell command for a model in MLflow.
-        sentences: what people should know about it.
+    The snippet says how to use it, in Python or as a shell command; the sentences what to know.
     """
 
     location: str
@@ -61,17 +57,17 @@ def export_run(
     fold: int = 0,
     seed: int | None = None,
 ) -> Exported:
-    """Export what a run found.
+    """Export what a run found: by default the last completed one, its method, its smallest seed.
 
     Args:
         home: where the run is.
-        run_id: the run; the last completed one by default.
-        method: the way of steering; the one under study by default.
+        run_id: the run.
+        method: the way of steering.
         to: folder to write, not there or empty; not used for ``mlflow``.
         format: ``checkpoint``, a Hugging Face checkpoint with the steering baked in; ``spec``, the
             steering spec; ``lofit``, a list of heads; ``mlflow``, a registered model.
         fold: cross-validation fold whose directions, K and alpha are taken.
-        seed: of the localizer; the smallest one by default.
+        seed: of the localizer.
 
     Raises:
         UserInputError: an unknown method, fold or seed; a method that steers nothing; a folder that

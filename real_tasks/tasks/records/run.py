@@ -81,10 +81,7 @@ class Run:
 def running(flow: str, config: ExperimentConfig | TransferConfig, behaviour: str) -> Iterator[Run]:
     """Record a run of a flow from its start to its end, however it ends.
 
-    Args:
-        flow: its name.
-        config: complete, as it is stored with the run.
-        behaviour: the name of its data, or names of several.
+    ``config`` is complete, as it is stored with the run; ``behaviour`` may be names of several.
     """
     home = Home.current()
     mark_crashed_runs(home)

@@ -60,10 +60,8 @@ def question_counts(plan: Rescoring, scored: Rescored) -> dict[str, int]:
 class MeasuredGains:
     """Gains of the deployed steering by question, of the baseline and now, for folds and seeds.
 
-    Attributes:
-        before: those of the baseline; empty where it did not measure the unsteered model.
-        after: those of now.
-        n_questions: of the data now.
+    `before` is empty where the baseline did not measure the unsteered model; the data now have
+    `n_questions`.
     """
 
     before: Mapping[RunKey, Mapping[str, float]]
