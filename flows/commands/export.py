@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.terminal.app import HomeOption, app
+from flows.terminal.app import HomeOption, RunArgument, app
 from flows.terminal.console import out, show_paths
 from flows.terminal.environment import use_home
 
@@ -44,9 +44,7 @@ def check(file: Annotated[Path, typer.Argument(help="JSONL, CSV, JSON or Parquet
 
 @app.command()
 def export(
-    run_id: Annotated[
-        str | None, typer.Argument(help="The run; the last completed one by default.")
-    ] = None,
+    run_id: RunArgument = None,
     to: Annotated[Path | None, typer.Option(help="Folder to write; new or empty.")] = None,
     method: Annotated[
         str | None, typer.Option(help="Way of steering; the run's localizer by default.")

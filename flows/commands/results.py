@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.terminal.app import HomeOption, app
+from flows.terminal.app import HomeOption, RunArgument, app
 from flows.terminal.environment import use_home
 
 
@@ -157,12 +157,7 @@ def clean(
 
 
 @app.command()
-def report(
-    run_id: Annotated[
-        str | None, typer.Argument(help="The run; the last completed one by default.")
-    ] = None,
-    home: HomeOption = None,
-) -> None:
+def report(run_id: RunArgument = None, home: HomeOption = None) -> None:
     """Write the HTML report of a run, one self-contained file, and print its path.
 
     Examples:
@@ -178,9 +173,7 @@ def report(
 @app.command("compare-rankings")
 def compare_rankings(
     published: Annotated[Path, typer.Argument(help="CSV: model, fold, seed, layer, head, roc_auc")],
-    run_id: Annotated[
-        str | None, typer.Argument(help="The run; the last completed one by default.")
-    ] = None,
+    run_id: RunArgument = None,
     model: Annotated[
         str | None, typer.Option(help="Name in the file; the run's own model by default.")
     ] = None,

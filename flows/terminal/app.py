@@ -49,6 +49,9 @@ ConfigArgument = Annotated[
         show_default=False,
     ),
 ]
+RunArgument = Annotated[
+    str | None, typer.Argument(help="The run; the last completed one by default.")
+]
 StoreOption = Annotated[
     str | None,
     typer.Option(

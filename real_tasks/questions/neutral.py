@@ -1,5 +1,6 @@
 """Neutral texts, on which the side effects of steering are measured."""
 
+from importlib import resources
 from pathlib import Path
 
 from real_tasks.questions.files.data_file import (
@@ -10,7 +11,6 @@ from real_tasks.questions.files.data_file import (
 )
 from real_tasks.questions.files.hub import hub_records
 from real_tasks.questions.files.parsing import BadRow, collapsed, shortened, text_of, unique
-from real_tasks.questions.neutral_text import PARAGRAPHS
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.file_forms import expanded
 
@@ -44,7 +44,9 @@ def neutral_texts(text: str) -> tuple[str, ...]:
     return in_paragraphs
 
 
-DEFAULT_NEUTRAL = paragraphs(PARAGRAPHS)
+DEFAULT_NEUTRAL = paragraphs(
+    resources.files("real_tasks.questions").joinpath("neutral.txt").read_text(encoding="utf-8")
+)
 """Everyday descriptions without a fact at issue, for behaviours that have no texts of their own."""
 
 

@@ -116,7 +116,8 @@ class Catalog:
         if failed is not None:
             raise failed
 
-    def describe(self) -> "pa.Table":
+    @staticmethod
+    def describe() -> "pa.Table":
         """Return the columns of all views: ``view``, ``column``, ``type``, ``description``."""
         from storage.sql.view_sources import describe
 

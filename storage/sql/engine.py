@@ -144,8 +144,7 @@ class Engine:
 
     def _leave_out(self, loaded: Loaded) -> bool:
         """Leave damaged files out from here on, with a warning; say whether there were any."""
-        found = loaded.damaged()
-        for path in found:
+        for path in (found := loaded.damaged()):
             log.warning("left out: %s", damaged(path, "it is not as it was written"))
         self._left_out.update(found)
         return bool(found)
@@ -184,10 +183,7 @@ class Engine:
             yield part
 
     def _interrupt(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Interrupt what runs on the connection when its time is over.
-
-        To be called again and again: an interrupt between two phases of a query is forgotten.
-        """
+        # Again and again: an interrupt between two phases of a query is forgotten.
         if monotonic() > self._end:
             connection.interrupt()
 

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -111,18 +112,20 @@ def _unheld(column: pa.ChunkedArray) -> str | None:
         kind = chunk.type
         if pa.types.is_date32(kind) or pa.types.is_timestamp(kind):
             numbers = chunk.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64())
-            extremes = pc.min_max(numbers).as_py().values()
-            if any(value is not None and is_endless(value) for value in extremes):
+            if any(map(is_endless, _extremes(numbers))):
                 return "a time without end"
         elif pa.types.is_decimal(kind):
-            extremes = pc.min_max(chunk).as_py().values()
-            if any(value is not None and abs(value) > _LARGEST_DECIMAL for value in extremes):
+            if any(abs(value) > _LARGEST_DECIMAL for value in _extremes(chunk)):
                 return "a number of 39 digits"
         elif pa.types.is_nested(kind):
             for part in _parts(chunk):
                 if unheld := _unheld(pa.chunked_array([part])):
                     return unheld
     return None
+
+
+def _extremes(array: pa.Array) -> list[Any]:
+    return [value for value in pc.min_max(array).as_py().values() if value is not None]
 
 
 def _parts(array: pa.Array) -> list[pa.Array]:

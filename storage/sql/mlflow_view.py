@@ -55,7 +55,8 @@ def mlflow_runs(home: Home) -> pa.Table:
     Raises:
         StorageError: the database cannot be read, or is of a version of MLflow that is not known.
     """
-    return conform(MLFLOW_RUNS, [_row(found) for found in _found(home)])
+    rows = (dict(zip(MLFLOW_RUNS.schema.names, found, strict=True)) for found in _found(home))
+    return conform(MLFLOW_RUNS, [_in_our_words(row) for row in rows])
 
 
 def _found(home: Home) -> list[tuple[Any, ...]]:
@@ -73,13 +74,10 @@ def _found(home: Home) -> list[tuple[Any, ...]]:
         ) from error
 
 
-def _row(found: tuple[Any, ...]) -> dict[str, Any]:
-    columns = MLFLOW_RUNS.schema.names
-    row = dict(zip(columns, found, strict=True))
+def _in_our_words(row: dict[str, Any]) -> dict[str, Any]:
+    times = {
+        name: None if row[name] is None else datetime.fromtimestamp(row[name] / 1000, UTC)
+        for name in ("started_at", "finished_at")
+    }
     status = STATES.get(row["status"], row["status"])
-    times = {name: _time(row[name]) for name in ("started_at", "finished_at")}
     return row | times | {"status": status, "name": row["name"] or ""}
-
-
-def _time(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -79,12 +79,9 @@ def _record(kind: pa.DataType, people: bool) -> Reader | None:
 
 
 def _mapping(kind: pa.DataType, people: bool) -> Reader:
-    key, item = (reader_of(one, people) or _same for one in (kind.key_type, kind.item_type))
+    kinds = (kind.key_type, kind.item_type)
+    key, item = (reader_of(one, people) or (lambda value: value) for one in kinds)
     return lambda pairs: {key(one): item(other) for one, other in pairs}
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _date(days: int) -> str:

@@ -12,7 +12,7 @@ never pasted into its text.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -142,16 +142,11 @@ def describe_queries() -> "pa.Table":
             {
                 "query": f"@{query.name}",
                 "description": query.description,
-                "parameters": "\n".join(_explained(query)),
+                "parameters": "\n".join(f"{one}: {one.description}" for one in query.parameters),
             }
             for query in named_queries().values()
         ]
     )
-
-
-def _explained(query: NamedQuery) -> Iterator[str]:
-    for parameter in query.parameters:
-        yield f"{parameter}: {parameter.description}"
 
 
 def _read(path: Path) -> NamedQuery:

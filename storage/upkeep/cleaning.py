@@ -55,17 +55,13 @@ def removable(home: Home, policy: CleaningPolicy, now: datetime) -> list[Removab
 
     A run that is going on, its folder and its rows are never among it.
     """
-    runs = read_rows(home, "runs")
-    gone = [
-        row
-        for row in runs
-        if row["status"] in policy.statuses and _older(row["started_at"], policy.run_days, now)
-    ]
-    lost = {row["run_id"] for row in gone}
-    kept = [row["run_id"] for row in runs if row["run_id"] not in lost]
+    gone, kept = [], []
+    for row in read_rows(home, "runs"):
+        old = _older(row["started_at"], policy.run_days, now)
+        (gone if old and row["status"] in policy.statuses else kept).append(row)
     return [
         *_crashed(home, gone),
-        *_artifacts(home, kept, policy, now),
+        *_artifacts(home, [row["run_id"] for row in kept], policy, now),
         *_temporary(home, policy, now),
         *_logs(home, policy, now),
     ]
@@ -163,10 +159,7 @@ def _remove(path: Path) -> None:
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    # Renamed first: who is killed here leaves a temporary folder, and no half of an artifact.
-    hidden = path.with_name(f".removed-{path.name}")
-    if path.name.startswith("."):
-        hidden = path
-    else:
-        path.rename(hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
+    if not path.name.startswith("."):
+        # Renamed first: who is killed here leaves a temporary folder, and no half of an artifact.
+        path = path.rename(path.with_name(f".removed-{path.name}"))
+    shutil.rmtree(path, ignore_errors=True)

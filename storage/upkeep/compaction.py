@@ -106,7 +106,9 @@ def compact(
             if done:
                 # A reader that has listed a folder's files misses none before it has opened them.
                 time.sleep(pause_seconds)
-            _remove_left_overs(home)
+            # Folders that were swapped out, also by a compaction that was killed.
+            for folder in home.tables.glob(f".*-{MERGED}*"):
+                shutil.rmtree(folder)
     return done
 
 
@@ -223,21 +225,12 @@ def _runs(path: Path, order: Order, schema: pa.Schema) -> Iterator[tuple[Place, 
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 table = with_schema(file.read_row_group(group), schema)
-                for run_id, rows in _slices(table):
-                    yield order.get(run_id, ("", "", run_id)), rows
+                encoded = pc.run_end_encode(table["run_id"].combine_chunks())
+                ends = encoded.run_ends.to_pylist()
+                starts = (0, *ends[:-1])
+                for run_id, start, end in zip(
+                    encoded.values.to_pylist(), starts, ends, strict=True
+                ):
+                    yield order.get(run_id, ("", "", run_id)), table.slice(start, end - start)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
-
-
-def _slices(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    encoded = pc.run_end_encode(table["run_id"].combine_chunks())
-    start = 0
-    for run_id, end in zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True):
-        yield run_id, table.slice(start, end - start)
-        start = end
-
-
-def _remove_left_overs(home: Home) -> None:
-    """Remove folders that were swapped out, also by a compaction that was killed."""
-    for folder in home.tables.glob(f".*-{MERGED}*"):
-        shutil.rmtree(folder)

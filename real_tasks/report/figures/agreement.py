@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from real_tasks.report.figures.grids import RunKey, ScoreMap, mean_map
+from real_tasks.report.figures.grids import ScoreMap, mean_map
 from real_tasks.report.figures.style import (
     ABSENT,
     LEFT_OF_POINT,
@@ -24,6 +24,7 @@ from real_tasks.report.figures.style import (
     thin_ticks,
     write_in_cell,
 )
+from real_tasks.results.scores import RunKey
 
 NAMED_HEADS = 6
 
@@ -73,8 +74,8 @@ def score_agreement(
         other = mean_map(second)
         _scatter(figure, panels[0], mean, other)
         title = f"Spearman {rank_correlation(mean, other):.2f} over modules"
-        sides = (f"{who}: {what} (mean)" for who, what in zip(names, labels, strict=True))
-        label_axes(panels[0], *sides, title)
+        x, y = (f"{who}: {what} (mean)" for who, what in zip(names, labels, strict=True))
+        label_axes(panels[0], x, y, title)
     _matrix(figure, panels[-1], matrix, [f"fold {fold}, seed {seed}" for fold, seed in first])
     label_axes(panels[-1], "", "", f"{names[0]} between folds and seeds")
     panels[-1].tick_params(axis="x", rotation=45)

@@ -68,8 +68,10 @@ def drift_scatter(before: Scores, after: Scores, localizer: str, top_k: int) -> 
     axes = figure.subplots()
     for name, (color, marker, size) in _STYLES.items():
         points = [(before[module], after[module]) for module in groups[name]]
+        x, y = np.array(points).reshape(-1, 2).T
         axes.scatter(
-            *np.array(points).reshape(-1, 2).T,
+            x,
+            y,
             color=color,
             marker=marker,
             s=size,

@@ -13,7 +13,9 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
 from real_tasks.localizers import EQUAL_WEIGHTS, LOCALIZERS, Look, entry_of
@@ -127,7 +129,7 @@ def color_bar(
 
 
 def write_in_cell(
-    colored: ScalarMappable, value: float, at: tuple[float, float], text: str, **look: Any
+    colored: AxesImage | Collection, value: float, at: tuple[float, float], text: str, **look: Any
 ) -> None:
     """Write a text at x and y, in the ink that reads best on the colour of ``value``."""
     ink = readable_on(colored.to_rgba(np.array([value]))[0])
