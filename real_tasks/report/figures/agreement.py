@@ -9,21 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from real_tasks.report.figures import style
 from real_tasks.report.figures.grids import ScoreMap, mean_map
-from real_tasks.report.figures.style import (
-    ABSENT,
-    LEFT_OF_POINT,
-    MAX_ANNOTATED_CELLS,
-    TICK_POINTS,
-    color_bar,
-    figure_title,
-    label_axes,
-    light_frame,
-    name_points,
-    new_figure,
-    thin_ticks,
-    write_in_cell,
-)
 from real_tasks.results.scores import RunKey
 
 NAMED_HEADS = 6
@@ -68,18 +55,18 @@ def score_agreement(
     """
     mean, matrix = mean_map(first), correlation_matrix(first)
     n_panels = 1 + bool(second)
-    figure = new_figure(4.7 * n_panels + 0.2, 4.3)
+    figure = style.new_figure(4.7 * n_panels + 0.2, 4.3)
     panels = figure.subplots(1, n_panels, squeeze=False)[0]
     if second:
         other = mean_map(second)
         _scatter(figure, panels[0], mean, other)
         title = f"Spearman {rank_correlation(mean, other):.2f} over modules"
         x, y = (f"{who}: {what} (mean)" for who, what in zip(names, labels, strict=True))
-        label_axes(panels[0], x, y, title)
+        style.label_axes(panels[0], x, y, title)
     _matrix(figure, panels[-1], matrix, [f"fold {fold}, seed {seed}" for fold, seed in first])
-    label_axes(panels[-1], "", "", f"{names[0]} between folds and seeds")
+    style.label_axes(panels[-1], "", "", f"{names[0]} between folds and seeds")
     panels[-1].tick_params(axis="x", rotation=45)
-    figure_title(figure, _finding(matrix, names[0]))
+    style.figure_title(figure, _finding(matrix, names[0]))
     return figure
 
 
@@ -105,28 +92,30 @@ def _scatter(figure: Figure, axes: Axes, first: ScoreMap, second: ScoreMap) -> N
         vmin=-0.5,
         vmax=n_layers - 0.5,
     )
-    light_frame(axes)
-    color_bar(figure, points, axes, "layer", ticks=thin_ticks(n_layers, 9), fraction=0.15)
+    style.light_frame(axes)
+    style.color_bar(
+        figure, points, axes, "layer", ticks=style.thin_ticks(n_layers, 9), fraction=0.15
+    )
     both = np.isfinite(first) & np.isfinite(second)
     room = 0.06 * max(np.ptp(second[both]) if both.any() else 0.0, 1e-9)
     best = np.argsort(np.where(both, -first, np.inf), axis=None)[: min(NAMED_HEADS, both.sum())]
     named = (
-        (f"L{place[0]}H{place[1]}  ", (first[place], second[place]), LEFT_OF_POINT)
+        (f"L{place[0]}H{place[1]}  ", (first[place], second[place]), style.LEFT_OF_POINT)
         for place in zip(*np.unravel_index(best, first.shape), strict=True)
     )
-    name_points(axes, named, (np.inf, room))
+    style.name_points(axes, named, (np.inf, room))
 
 
 def _matrix(
     figure: Figure, axes: Axes, matrix: Float[np.ndarray, "run run"], names: list[str]
 ) -> None:
     image = axes.imshow(matrix, cmap="viridis", vmin=min(0.0, float(np.nanmin(matrix))), vmax=1)
-    axes.set_facecolor(ABSENT)
-    shown = thin_ticks(len(names), 12)
+    axes.set_facecolor(style.ABSENT)
+    shown = style.thin_ticks(len(names), 12)
     axes.set_xticks(shown, [names[i] for i in shown], ha="right", rotation_mode="anchor")
     axes.set_yticks(shown, [names[i] for i in shown])
-    color_bar(figure, image, axes, "Spearman's rank correlation", fraction=0.15, shrink=0.85)
-    if matrix.size <= MAX_ANNOTATED_CELLS:
+    style.color_bar(figure, image, axes, "Spearman's rank correlation", fraction=0.15, shrink=0.85)
+    if matrix.size <= style.MAX_ANNOTATED_CELLS:
         for (i, j), value in np.ndenumerate(matrix):
             text = "n/a" if np.isnan(value) else f"{value:.2f}"
-            write_in_cell(image, value, (j, i), text, fontsize=TICK_POINTS - 1)
+            style.write_in_cell(image, value, (j, i), text, fontsize=style.TICK_POINTS - 1)

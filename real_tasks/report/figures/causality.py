@@ -9,18 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from real_tasks.localizers import entry_of
-from real_tasks.report.figures.style import (
-    BLUE,
-    GREY,
-    LEFT_OF_POINT,
-    SKY,
-    figure_title,
-    label_axes,
-    legend_below,
-    light_frame,
-    name_points,
-    new_figure,
-)
+from real_tasks.report.figures import style
 from real_tasks.results.comparing.agreement import LocalizerAgreement, RankAgreement
 from real_tasks.results.findings import MODULE_NOUNS
 from real_tasks.results.labels import method_label
@@ -42,9 +31,9 @@ class _Look:
     zorder: int
 
 
-ALWAYS = _Look("selected in every fold and seed", BLUE, "o", 52, "black", 4)
-SOMETIMES = _Look("selected in some", SKY, "s", 40, "black", 3)
-NEVER = _Look("never selected", GREY, "o", 28, "white", 2)
+ALWAYS = _Look("selected in every fold and seed", style.BLUE, "o", 52, "black", 4)
+SOMETIMES = _Look("selected in some", style.SKY, "s", 40, "black", 3)
+NEVER = _Look("never selected", style.GREY, "o", 28, "white", 2)
 
 
 def read_out_against_effect(
@@ -63,7 +52,7 @@ def read_out_against_effect(
     modules = sorted(agreement.first.keys() & agreement.second.keys())
     if not modules:
         raise ValueError("no module has both a score and an effect; expected at least one")
-    figure = new_figure(7.0, 5.2)
+    figure = style.new_figure(7.0, 5.2)
     axes = figure.subplots()
     meaning = entry_of(localizer).meaning
     axes.axhline(0, color="black", linewidth=0.8)
@@ -73,14 +62,14 @@ def read_out_against_effect(
         chosen = [module for module in modules if _look(selected.get(module, 0.0)) is look]
         _points(axes, agreement, chosen, look, few=len(modules) <= MANY_POINTS)
     _name_extremes(axes, agreement, modules)
-    light_frame(axes)
-    label_axes(
+    style.light_frame(axes)
+    style.label_axes(
         axes,
         f"{method_label(localizer)}: {meaning.label}",
         "effect when steered alone [nats of log-odds]",
     )
-    figure_title(figure, agreement_title(agreement.mean, modules[0], localizer))
-    legend_below(figure, [axes], 3)
+    style.figure_title(figure, agreement_title(agreement.mean, modules[0], localizer))
+    style.legend_below(figure, [axes], 3)
     return figure
 
 
@@ -136,7 +125,7 @@ def _name_extremes(axes: Axes, agreement: LocalizerAgreement, modules: Sequence[
     room = 0.05 * max(np.ptp([effects[module] for module in modules]), 1e-9)
     largest = sorted(modules, key=lambda module: -abs(effects[module]))[:NAMED_MODULES]
     named = (
-        (f"{module.short_name}  ", (agreement.first[module], effects[module]), LEFT_OF_POINT)
+        (f"{module.short_name}  ", (agreement.first[module], effects[module]), style.LEFT_OF_POINT)
         for module in largest
     )
-    name_points(axes, named, (np.inf, room))
+    style.name_points(axes, named, (np.inf, room))

@@ -8,17 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from real_tasks.report.figures.style import (
-    BLUE,
-    TICK_POINTS,
-    VERMILLION,
-    color_bar,
-    figure_title,
-    label_axes,
-    light_frame,
-    new_figure,
-    thin_ticks,
-)
+from real_tasks.report.figures import style
 
 
 def usage_shares(counts: Int[np.ndarray, "module code"]) -> Float[np.ndarray, "module code"]:
@@ -52,16 +42,16 @@ def codebook_use(
         )
     order = np.argsort(perplexity, kind="stable")
     n_modules, n_codes = counts.shape
-    figure = new_figure(8.2, float(np.clip(1.7 + 0.13 * n_modules, 3.2, 7.0)))
+    figure = style.new_figure(8.2, float(np.clip(1.7 + 0.13 * n_modules, 3.2, 7.0)))
     heat, dots = figure.subplots(1, 2, sharey=True, width_ratios=(1.5, 1))
     _heat(figure, heat, usage_shares(counts)[order])
-    shown = thin_ticks(n_modules, 42)
+    shown = style.thin_ticks(n_modules, 42)
     heat.set_yticks(shown, [names[order[i]] for i in shown])
-    label_axes(heat, "code, from most to least used", "module, by perplexity")
-    heat.tick_params(axis="y", labelsize=7 if n_modules > 20 else TICK_POINTS)
+    style.label_axes(heat, "code, from most to least used", "module, by perplexity")
+    heat.tick_params(axis="y", labelsize=7 if n_modules > 20 else style.TICK_POINTS)
     _dots(dots, perplexity[order], collapsed[order], n_codes)
     n_collapsed = int(collapsed.sum())
-    figure_title(
+    style.figure_title(
         figure,
         f"Codebooks use {np.median(perplexity):.1f} of {n_codes} codes (median perplexity); "
         f"{n_collapsed or 'none'} of {n_modules} collapsed",
@@ -79,10 +69,10 @@ def _heat(figure: Figure, axes: Axes, shares: Float[np.ndarray, "module code"]) 
         vmin=0,
         vmax=max(100 * float(np.quantile(shares, 0.99)), 1e-9),
     )
-    codes = thin_ticks(shares.shape[1], 9)
+    codes = style.thin_ticks(shares.shape[1], 9)
     axes.set_xticks(codes, [str(code + 1) for code in codes])
     place = {"location": "bottom", "fraction": 0.15, "shrink": 0.8, "aspect": 30, "extend": "max"}
-    color_bar(figure, image, axes, "share of the module's code uses [%]", **place)
+    style.color_bar(figure, image, axes, "share of the module's code uses [%]", **place)
 
 
 def _dots(
@@ -94,15 +84,15 @@ def _dots(
     place = np.arange(len(perplexity))
     size = 22 if len(perplexity) <= 100 else 7
     looks = [
-        (~collapsed, size, BLUE, "o", "in use"),
-        (collapsed, 2 * size, VERMILLION, "X", "collapsed"),
+        (~collapsed, size, style.BLUE, "o", "in use"),
+        (collapsed, 2 * size, style.VERMILLION, "X", "collapsed"),
     ]
     for mine, s, color, marker, label in looks[: 1 + collapsed.any()]:
         axes.scatter(perplexity[mine], place[mine], s=s, color=color, marker=marker, label=label)
     axes.axvline(n_codes, color="black", linestyle="--", linewidth=1, label="size of the codebook")
     axes.set_xlim(0, n_codes * 1.05)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    light_frame(axes)
+    style.light_frame(axes)
     axes.tick_params(axis="y", labelleft=False)
-    label_axes(axes, "perplexity of code use [codes]", "")
-    axes.legend(fontsize=TICK_POINTS - 1, loc="upper left", frameon=True, framealpha=0.9)
+    style.label_axes(axes, "perplexity of code use [codes]", "")
+    axes.legend(fontsize=style.TICK_POINTS - 1, loc="upper left", frameon=True, framealpha=0.9)

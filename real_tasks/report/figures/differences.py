@@ -6,15 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from real_tasks.report.figures.style import (
-    BLUE,
-    ORANGE,
-    figure_title,
-    label_axes,
-    legend_below,
-    light_frame,
-    new_figure,
-)
+from real_tasks.report.figures import style
 from real_tasks.results.findings import outcome
 from real_tasks.results.labels import (
     basis_label,
@@ -25,7 +17,7 @@ from real_tasks.results.labels import (
 )
 from real_tasks.results.summary import Row
 
-LOOKS = ((BLUE, "o"), (ORANGE, "s"), ("black", "D"))
+LOOKS = ((style.BLUE, "o"), (style.ORANGE, "s"), ("black", "D"))
 
 
 def difference_forest(comparisons: Sequence[Row], metrics: Sequence[str] | None = None) -> Figure:
@@ -53,21 +45,23 @@ def difference_forest(comparisons: Sequence[Row], metrics: Sequence[str] | None 
         key=lambda pair: (order.index(pair[0]), order.index(pair[1])),
     )
     bases = list(dict.fromkeys(row["basis"] for row in rows))
-    figure = new_figure(2.2 + 2.6 * len(shown), 1.9 + 0.42 * len(pairs) * max(1, 0.6 * len(bases)))
+    figure = style.new_figure(
+        2.2 + 2.6 * len(shown), 1.9 + 0.42 * len(pairs) * max(1, 0.6 * len(bases))
+    )
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for axes, metric in zip(panels, shown, strict=True):
         mine = [row for row in rows if row["metric"] == metric]
         _draw(axes, mine, pairs, bases)
-        label_axes(axes, f"difference in {metric_label(metric)}", "")
+        style.label_axes(axes, f"difference in {metric_label(metric)}", "")
     names = [f"{method_label(one)} − {method_label(baseline, one)}" for one, baseline in pairs]
     panels[0].set_yticks(range(len(pairs)), names)
     panels[0].set_ylim(len(pairs) - 0.5, -0.5)
-    label_axes(panels[0], f"difference in {metric_label(shown[0])}", "methods compared")
-    figure_title(
+    style.label_axes(panels[0], f"difference in {metric_label(shown[0])}", "methods compared")
+    style.figure_title(
         figure,
         "Differences with their intervals: right of 0 the first has more; hollow is a tie",
     )
-    legend_below(figure, panels, 3)
+    style.legend_below(figure, panels, 3)
     return figure
 
 
@@ -94,5 +88,5 @@ def _draw(
                 markerfacecolor="white" if hollow else color,
                 markeredgewidth=1.6,
             )
-    light_frame(axes)
+    style.light_frame(axes)
     axes.margins(x=0.1)

@@ -6,20 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from real_tasks.report.figures import style
 from real_tasks.report.figures.picture import Picture
-from real_tasks.report.figures.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    VERMILLION,
-    figure_title,
-    label_axes,
-    legend_below,
-    light_frame,
-    name_points,
-    new_figure,
-    png_bytes,
-)
 from real_tasks.results.comparing.agreement import rank_agreement
 from real_tasks.results.labels import method_label
 from real_tasks.results.scores import Scores, best_modules
@@ -31,9 +19,9 @@ LETTERS = (0.09, 0.035)
 _PALE = "#b4b4b4"
 _STYLES = {
     "not among the best": (_PALE, "o", 12),
-    "among the best before and now": (BLUE, "o", 30),
-    "entered": (GREEN, "^", 52),
-    "left": (VERMILLION, "v", 52),
+    "among the best before and now": (style.BLUE, "o", 30),
+    "entered": (style.GREEN, "^", 52),
+    "left": (style.VERMILLION, "v", 52),
 }
 
 
@@ -50,7 +38,7 @@ def drift_picture(before: Scores, after: Scores, localizer: str, top_k: int) -> 
         "folds and seeds. On the diagonal nothing has changed. Dotted: the lowest score among the "
         f"best {top_k}, before and now.",
         alt=f"Scatter of scores before and now. Entered the best {top_k}: {entered}. Left: {left}.",
-        png=png_bytes(drift_scatter(before, after, localizer, top_k)),
+        png=style.png_bytes(drift_scatter(before, after, localizer, top_k)),
     )
 
 
@@ -64,7 +52,7 @@ def drift_scatter(before: Scores, after: Scores, localizer: str, top_k: int) -> 
     """
     found = rank_agreement(before, after, top_k, n_resamples=0)
     groups = changes(before, after, found.top_k)
-    figure = new_figure(6.4, 5.6)
+    figure = style.new_figure(6.4, 5.6)
     axes = figure.subplots()
     for name, (color, marker, size) in _STYLES.items():
         points = [(before[module], after[module]) for module in groups[name]]
@@ -80,13 +68,13 @@ def drift_scatter(before: Scores, after: Scores, localizer: str, top_k: int) -> 
             label=f"{name} ({len(points)})",
             zorder=3 if name in ("entered", "left") else 2,
         )
-    light_frame(axes)
+    style.light_frame(axes)
     _lines(axes, before, after, groups)
     _name_changes(axes, groups, before, after)
     who = method_label(localizer)
-    label_axes(axes, f"score by {who}, before", f"score by {who}, now")
-    legend_below(figure, [axes], 2)
-    figure_title(
+    style.label_axes(axes, f"score by {who}, before", f"score by {who}, now")
+    style.legend_below(figure, [axes], 2)
+    style.figure_title(
         figure,
         f"Spearman {found.spearman:.2f} over {found.n_modules} modules; {found.shared} of the "
         f"best {found.top_k} are the same",
@@ -114,14 +102,14 @@ def _lines(
     every = [module for group in groups.values() for module in group]
     low = min(min(before[m], after[m]) for m in every)
     high = max(max(before[m], after[m]) for m in every)
-    axes.plot([low, high], [low, high], color=GREY, linewidth=0.9, zorder=1)
+    axes.plot([low, high], [low, high], color=style.GREY, linewidth=0.9, zorder=1)
     stayed = groups["among the best before and now"]
     for scores, further, line in (
         (before, groups["left"], axes.axvline),
         (after, groups["entered"], axes.axhline),
     ):
         best = [scores[module] for module in (*stayed, *further)]
-        line(min(best), color=GREY, linestyle=":", linewidth=0.9, zorder=1)
+        line(min(best), color=style.GREY, linestyle=":", linewidth=0.9, zorder=1)
 
 
 def _name_changes(
@@ -139,4 +127,4 @@ def _name_changes(
         for module in sorted(looks, key=lambda m: -abs(after[m] - before[m]))
     )
     width, height = np.ptp(axes.get_xlim()), np.ptp(axes.get_ylim())
-    name_points(axes, named, (LETTERS[0] * width, LETTERS[1] * height))
+    style.name_points(axes, named, (LETTERS[0] * width, LETTERS[1] * height))

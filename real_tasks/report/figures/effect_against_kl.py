@@ -12,14 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from real_tasks.localizers import Look
-from real_tasks.report.figures.style import (
-    figure_title,
-    label_axes,
-    legend_below,
-    light_frame,
-    method_style,
-    new_figure,
-)
+from real_tasks.report.figures import style
 from real_tasks.results.labels import headline_metrics, method_label, metric_label, ordered_methods
 from real_tasks.results.summary import Row
 
@@ -98,19 +91,19 @@ def effect_against_kl(
     metrics = effect_metrics(rows)
     if not metrics:
         raise ValueError("no row has a headline metric; expected a row an alpha")
-    figure = new_figure(3.3 * max(len(metrics), 2), 4.9)
+    figure = style.new_figure(3.3 * max(len(metrics), 2), 4.9)
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for axes, metric in zip(panels, metrics, strict=True):
         _draw_panel(axes, rows, tuned, metric, main)
         if metric in unsteered:
             _draw_unsteered(axes, unsteered[metric])
     _dose_axis(panels, [row["kl"] for row in (*rows, *tuned)], max_kl, matched_kl)
-    figure_title(
+    style.figure_title(
         figure,
         f"Effect against side effect, {questions}: means over folds and seeds (thick), "
         "SD (band), each fold and seed (thin); large marker: the tuned setting",
     )
-    legend_below(figure, panels, 4)
+    style.legend_below(figure, panels, 4)
     return figure
 
 
@@ -118,42 +111,44 @@ def _draw_panel(
     axes: Axes, rows: Sequence[Row], tuned: Sequence[Row], metric: str, main: str | None
 ) -> None:
     for method in ordered_methods(row["method"] for row in rows):
-        style = method_style(method)
+        look = style.method_style(method)
         mine = [row for row in rows if row["method"] == method and row.get(metric) is not None]
         if mine:
-            _draw_curves(axes, mine, metric, style, method_label(method, main))
+            _draw_curves(axes, mine, metric, look, method_label(method, main))
         chosen = [row for row in tuned if row["method"] == method and row.get(metric) is not None]
         if chosen:
             axes.plot(
                 np.mean([row["kl"] for row in chosen]),
                 np.mean([row[metric] for row in chosen]),
-                color=style.color,
-                marker=style.marker,
+                color=look.color,
+                marker=look.marker,
                 markersize=11,
                 markeredgecolor="black",
                 markeredgewidth=1.2,
                 zorder=5,
             )
     axes.set_ylim(-0.02, 1.02)
-    light_frame(axes)
-    label_axes(axes, "KL(original || steered) [nats/token]", f"{metric_label(metric)} (share)")
+    style.light_frame(axes)
+    style.label_axes(
+        axes, "KL(original || steered) [nats/token]", f"{metric_label(metric)} (share)"
+    )
 
 
-def _draw_curves(axes: Axes, rows: Sequence[Row], metric: str, style: Look, label: str) -> None:
+def _draw_curves(axes: Axes, rows: Sequence[Row], metric: str, look: Look, label: str) -> None:
     runs = defaultdict(list)
     for row in sorted(rows, key=lambda row: float(row["alpha"])):
         runs[row["fold"], row["seed"]].append((row["kl"], row[metric]))
     for run in runs.values():
-        axes.plot(*np.array(run).T, color=style.color, linewidth=0.6, alpha=0.22)
+        axes.plot(*np.array(run).T, color=look.color, linewidth=0.6, alpha=0.22)
     curve = effect_curve(rows, metric)
     low, high = curve.effect - curve.spread, curve.effect + curve.spread
-    axes.fill_between(curve.kl, low, high, color=style.color, alpha=0.10, linewidth=0)
+    axes.fill_between(curve.kl, low, high, color=look.color, alpha=0.10, linewidth=0)
     axes.plot(
         curve.kl,
         curve.effect,
-        color=style.color,
-        linestyle=style.linestyle,
-        marker=style.marker,
+        color=look.color,
+        linestyle=look.linestyle,
+        marker=look.marker,
         markersize=4.5,
         linewidth=1.8,
         label=label,
@@ -161,15 +156,15 @@ def _draw_curves(axes: Axes, rows: Sequence[Row], metric: str, style: Look, labe
 
 
 def _draw_unsteered(axes: Axes, effect: float) -> None:
-    style = method_style("unsteered")
+    look = style.method_style("unsteered")
     axes.axhline(
         effect,
-        color=style.color,
-        linestyle=style.linestyle,
+        color=look.color,
+        linestyle=look.linestyle,
         linewidth=1.2,
         label="unsteered (KL 0)",
     )
-    axes.plot(0, effect, color=style.color, marker=style.marker, markersize=9, clip_on=False)
+    axes.plot(0, effect, color=look.color, marker=look.marker, markersize=9, clip_on=False)
 
 
 def _dose_axis(

@@ -8,19 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from real_tasks.report.figures.style import (
-    ABSENT,
-    MAX_ANNOTATED_CELLS,
-    TICK_POINTS,
-    cell_inches,
-    color_bar,
-    figure_title,
-    head_axis_label,
-    label_axes,
-    map_figure,
-    module_ticks,
-    write_in_cell,
-)
+from real_tasks.report.figures import style
 
 ALWAYS, SOMETIMES = "in every fold and seed", "in some"
 
@@ -50,9 +38,9 @@ def score_heatmap(
     if selected is not None and selected.shape != scores.shape:
         raise ValueError(f"selection of shape {selected.shape}; expected {scores.shape}, as scores")
     n_layers, n_heads = scores.shape
-    figure = map_figure(n_layers, n_heads)
+    figure = style.map_figure(n_layers, n_heads)
     axes = figure.subplots()
-    axes.set_facecolor(ABSENT)
+    axes.set_facecolor(style.ABSENT)
     image = axes.imshow(
         np.ma.masked_invalid(scores),
         cmap="viridis" if center is None else "RdBu_r",
@@ -60,17 +48,17 @@ def score_heatmap(
         origin="lower",
         interpolation="nearest",
     )
-    module_ticks(axes, n_layers, n_heads)
-    label_axes(axes, head_axis_label(n_heads), "layer")
-    color_bar(figure, image, axes, label)
-    if scores.size <= MAX_ANNOTATED_CELLS:
+    style.module_ticks(axes, n_layers, n_heads)
+    style.label_axes(axes, style.head_axis_label(n_heads), "layer")
+    style.color_bar(figure, image, axes, label)
+    if scores.size <= style.MAX_ANNOTATED_CELLS:
         for (layer, head), score in np.ndenumerate(scores):
             if np.isfinite(score):
                 text = f"{score:.2f}".replace("0.", ".", 1) if abs(score) < 1 else f"{score:.2f}"
-                write_in_cell(image, score, (head, layer), text, fontsize=TICK_POINTS)
+                style.write_in_cell(image, score, (head, layer), text, fontsize=style.TICK_POINTS)
     if selected is not None and (selected > 0).any():
         _outline(figure, axes, selected.astype(np.float64))
-    figure_title(figure, title)
+    style.figure_title(figure, title)
     return figure
 
 
@@ -84,7 +72,7 @@ def _norm(scores: Float[np.ndarray, "layer head"], center: float | None) -> Norm
 
 
 def _outline(figure: Figure, axes: Axes, share: Float[np.ndarray, "layer head"]) -> None:
-    points = cell_inches(*share.shape) * 72
+    points = style.cell_inches(*share.shape) * 72
     width = float(np.clip(points * 0.06, 0.8, 2.4))
     inset = min(0.5 * width / points + 0.02, 0.2)
     for mask, dashes in ((share >= 1, "-"), ((share > 0) & (share < 1), (0, (2, 1.2)))):
@@ -93,14 +81,14 @@ def _outline(figure: Figure, axes: Axes, share: Float[np.ndarray, "layer head"])
             for layer, head in np.argwhere(mask)
         ]
         # White under black keeps the frame visible on dark cells.
-        for color, extra, style in (("white", 1.2, "-"), ("black", 0.0, dashes)):
+        for color, extra, dash in (("white", 1.2, "-"), ("black", 0.0, dashes)):
             axes.add_collection(
                 PatchCollection(
                     frames,
                     facecolor="none",
                     edgecolor=color,
                     linewidth=width + extra,
-                    linestyle=style,
+                    linestyle=dash,
                 )
             )
     keys = [
@@ -113,6 +101,6 @@ def _outline(figure: Figure, axes: Axes, share: Float[np.ndarray, "layer head"])
         loc="outside lower center",
         ncols=2,
         frameon=False,
-        fontsize=TICK_POINTS,
-        title_fontsize=TICK_POINTS,
+        fontsize=style.TICK_POINTS,
+        title_fontsize=style.TICK_POINTS,
     )

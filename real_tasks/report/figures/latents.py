@@ -10,14 +10,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from real_tasks.report.figures.style import (
-    BLUE,
-    VERMILLION,
-    figure_title,
-    label_axes,
-    legend_below,
-    new_figure,
-)
+from real_tasks.report.figures import style
 
 MAX_POINTS = 256
 MIN_POINTS = 5
@@ -110,19 +103,19 @@ def tsne_panels(embeddings: Sequence[Embedding], *, title: str, samples: str) ->
     if not embeddings:
         raise ValueError("no embeddings; expected one for each panel")
     n_rows = -(-len(embeddings) // 2)
-    figure = new_figure(8.2, 3.5 * n_rows + 0.9)
+    figure = style.new_figure(8.2, 3.5 * n_rows + 0.9)
     panels = figure.subplots(n_rows, 2, squeeze=False).ravel()
     for axes, embedding in zip(panels, embeddings, strict=False):
         _draw(axes, embedding)
     for axes in panels[len(embeddings) :]:
         axes.set_visible(False)
-    figure_title(figure, f"{title} (each point one of the {samples})")
-    legend_below(figure, panels[: len(embeddings)], 2)
+    style.figure_title(figure, f"{title} (each point one of the {samples})")
+    style.legend_below(figure, panels[: len(embeddings)], 2)
     return figure
 
 
 def _draw(axes: Axes, embedding: Embedding) -> None:
-    looks = ((1, "aligned", BLUE, "o"), (0, "violating", VERMILLION, "^"))
+    looks = ((1, "aligned", style.BLUE, "o"), (0, "violating", style.VERMILLION, "^"))
     for label, name, color, marker in looks:
         mine: Bool[np.ndarray, "point"] = embedding.labels == label
         axes.scatter(
@@ -137,6 +130,6 @@ def _draw(axes: Axes, embedding: Embedding) -> None:
         )
     n, total = len(embedding.points), embedding.n_samples
     count = f"n = {n}" if n == total else f"n = {n} of {total}"
-    label_axes(axes, "t-SNE 1 (no unit)", "t-SNE 2 (no unit)", f"{embedding.title}\n{count}")
+    style.label_axes(axes, "t-SNE 1 (no unit)", "t-SNE 2 (no unit)", f"{embedding.title}\n{count}")
     axes.set_xticks([])
     axes.set_yticks([])

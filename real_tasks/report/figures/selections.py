@@ -9,19 +9,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
+from real_tasks.report.figures import style
 from real_tasks.report.figures.grids import SelectionMap, mean_map
-from real_tasks.report.figures.style import (
-    BLUE,
-    MAX_ANNOTATED_CELLS,
-    VERMILLION,
-    color_bar,
-    figure_title,
-    head_axis_label,
-    label_axes,
-    map_figure,
-    module_ticks,
-    write_in_cell,
-)
 from real_tasks.results.scores import RunKey, paired
 
 BORDER = "#cccccc"
@@ -70,19 +59,19 @@ def selection_map(
     """
     shares = (mean_map(first), mean_map(second))
     n_layers, n_heads = shares[0].shape
-    figure = map_figure(n_layers, n_heads, bars=2)
+    figure = style.map_figure(n_layers, n_heads, bars=2)
     axes = figure.subplots()
     axes.set_aspect("equal")
-    width = 0.6 if n_layers * n_heads <= MAX_ANNOTATED_CELLS else 0.25
+    width = 0.6 if n_layers * n_heads <= style.MAX_ANNOTATED_CELLS else 0.25
     axes.vlines(np.arange(n_heads) + 0.5, -0.5, n_layers - 0.5, color=BORDER, linewidth=width)
     axes.hlines(np.arange(n_layers) + 0.5, -0.5, n_heads - 0.5, color=BORDER, linewidth=width)
-    for side, color in ((1, VERMILLION), (0, BLUE)):
+    for side, color in ((1, style.VERMILLION), (0, style.BLUE)):
         half = _draw_half(axes, shares[side], side, color)
         where = ("upper left", "lower right")[side]
-        color_bar(figure, half, axes, f"{names[side]} ({where}): share of folds and seeds")
-    module_ticks(axes, n_layers, n_heads)
-    label_axes(axes, head_axis_label(n_heads), "layer")
-    figure_title(figure, overlap_sentence(first, second, names))
+        style.color_bar(figure, half, axes, f"{names[side]} ({where}): share of folds and seeds")
+    style.module_ticks(axes, n_layers, n_heads)
+    style.label_axes(axes, style.head_axis_label(n_heads), "layer")
+    style.figure_title(figure, overlap_sentence(first, second, names))
     return figure
 
 
@@ -99,9 +88,9 @@ def _draw_half(
         zorder=2,
     )
     axes.add_collection(half)
-    if share.size <= MAX_ANNOTATED_CELLS:
+    if share.size <= style.MAX_ANNOTATED_CELLS:
         shift = (-0.2, 0.2)[side]
         for x, y in places:
             value, at = share[y, x], (x + shift, y - shift)
-            write_in_cell(half, value, at, f"{value:.0%}", fontsize=6.5)
+            style.write_in_cell(half, value, at, f"{value:.0%}", fontsize=6.5)
     return half

@@ -10,18 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from real_tasks.report.figures import style
 from real_tasks.report.figures.picture import Picture
-from real_tasks.report.figures.style import (
-    ABSENT,
-    LABEL_POINTS,
-    TICK_POINTS,
-    color_bar,
-    figure_title,
-    label_axes,
-    new_figure,
-    png_bytes,
-    write_in_cell,
-)
 from real_tasks.results.findings import LOWER_IS_BETTER, signed
 from real_tasks.results.labels import metric_label
 from real_tasks.results.summary import Row
@@ -49,7 +39,7 @@ def transfer_picture(rows: Sequence[Row], metric: str) -> Picture:
             f"From {_words(row['source'])} to {_words(row['target'])}: {signed(row['gain'])}."
             for row in cells.values()
         ),
-        png=png_bytes(transfer_matrix(rows, metric)),
+        png=style.png_bytes(transfer_matrix(rows, metric)),
     )
 
 
@@ -70,9 +60,9 @@ def transfer_matrix(rows: Sequence[Row], metric: str) -> Figure:
     pairs = [[cells.get((source, target)) for target in targets] for source in sources]
     gains = np.array([[cell["gain"] if cell else math.nan for cell in row] for row in pairs])
     width = 3.6 + min(CELL_WIDTH * len(targets), WIDEST)
-    figure = new_figure(max(6.4, width), 2.2 + CELL_HEIGHT * len(sources))
+    figure = style.new_figure(max(6.4, width), 2.2 + CELL_HEIGHT * len(sources))
     axes = figure.subplots()
-    axes.set_facecolor(ABSENT)
+    axes.set_facecolor(style.ABSENT)
     half = max(SMALLEST_SCALE, float(np.nanmax(np.abs(gains))))
     image = axes.imshow(
         np.ma.masked_invalid(gains),
@@ -88,11 +78,11 @@ def transfer_matrix(rows: Sequence[Row], metric: str) -> Figure:
         range(len(targets)), [_words(name) for name in targets], rotation=30, ha="right"
     )
     axes.set_yticks(range(len(sources)), [_words(name) for name in sources])
-    label_axes(axes, "used on", "found on")
+    style.label_axes(axes, "used on", "found on")
     better = "less" if metric in LOWER_IS_BETTER else "more"
     label = f"{metric_label(metric)}, steered − unsteered\n({better} is better)"
-    color_bar(figure, image, axes, label)
-    figure_title(figure, _finding(cells, metric))
+    style.color_bar(figure, image, axes, label)
+    style.figure_title(figure, _finding(cells, metric))
     return figure
 
 
@@ -133,13 +123,15 @@ def _clear(row: Row) -> bool:
 
 
 def _write(image: AxesImage, row: Row, place: tuple[int, int], decimals: int) -> None:
-    lines = [(_number(row["gain"], decimals), LABEL_POINTS, "bold" if _clear(row) else "normal")]
+    lines = [
+        (_number(row["gain"], decimals), style.LABEL_POINTS, "bold" if _clear(row) else "normal")
+    ]
     if _known(row):
         low, high = (_number(row[end], decimals) for end in ("low", "high"))
-        lines.append((f"[{low}, {high}]", TICK_POINTS - 1.5, "normal"))
+        lines.append((f"[{low}, {high}]", style.TICK_POINTS - 1.5, "normal"))
     for i, (text, points, weight) in enumerate(lines):
         at = (place[0], place[1] + (0.32 * i - 0.13 if len(lines) > 1 else 0.0))
-        write_in_cell(image, row["gain"], at, text, fontsize=points, fontweight=weight)
+        style.write_in_cell(image, row["gain"], at, text, fontsize=points, fontweight=weight)
 
 
 def _number(value: float, decimals: int) -> str:
