@@ -35,8 +35,6 @@ class VerdictMemory(MutableMapping[str, str]):
             StorageError: the entry is there but may not be read.
         """
         path = self._path(key)
-        if path is None:
-            raise KeyError(key)
         try:
             return path.read_bytes().decode()
         except FileNotFoundError:
@@ -53,12 +51,13 @@ class VerdictMemory(MutableMapping[str, str]):
         Raises:
             StorageError: the key cannot name a file, or the file cannot be written.
         """
-        path = self._path(key)
-        if path is None:
+        try:
+            path = self._path(key)
+        except KeyError:
             raise StorageError(
                 f"{key!r} cannot name a verdict; expected a hash of 4 to 128 digits and lower-case "
                 "letters"
-            )
+            ) from None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as file:
@@ -72,11 +71,8 @@ class VerdictMemory(MutableMapping[str, str]):
         Raises:
             KeyError: nothing is kept under the key.
         """
-        path = self._path(key)
-        if path is None:
-            raise KeyError(key)
         try:
-            path.unlink()
+            self._path(key).unlink()
         except FileNotFoundError:
             raise KeyError(key) from None
 
@@ -89,9 +85,9 @@ class VerdictMemory(MutableMapping[str, str]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def _path(self, key: object) -> Path | None:
+    def _path(self, key: object) -> Path:
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            return None
+            raise KeyError(key)
         return self._root / key[:N_FOLDER_CHARACTERS] / f"{key}{SUFFIX}"
 
 
