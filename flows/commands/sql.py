@@ -105,12 +105,7 @@ def show(text: str) -> None:
 
 
 def answer(output: Output, words: list[str], timeout: float) -> None:
-    """Run the statement or the named query that ``words`` are.
-
-    Raises:
-        UserInputError: several words are no named query, or the output does not fit.
-        StorageError: the query is wrong, or was stopped.
-    """
+    """Run the statement or the named query that ``words`` are; raise as `Output.answer`."""
     if words[0].startswith("@"):
         query, values = parse_call(words)
         output.answer(query.sql, timeout, values)
@@ -124,12 +119,7 @@ def answer(output: Output, words: list[str], timeout: float) -> None:
 
 
 def answer_input(output: Output, timeout: float) -> None:
-    """Run the statements and the named queries that come over standard input, one by one.
-
-    Raises:
-        UserInputError: it is a terminal, a call is wrong, or the output does not fit.
-        StorageError: a query is wrong, or was stopped: the first ends it.
-    """
+    """Run what comes over standard input, one by one, until one raises as `Output.answer`."""
     if sys.stdin.isatty():
         raise UserInputError(
             'give a statement (`real sql "FROM runs"`) or a named query (`real sql --examples` '
@@ -144,11 +134,7 @@ def answer_input(output: Output, timeout: float) -> None:
 
 
 def list_views(output: Output, words: list[str] | None) -> None:
-    """List the views and their columns.
-
-    Raises:
-        UserInputError: a query was given too.
-    """
+    """List the views and their columns."""
     if words:
         raise UserInputError("give one query, or --tables to see what there is to query")
     output.list(Catalog(output.home).describe())

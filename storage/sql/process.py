@@ -93,12 +93,9 @@ def start_early() -> None:
 
 
 def ask(query: Query) -> Iterator[tuple[str, Any]]:
-    """Yield the messages that answer a query; see `storage.sql.engine`.
+    """Yield the messages that answer a query; see `storage.sql.engine` and `QueryProcess.ask`.
 
     Left early, by Ctrl-C or an error, the query's process is killed.
-
-    Raises:
-        QueryError: the query ended its process.
     """
     process = _idle.pop() if _idle else QueryProcess()
     try:

@@ -164,16 +164,8 @@ def _sentence(follow: dict[str, list[str]], rng: np.random.Generator) -> list[st
     subject = _successor(follow, adjective[0], rng) if adjective else _pick(_NOUNS, rng)
     verb = _successor(follow, subject, rng)
     end = [_pick(_ADJECTIVES, rng)] if rng.random() < _ADJECTIVE_SHARE else []
-    return [
-        "the",
-        *adjective,
-        subject,
-        verb,
-        "the",
-        *end,
-        _successor(follow, (end or [verb])[0], rng),
-        ".",
-    ]
+    other = _successor(follow, (end or [verb])[0], rng)
+    return ["the", *adjective, subject, verb, "the", *end, other, "."]
 
 
 def _successor(follow: dict[str, list[str]], word: str, rng: np.random.Generator) -> str:

@@ -48,7 +48,14 @@ def hub_records(
         folder = _downloaded(name, revision)
         if folder is None:
             raise UserInputError(_how_to_get(name, revision, error)) from error
-        data = _load_folder(library, folder, name, config, split)
+        try:
+            data = library.load_dataset(folder, config, split=split)
+        except (OSError, ValueError, RuntimeError) as fault:
+            raise UserInputError(
+                f"the data set {name!r} is downloaded, but its subset {config!r}, split {split!r} "
+                f"cannot be read from there: {fault}; download it again with "
+                f"'hf download --repo-type dataset {name}'"
+            ) from fault
     return list(cast(Iterable[Mapping[str, Any]], data))
 
 
@@ -71,17 +78,6 @@ def _downloaded(name: str, revision: str | None) -> str | None:
     except (OSError, ValueError):
         return None
     return str(found)
-
-
-def _load_folder(library: Any, folder: str, name: str, config: str | None, split: str) -> Any:
-    try:
-        return library.load_dataset(folder, config, split=split)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserInputError(
-            f"the data set {name!r} is downloaded, but its subset {config!r}, split {split!r} "
-            f"cannot be read from there: {error}; download it again with "
-            f"'hf download --repo-type dataset {name}'"
-        ) from error
 
 
 def _how_to_get(name: str, revision: str | None, error: Exception) -> str:

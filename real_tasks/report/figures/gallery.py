@@ -97,8 +97,7 @@ def _maps(data: GalleryData, localizer: str) -> dict[RunKey, ScoreMap]:
 
 def _heatmaps(data: GalleryData) -> Iterator[Picture]:
     for localizer in ordered_methods(row["localizer"] for row in data.module_scores):
-        maps = _maps(data, localizer)
-        if maps:
+        if maps := _maps(data, localizer):
             yield _heatmap(data, localizer, maps)
 
 

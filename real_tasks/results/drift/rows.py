@@ -134,11 +134,8 @@ def drift_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             "all" if row["fold"] is None else f"{row['fold']}, {row['seed']}",
             _plain(row, "spearman"),
             f"{row['shared']} of {row['top_k']}",
-            _signed(row, "auc_best_change"),
-            _signed(row, "gain"),
-            _signed(row, "gain_change"),
-            _count(row["n_questions"]),
-            _count(row["n_excluded"]),
+            *(_signed(row, name) for name in ("auc_best_change", "gain", "gain_change")),
+            *("–" if row[n] is None else str(row[n]) for n in ("n_questions", "n_excluded")),
         ]
         for row in rows
     ]
@@ -194,10 +191,6 @@ def _gain_sentence(row: Row, method: str) -> str:
         f"The deployed steering ({who}) gains {_signed(row, 'gain')} on "
         f"{row['n_questions']} questions that it was neither found nor tuned on{was}{change}."
     )
-
-
-def _count(value: int | None) -> str:
-    return "–" if value is None else str(value)
 
 
 def _plain(row: Row, name: str) -> str:

@@ -106,11 +106,9 @@ def compare_now(config: CompareConfig) -> CompareSummary:
     )
     sentences = [heading, *run_comparison_sentences(found)]
     _show(f"{other['run_id']} and {run['run_id']}", sentences)
-    table = difference_rows(found)
-    if table:
-        create_table_artifact(
-            table, key="compared-metrics", description="metrics on test questions"
-        )
+    if table := difference_rows(found):
+        description = "metrics on test questions"
+        create_table_artifact(table, key="compared-metrics", description=description)
     return CompareSummary(run_id=run["run_id"], other=other["run_id"], sentences=sentences)
 
 
@@ -124,9 +122,8 @@ def _with_ranking(config: CompareConfig, run: Row, scores: Sequence[Row]) -> Com
     _show(f"{run['run_id']} and {Path(config.published).name}", sentences)
     headers, lines = head_table(found, SHOWN)
     table = [dict(zip(headers, line, strict=True)) for line in lines]
-    create_table_artifact(
-        table, key="compared-heads", description="the best heads of both rankings"
-    )
+    description = "the best heads of both rankings"
+    create_table_artifact(table, key="compared-heads", description=description)
     return CompareSummary(run_id=run["run_id"], other=config.published, sentences=sentences)
 
 
@@ -156,11 +153,8 @@ def _earlier(home: Home, config: CompareConfig, run: Row) -> dict[str, Any]:
 
 
 def _experiments(home: Home) -> list[dict[str, Any]]:
-    rows = [
-        row
-        for row in read_rows(home, "runs")
-        if row["flow"] == "experiment" and row["status"] == "completed"
-    ]
+    done = ("experiment", "completed")
+    rows = (row for row in read_rows(home, "runs") if (row["flow"], row["status"]) == done)
     return sorted(rows, key=lambda row: row["started_at"])
 
 

@@ -101,11 +101,8 @@ def publish_drift(
     page = drift_page(home, run_id)
     path = publish_page(run_id, TEMPLATE, page, drift_text(page))
     passed = [name for row in rows for name in row["exceeded"].split(", ") if name]
-    return Found(
-        report=str(path),
-        sentences=tuple(page["sentences"]),
-        exceeded=tuple(dict.fromkeys(passed)),
-    )
+    exceeded = tuple(dict.fromkeys(passed))
+    return Found(report=str(path), sentences=tuple(page["sentences"]), exceeded=exceeded)
 
 
 @task(name="record-drift-in-mlflow", cache_policy=NO_CACHE)
@@ -201,11 +198,7 @@ def _overflows(plan: Rescoring, scored: Rescored) -> list[str]:
 
 
 def _write_record(
-    home: Home,
-    run_id: str,
-    plan: Rescoring,
-    scored: Rescored | None,
-    stages: list[dict[str, Any]],
+    home: Home, run_id: str, plan: Rescoring, scored: Rescored | None, stages: list[dict[str, Any]]
 ) -> None:
     record = {
         "stages": stages,

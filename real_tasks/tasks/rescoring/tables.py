@@ -1,7 +1,7 @@
 """From what a re-scoring made to rows of the tables ``score_drift`` and its neighbours."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from real_tasks.results.drift.change import (
@@ -49,11 +49,8 @@ def question_counts(plan: Rescoring, scored: Rescored) -> dict[str, int]:
             references.load_dataset, (scored.outcome.dataset, plan.compared.outcome.dataset)
         )
     )
-    return {
-        "data_questions": len(now),
-        "new_questions": len(now - then),
-        "gone_questions": len(then - now),
-    }
+    gone = len(then - now)
+    return {"data_questions": len(now), "new_questions": len(now - then), "gone_questions": gone}
 
 
 @dataclass(frozen=True)
@@ -133,10 +130,14 @@ def _rows_of_localizer(
     plan: Rescoring, pair: tuple[list[Row], list[Row]], gains: MeasuredGains | None
 ) -> Iterator[Row]:
     n_resamples, first = plan.config.bootstrap_samples, pair[1][0]
-    top_k = plan.config.top_k or _deployed_top_k(plan, pair[1])
+    steered = [references.load_evaluation(i.evaluation)["top_k"] for i in deployed_steering(plan)]
+    n_modules = len({(row["layer"], row["head"]) for row in pair[1]})
+    top_k = plan.config.top_k or compared_top_k(steered, n_modules)
     runs = sorted({(int(row["fold"]), int(row["seed"])) for row in pair[1]})
     for run in (None, *runs):
-        before, after = (_of_run(rows, run) for rows in pair)
+        before, after = (
+            [row for row in rows if run in (None, (row["fold"], row["seed"]))] for rows in pair
+        )
         gain = gains.drift(run, n_resamples) if gains else None
         group = DriftGroup(
             localizer=first["localizer"],
@@ -150,12 +151,3 @@ def _rows_of_localizer(
         row = drift_row(group)
         passed = exceeded(row, plan.config.thresholds) if run is None else ()
         yield row | {"exceeded": ", ".join(passed)}
-
-
-def _deployed_top_k(plan: Rescoring, rows: Sequence[Row]) -> int:
-    steered = [references.load_evaluation(i.evaluation)["top_k"] for i in deployed_steering(plan)]
-    return compared_top_k(steered, len({(row["layer"], row["head"]) for row in rows}))
-
-
-def _of_run(rows: list[Row], run: RunKey | None) -> list[Row]:
-    return [row for row in rows if run in (None, (row["fold"], row["seed"]))]
