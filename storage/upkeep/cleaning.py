@@ -55,7 +55,7 @@ def removable(home: Home, policy: CleaningPolicy, now: datetime) -> list[Removab
 
     A run that is going on, its folder and its rows are never among it.
     """
-    gone, kept = [], []
+    gone, kept = list[dict[str, Any]](), list[dict[str, Any]]()
     for row in read_rows(home, "runs"):
         old = _older(row["started_at"], policy.run_days, now)
         (gone if old and row["status"] in policy.statuses else kept).append(row)

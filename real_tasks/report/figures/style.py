@@ -133,8 +133,9 @@ def write_in_cell(
 ) -> None:
     """Write a text at x and y, in the ink that reads best on the colour of ``value``."""
     ink = readable_on(colored.to_rgba(np.array([value]))[0])
-    assert colored.axes is not None
-    colored.axes.text(*at, text, ha="center", va="center", color=ink, **look)
+    axes = colored.axes
+    assert isinstance(axes, Axes)
+    axes.text(*at, text, ha="center", va="center", color=ink, **look)
 
 
 def name_points(
