@@ -113,7 +113,9 @@ def _effect_tokens(
     answers = validation_share(config) * size.n_answers
     tokens = answers * size.prompt_tokens * size.prompt_share + size.prefix_tokens
     kinds = [scoring.ranking.kind for scoring in work.scorings if scoring.steers]
-    return tokens * sum((shape.modules_per_layer(kind) + 1) * shape.n_layers_of(kind) for kind in kinds)
+    return tokens * sum(
+        (shape.modules_per_layer(kind) + 1) * shape.n_layers_of(kind) for kind in kinds
+    )
 
 
 def _training_flops(
