@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from real_tasks.export.routes import WRITTEN, Side, route_of
+from real_tasks.export.routes import OTHER_ROUTE, WRITTEN, Side, route_of
 from real_tasks.models.families import family_of, model_shape, projection_weight
 from real_tasks.steering.edits import Edit, Intervention, in_order
 from real_tasks.steering.fits import layer_displacement
+from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModelShape, ModuleKind
 
 PIECE = 4096
@@ -50,6 +51,9 @@ def rewritten(model: PreTrainedModel, intervention: Intervention) -> Rewritten:
     Args:
         model: not steered at present.
         intervention: one that `real_tasks.export.targets.check_baking` lets pass.
+
+    Raises:
+        UserInputError: an operator is not affine, though it says so.
     """
     shape, found = model_shape(model), Rewritten()
     todo: dict[str, list[tuple[Side, list[_Step]]]] = {}
@@ -106,7 +110,20 @@ def _rows(edit: Edit, strength: float, shape: ModelShape) -> Rows:
         own = edit.operator.apply(x[None, :, columns], tensors, strengths)[0]
         return x.index_copy(1, columns.flatten(), own.flatten(1))
 
+    _check_affine(change, shape.part_width(edit.kind), edit.operator.formula)
     return change
+
+
+def _check_affine(change: Rows, width: int, formula: str) -> None:
+    """Check on some random rows that an operator keeps what it says of itself."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 16, width, generator=generator, dtype=torch.double)
+    moved, expected = change(x + y) - change(y), change(x) - change(torch.zeros_like(x))
+    if not torch.allclose(moved, expected, atol=1e-6 * float(expected.abs().max())):
+        raise UserInputError(
+            f"the operator {formula} says that it is affine in x, but is not; let its class say "
+            "affine = False, and " + OTHER_ROUTE
+        )
 
 
 class _Projection:

@@ -50,11 +50,6 @@ class Edit:
         """The layers that it touches, the first first."""
         return tuple(sorted({module.layer for module in self.modules}))
 
-    @property
-    def affine(self) -> bool:
-        """Whether it does the same affine thing at every position, whatever was seen."""
-        return self.operator.affine and self.scope == "all" and not self.gate and not self.keep_norm
-
     def at(self, layer: int) -> "Edit":
         """Return the edit of one layer's modules alone."""
         return self.only([i for i, module in enumerate(self.modules) if module.layer == layer])

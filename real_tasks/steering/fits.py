@@ -121,24 +121,6 @@ def _check_numbers(
         )
 
 
-def displacements(
-    intervention: Intervention, shape: ModelShape
-) -> dict[tuple[int, ModuleKind], Float[Tensor, "width"]]:
-    """Return by layer and part what is added there, where nothing but adding is done.
-
-    Raises:
-        UserInputError: an edit does something else.
-    """
-    found: dict[tuple[int, ModuleKind], Tensor] = {}
-    for edit in intervention.edits:
-        if edit.displacement(intervention.strength) is None:
-            raise UserInputError(f"{edit.operator.formula} is more than adding a constant")
-        for layer in edit.layers:
-            vector = layer_displacement(edit.at(layer), intervention.strength, shape)
-            found[layer, edit.kind] = found.get((layer, edit.kind), 0) + vector
-    return found
-
-
 def layer_displacement(edit: Edit, strength: float, shape: ModelShape) -> Float[Tensor, "width"]:
     """Return what an edit of one layer adds to its whole part."""
     vectors = edit.displacement(strength)

@@ -24,7 +24,7 @@ from transformers import (
 
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.steering.edits import Intervention
-from real_tasks.steering.fits import displacements
+from real_tasks.steering.fits import layer_displacement
 from real_tasks.vocabulary.types import (
     Answer,
     BehaviourData,
@@ -230,7 +230,12 @@ def random_data(n_questions: int = 6, seed: int = 0) -> BehaviourData:
 
 def vectors_of(intervention: Intervention, shape: ModelShape) -> dict[int, Tensor]:
     """By layer, what an intervention that only adds, and to one kind of part, adds."""
-    return {layer: vector for (layer, _), vector in displacements(intervention, shape).items()}
+    found: dict[int, Tensor] = {}
+    for edit in intervention.edits:
+        for layer in edit.layers:
+            vector = layer_displacement(edit.at(layer), intervention.strength, shape)
+            found[layer] = found.get(layer, 0) + vector
+    return found
 
 
 def random_intervention(

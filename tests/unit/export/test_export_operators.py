@@ -20,6 +20,7 @@ from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.gates import FittedGate, Gate
 from real_tasks.steering.hooks import applied
 from real_tasks.steering.operators import OPERATORS
+from real_tasks.steering.operators.mirror import Mirror
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind
@@ -230,6 +231,18 @@ def test_weights_in_half_precision_are_worked_out_in_float32_and_rounded_once(
     torch.testing.assert_close(found, exact.to(torch.bfloat16), atol=1e-6, rtol=2**-8)
     bias = weights["model.layers.1.mlp.down_proj.bias"]
     torch.testing.assert_close(bias, (0.5 * c * v).to(torch.bfloat16), atol=1e-6, rtol=2**-8)
+
+
+class Lying(Mirror):
+    """A plug-in of somebody, who forgot to say that it bends."""
+
+    affine = True
+
+
+def test_an_operator_that_is_not_affine_though_it_says_so_is_not_baked(tmp_path: Path) -> None:
+    edit = replace(edit_of("mirror", SHAPE, WIDE), operator=Lying(Frozen()))
+    with pytest.raises(UserInputError, match="says that it is affine.*--format spec"):
+        bake_tiny(tiny_family("llama"), (edit,), tmp_path / "made")
 
 
 class Ajar(Gate):
