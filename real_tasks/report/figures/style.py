@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
+from real_tasks.experiment.methods.library import library
 from real_tasks.localizers import EQUAL_WEIGHTS, LOCALIZERS, Look, entry_of
 from real_tasks.report.figures.picture import PIXELS_PER_INCH
 
@@ -53,11 +54,23 @@ _SPARE = tuple(
 )
 
 
+_OF_METHODS = tuple(
+    Look(color, marker, "--" if place < 5 else "-.")
+    for place, (color, marker) in enumerate(
+        zip((ORANGE, GREEN, VERMILLION, SKY, GREY) * 2, "PHd8hDX^s>", strict=True)
+    )
+)
+"""Of methods that are no localizer's own, in turn."""
+
+
 def method_style(method: str) -> Look:
     """Return how a method is drawn, which its localizer's entry says, or else a spare look."""
     if method in _LOOKS:
         return _LOOKS[method]
     localizer = method.removesuffix(EQUAL_WEIGHTS)
+    if localizer in library() and localizer not in LOCALIZERS:
+        others = [name for name in library() if name not in LOCALIZERS and name not in _LOOKS]
+        return _OF_METHODS[others.index(localizer) % len(_OF_METHODS)]
     looks, which = entry_of(localizer).looks, int(localizer != method)
     if which < len(looks):
         return looks[which]

@@ -10,6 +10,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from real_tasks.experiment.methods import with_methods
+from real_tasks.experiment.methods.library import library
 from real_tasks.report.figures.agreement import (
     correlation_matrix,
     rank_correlation,
@@ -361,3 +362,9 @@ def test_the_gallery_leaves_out_what_has_no_data() -> None:
     assert draw_gallery(GalleryData()) == ()
     names = [picture.name for picture in draw_gallery(GalleryData(module_scores=SCORES))]
     assert names == ["scores_real", "scores_iti", "scores_random", "score_agreement"]
+
+
+def test_the_methods_of_the_library_are_told_apart() -> None:
+    looks = [method_style(name) for name in library()]
+    assert len({(look.color, look.marker, str(look.linestyle)) for look in looks}) == len(looks)
+    assert len({look.marker for look in looks}) >= len(looks) - 2
