@@ -50,9 +50,9 @@ class Measurement:
 
 
 def measuring_modules(config: EvaluationConfig) -> list[str]:
-    """Return the modules of the plug-ins that may measure: the judge's and all measures'."""
+    """Return the modules of plug-ins that measure: the judge's, the measures' (all if unsaid)."""
     judges = [JUDGES[config.judge.name].__module__] if config.judge.name in JUDGES else []
-    return judges + [MEASURES[name].__module__ for name in MEASURES]
+    return judges + [MEASURES[name].__module__ for name in config.measures or MEASURES]
 
 
 class Evaluator:

@@ -101,7 +101,7 @@ class Localizer(ABC):
         return round(n_modules * n_seen * d * torch.float32.itemsize)
 
 
-LOCALIZERS: Registry[Localizer] = Registry("localizer", "real_tasks.localizers")
+LOCALIZERS: Registry[Localizer] = Registry("localizer", "real_tasks.localizers", Localizer)
 
 
 def entry_of(name: str) -> type[Localizer]:

@@ -1,16 +1,21 @@
 """Registries of plug-ins: one class in one file of an auto-imported package, found by its name.
 
-A plug-in is a class with a nested frozen pydantic model ``Params``. Importing the package's files
-is deferred to the first look-up, so that a configuration can be validated without import cycles.
+A plug-in is a class with a nested frozen pydantic model ``Params``. Other packages bring further
+ones by entry points. Importing them all is deferred to the first look-up, so that a configuration
+can be validated without import cycles.
 """
 
 import importlib
+import logging
 import pkgutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.installed import imported, installed, owner_of
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -28,12 +33,19 @@ def registered_names(kind: str) -> list[str]:
 class Registry(Generic[T]):
     """Plug-ins of one kind ``T``: classes registered by ``@registry.register("name")``."""
 
-    def __init__(self, kind: str, package: str) -> None:
-        """Make an empty registry of ``kind`` whose plug-ins are the modules of ``package``."""
+    def __init__(self, kind: str, package: str, declared: type = object) -> None:
+        """Make an empty registry.
+
+        Args:
+            kind: what error messages call a plug-in; with an s, the group of its entry points.
+            package: whose modules register the project's own plug-ins.
+            declared: what plug-ins of other packages have to have: all that this type declares.
+        """
         self.kind = kind
-        self._package = package
+        self._package, self._declared = package, declared
         self._entries: dict[str, type[T]] = {}
-        self._loaded = False
+        self._left_out: dict[str, UserInputError] = {}
+        self._loaded = self._adding = False
         self._loading = threading.RLock()
         _registries.setdefault(kind, self)
 
@@ -52,9 +64,12 @@ class Registry(Generic[T]):
         """Return the plug-in called ``name``.
 
         Raises:
-            UnknownNameError: there is none; the message lists the known names.
+            UnknownNameError: there is none; the message lists the known names, or says why the one
+                of another package is left out.
         """
         self._load()
+        if name in self._left_out:
+            raise UnknownNameError(f"the {self.kind} {self._left_out[name]}")
         if name not in self._entries:
             known = ", ".join(sorted(self._entries))
             raise UnknownNameError(f"unknown {self.kind} {name!r}; known: {known}")
@@ -88,10 +103,46 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         with self._loading:  # another thread must not look up in a registry that is half filled
+            if self._loaded or self._adding:  # a plug-in may look up others while it is imported
+                return
             package = importlib.import_module(self._package)
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{self._package}.{module.name}")
+            self._adding = True
+            try:
+                self._add_installed()
+            finally:
+                self._adding = False
             self._loaded = True
+
+    def _add_installed(self) -> None:
+        """Add what other packages bring; what cannot be had is told once, and left out.
+
+        Raises:
+            UserInputError: two have one name.
+        """
+        points, owners = installed(f"{self.kind.replace(' ', '_')}s"), {}
+        for point in points:
+            entry = self._entries.get(point.name)
+            if entry and _root(entry.__module__) != _root(point.module):
+                owners[point.name] = entry.__module__
+            if point.name in owners:
+                raise UserInputError(
+                    f"two plug-ins are the {self.kind} {point.name!r}: {owners[point.name]} and "
+                    f"{point.value} of the package {owner_of(point)}; uninstall one of them"
+                )
+            owners[point.name] = f"{point.value} of the package {owner_of(point)}"
+        for point in points:
+            try:
+                self._entries[point.name] = imported(point, self._declared)
+            except UserInputError as error:
+                self._left_out[point.name] = error
+                self._entries.pop(point.name, None)  # It may have registered itself already.
+                log.warning("the %s %s", self.kind, error)
+
+
+def _root(module: str) -> str:
+    return module.partition(".")[0]
 
 
 _registries: dict[str, Registry[Any]] = {}

@@ -90,4 +90,4 @@ def judging_library(name: str) -> Any:
         ) from error
 
 
-JUDGES: Registry[Judge] = Registry("judge", "real_tasks.evaluation.judges")
+JUDGES: Registry[Judge] = Registry("judge", "real_tasks.evaluation.judges", Judge)

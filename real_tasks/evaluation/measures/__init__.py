@@ -73,4 +73,4 @@ class Measure(Protocol):
         ...
 
 
-MEASURES: Registry[Measure] = Registry("measure", "real_tasks.evaluation.measures")
+MEASURES: Registry[Measure] = Registry("measure", "real_tasks.evaluation.measures", Measure)

@@ -35,4 +35,6 @@ class EmbeddedModel(Protocol):
         ...
 
 
-EMBEDDED_MODELS: Registry[EmbeddedModel] = Registry("embedded model", "real_tasks.models.embedded")
+EMBEDDED_MODELS: Registry[EmbeddedModel] = Registry(
+    "embedded model", "real_tasks.models.embedded", EmbeddedModel
+)

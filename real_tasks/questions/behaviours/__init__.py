@@ -20,4 +20,6 @@ class Behaviour(Protocol):
         ...
 
 
-BEHAVIOURS: Registry[Behaviour] = Registry("behaviour", "real_tasks.questions.behaviours")
+BEHAVIOURS: Registry[Behaviour] = Registry(
+    "behaviour", "real_tasks.questions.behaviours", Behaviour
+)

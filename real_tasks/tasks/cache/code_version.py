@@ -8,6 +8,7 @@ import ast
 import hashlib
 import importlib.util
 from functools import cache, lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,19 @@ _TEXTS = {"title", "description"}
 
 @lru_cache
 def code_version(*roots: str) -> str:
-    """Return a hash of the code of the modules ``roots`` and all project modules they import."""
+    """Return a hash of the code of the modules ``roots`` and all modules of ours they import.
+
+    Ours are those of the project and of the packages that the roots belong to: a plug-in's helpers
+    count as the project's do, the libraries that either uses do not.
+    """
+    packages = frozenset([_PACKAGE, *(root.partition(".")[0] for root in roots)])
     found: dict[str, str] = {}
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
         if name not in found:
-            found[name], imported = _read(_source(name))
-            waiting += filter(_is_ours, imported)
+            found[name], imported = _read(*_source(name))
+            waiting += (one for one in imported if _is_ours(one, packages))
     texts = (f"{name}\n{code}\n" for name, code in sorted(found.items()))
     return hashlib.sha256("".join(texts).encode()).hexdigest()
 
@@ -35,32 +41,47 @@ def modules_of(registry: Any, *names: str) -> list[str]:
     return [registry[name].__module__ for name in names if name in registry]
 
 
-def _source(name: str) -> bytes:
-    spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin is not None, name
-    return Path(spec.origin).read_bytes()
+def _source(name: str) -> tuple[bytes, str]:
+    """Return the content of a module's file, and the package that its relative imports are of."""
+    spec = _spec(name)
+    assert spec is not None, name
+    content = Path(spec.origin).read_bytes() if spec.origin else b""  # a folder without __init__
+    return content, name.rpartition(".")[0] if spec.submodule_search_locations is None else name
 
 
 @cache
-def _read(source: bytes) -> tuple[str, tuple[str, ...]]:
+def _read(source: bytes, package: str) -> tuple[str, tuple[str, ...]]:
     """Return the code of a module, and what it imports: modules, and their members."""
-    tree, imported = ast.parse(source), []
+    try:
+        tree, imported = ast.parse(source), []
+    except (SyntaxError, ValueError):  # a compiled module
+        return hashlib.sha256(source).hexdigest(), ()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: -(node.level - 1) or None] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            imported += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return ast.unparse(_WithoutTexts().visit(tree)), tuple(imported)
 
 
 @cache
-def _is_ours(name: str) -> bool:
-    """Say whether it is a module of the project that may change a result."""
-    inside = [f"{name}.".startswith(f"{package}.") for package in (_PACKAGE, __package__)]
-    try:
-        return inside == [True, False] and importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # a member of a module that is not a package
-        return False
+def _is_ours(name: str, packages: frozenset[str]) -> bool:
+    """Say whether it is a module of one of the packages that may change a result."""
+    inside = name.partition(".")[0] in packages and not f"{name}.".startswith(f"{__package__}.")
+    return inside and _spec(name) is not None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Return where a module is, without importing the packages that it is in; None for a member."""
+    package, _, last = name.rpartition(".")
+    if not package:
+        return importlib.util.find_spec(name)
+    above = _spec(package)
+    if above is None or above.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(last, above.submodule_search_locations)
 
 
 class _WithoutTexts(ast.NodeTransformer):

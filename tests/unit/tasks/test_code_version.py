@@ -1,8 +1,10 @@
 """Which changes of the source change a key. The sources of a small program stand in for ours."""
 
-import importlib.util
+import importlib
 import pkgutil
 from collections.abc import Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import pytest
 
@@ -46,8 +48,8 @@ def forget() -> None:
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     sources = dict(PROGRAM)
-    monkeypatch.setattr(module, "_source", lambda name: sources[name].encode())
-    monkeypatch.setattr(importlib.util, "find_spec", sources.get)
+    monkeypatch.setattr(module, "_source", lambda name: (sources[name].encode(), ""))
+    monkeypatch.setattr(module, "_spec", sources.get)
     module._is_ours.cache_clear()
     forget()
     yield sources
@@ -60,8 +62,12 @@ def edited(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """Names of real modules whose source shall look as if it had been edited."""
     names: set[str] = set()
     read = module._source
-    edit = b"\nedited = 1"
-    monkeypatch.setattr(module, "_source", lambda n: read(n) + (edit if n in names else b""))
+
+    def source(name: str) -> tuple[bytes, str]:
+        content, package = read(name)
+        return content + (b"\nedited = 1" if name in names else b""), package
+
+    monkeypatch.setattr(module, "_source", source)
     forget()
     yield names
     forget()
@@ -250,3 +256,65 @@ def test_an_input_that_is_left_out_has_the_key_of_its_default() -> None:
     key = stages.activations.activations.key(inputs)
     assert key == stages.activations.activations.key(inputs | {"reading": "last"})
     assert key != stages.activations.activations.key(inputs | {"reading": "prompt_end"})
+
+
+ELSEWHERE = {
+    "heads/__init__.py": "",
+    "heads/gap.py": "import other\nfrom . import near\nfrom .deep.far import x\n\n# reasons\n",
+    "heads/near.py": "from real_tasks.statistics.roc import roc_auc\n",
+    "heads/deep/far.py": "from .. import top\nx = 1\n",
+    "heads/top.py": "raise RuntimeError('hashing a module must not import it')\n",
+    "heads/aside.py": "",
+    "other/__init__.py": "",
+}
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Another package, whose `gap` imports as packages do, and a library that it uses."""
+    for name, text in ELSEWHERE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module._is_ours.cache_clear()
+    yield tmp_path
+    module._is_ours.cache_clear()
+    forget()
+
+
+@pytest.mark.parametrize(
+    ("changed", "matters"),
+    [
+        ("heads/gap.py", True),
+        ("heads/near.py", True),
+        ("heads/deep/far.py", True),
+        ("heads/top.py", True),
+        ("heads/aside.py", False),
+        ("other/__init__.py", False),
+    ],
+)
+def test_the_code_of_another_package_counts_with_what_it_imports_of_itself(
+    elsewhere: Path, changed: str, matters: bool
+) -> None:
+    before = version("real_tasks.tasks.stages.scores", "heads.gap")
+    (elsewhere / changed).write_text(ELSEWHERE[changed] + "another = 1\n")
+    assert (version("real_tasks.tasks.stages.scores", "heads.gap") != before) == matters
+
+
+def test_so_does_what_it_imports_of_the_project_but_not_its_comments(
+    elsewhere: Path, edited: set[str]
+) -> None:
+    before = version("heads.gap")
+    (elsewhere / "heads/gap.py").write_text(ELSEWHERE["heads/gap.py"].replace("reasons", "others"))
+    assert version("heads.gap") == before
+    edited.add("real_tasks.statistics.roc")
+    assert version("heads.gap") != before
+
+
+def test_a_compiled_module_counts_by_its_bytes(elsewhere: Path) -> None:
+    compiled = elsewhere / f"heads/near{EXTENSION_SUFFIXES[0]}"
+    (elsewhere / "heads/near.py").unlink()
+    compiled.write_bytes(b"\x7fELF\0one")
+    before = version("heads.gap")
+    compiled.write_bytes(b"\x7fELF\0two")
+    assert version("heads.gap") != before

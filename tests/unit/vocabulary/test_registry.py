@@ -1,6 +1,9 @@
+import importlib
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,3 +99,133 @@ def test_the_decorator_returns_the_class_it_is_given(package: str) -> None:
         pass
 
     assert registry_of(package).register("green")(Green) is Green
+
+
+ELSEWHERE = """
+from pydantic import BaseModel
+
+class Kind:
+    Params: type[BaseModel]
+    def work(self): ...
+
+class Whole:
+    class Params(BaseModel): pass
+    def work(self): pass
+
+class Lazy:
+    class Params(BaseModel): pass
+
+class Bare:
+    Params = 3
+    def work(self): pass
+
+number = 3
+"""
+
+
+class Elsewhere:
+    """Packages that are installed: what they give, under entry points for the things."""
+
+    def __init__(self, site: Path, package: str) -> None:
+        self.site, self.package = site, package
+        (site / "elsewhere.py").write_text(ELSEWHERE)
+
+    def install(self, name: str, version: str, **points: str) -> None:
+        info = self.site / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"{one} = {value}" for one, value in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[real_steering.things]", *lines]))
+
+    def registry(self) -> Registry[Any]:
+        registry = registry_of(self.package)
+        registry._declared = importlib.import_module("elsewhere").Kind
+        return registry
+
+
+@pytest.fixture
+def elsewhere(package: str, tmp_path: Path) -> Iterator[Elsewhere]:
+    yield Elsewhere(tmp_path, package)
+    for name in ("elsewhere", "failing", "looking"):
+        sys.modules.pop(name, None)
+
+
+def test_a_class_of_another_package_is_one_of_the_plug_ins(elsewhere: Elsewhere) -> None:
+    elsewhere.install("others", "1.2", whole="elsewhere:Whole")
+    registry = elsewhere.registry()
+    assert list(registry) == ["blue", "red", "whole"]
+    assert registry["whole"].__module__ == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("failing:Whole", "RuntimeError: no luck"),
+        ("gone:Whole", "ModuleNotFoundError: No module named 'gone'"),
+        ("elsewhere:Gone", "AttributeError"),
+        ("elsewhere:number", "is a int, expected a class"),
+        ("elsewhere:Lazy", "without work, expected a Kind"),
+        ("elsewhere:Bare", "3 as its Params"),
+        ("leaving:Whole", "SystemExit"),
+    ],
+)
+def test_one_that_cannot_be_had_is_told_once_and_the_rest_goes_on(
+    elsewhere: Elsewhere, caplog: pytest.LogCaptureFixture, value: str, said: str
+) -> None:
+    (elsewhere.site / "failing.py").write_text("raise RuntimeError('no luck')")
+    (elsewhere.site / "leaving.py").write_text("raise SystemExit")
+    elsewhere.install("others", "1.2", bad=value, whole="elsewhere:Whole")
+    registry = elsewhere.registry()
+    for _ in range(2):
+        assert list(registry) == ["blue", "red", "whole"] and "bad" not in registry
+    (told,) = caplog.messages
+    assert "thing 'bad'" in told and "others 1.2" in told and said in told
+    with pytest.raises(UnknownNameError) as caught:
+        registry["bad"]
+    assert "others 1.2" in str(caught.value) and said in str(caught.value)
+    with pytest.raises(UnknownNameError, match="known: blue, red, whole"):
+        registry["green"]
+
+
+def test_two_of_one_name_are_one_error_that_names_both_packages(elsewhere: Elsewhere) -> None:
+    elsewhere.install("others", "1.2", same="elsewhere:Whole")
+    elsewhere.install("further", "3.0", same="elsewhere:Whole")
+    for _ in range(2):
+        with pytest.raises(UserInputError, match=r"thing 'same'.*(others 1\.2|further 3\.0).*and"):
+            list(elsewhere.registry())
+    with pytest.raises(UserInputError) as caught:
+        list(elsewhere.registry())
+    assert "others 1.2" in str(caught.value) and "further 3.0" in str(caught.value)
+
+
+def test_nor_may_a_package_take_the_name_of_one_of_the_project(elsewhere: Elsewhere) -> None:
+    elsewhere.install("others", "1.2", red="elsewhere:Whole")
+    with pytest.raises(UserInputError, match=rf"'red': {elsewhere.package}\.red and .*others 1\.2"):
+        elsewhere.registry()["blue"]
+
+
+def test_a_plug_in_may_register_itself_too_and_look_up_others_meanwhile(
+    elsewhere: Elsewhere,
+) -> None:
+    (elsewhere.site / "looking.py").write_text(
+        f"from {elsewhere.package} import THINGS\nfrom elsewhere import Whole\n"
+        "@THINGS.register('looking')\nclass Looking(Whole):\n    other = THINGS['red']\n"
+    )
+    elsewhere.install("others", "1.2", looking="looking:Looking")
+    registry = elsewhere.registry()
+    assert registry["looking"].other is registry["red"]
+    assert list(registry) == ["blue", "looking", "red"]
+
+
+def test_a_package_that_is_imported_before_any_look_up_is_no_second_of_its_name(
+    elsewhere: Elsewhere,
+) -> None:
+    (elsewhere.site / "looking.py").write_text(
+        f"from {elsewhere.package} import THINGS\nfrom elsewhere import Whole\n"
+        "THINGS.register('looking')(type('Looking', (Whole,), {'__module__': __name__}))\n"
+        "Looking = THINGS._entries['looking']\n"
+    )
+    elsewhere.install("others", "1.2", looking="looking:Looking")
+    registry = elsewhere.registry()
+    found = importlib.import_module("looking").Looking
+    assert registry["looking"] is found
