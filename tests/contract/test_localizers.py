@@ -1,11 +1,8 @@
 """What every localizer keeps to, over the registry: a new one is tested without being named."""
 
-from dataclasses import fields, replace
-from functools import cache
-
 import pytest
-import torch
 
+<<<<<<< HEAD
 from real_tasks.localizers import LOCALIZERS, Localizer
 from real_tasks.steering.fitters.mean_difference import mean_difference
 from real_tasks.vocabulary.config import Frozen
@@ -175,3 +172,12 @@ def test_one_label_only_is_an_error(name: str) -> None:
 def test_a_width_that_passes_the_check_can_be_localized(name: str) -> None:
     localizer(name).check(WIDTH)
     assert result(name).scores
+=======
+from real_tasks.contract import LocalizerContract
+from real_tasks.localizers import LOCALIZERS
+
+
+@pytest.mark.parametrize("name", list(LOCALIZERS))
+class TestLocalizers(LocalizerContract):
+    pass
+>>>>>>> f4b1235 (The contract of localizers, behaviours, judges and measures can be run by others; a package that is built, installed and used tries it)

@@ -110,34 +110,6 @@ def option_data(n_questions: int) -> BehaviourData:
     return BehaviourData("options", questions, measures=("options",))
 
 
-@pytest.mark.parametrize("name", list(MEASURES))
-@pytest.mark.parametrize("steered", [False, True])
-def test_every_measure_gives_its_metrics_for_every_question(
-    loaded: LoadedModel, name: str, steered: bool
-) -> None:
-    intervention = random_intervention(loaded, "all") if steered else None
-    found = reading(loaded, name, intervention=intervention)
-    entry = MEASURES[name]
-    assert set(entry.metrics(DATA)) <= set(found.per_question)
-    assert set(entry.objective(DATA)) <= set(entry.metrics(DATA))
-    for values in found.per_question.values():
-        assert len(values) == len(QUESTIONS)
-        assert all(0 <= value <= 1 for value in values)
-    n_generated = len(QUESTIONS) if entry.generates else 0
-    assert len(found.generations) == len(found.verdicts) == n_generated
-
-
-@pytest.mark.parametrize("name", list(MEASURES))
-def test_a_measure_can_be_read_again_with_the_same_result(loaded: LoadedModel, name: str) -> None:
-    given = MeasureInput(loaded, DATA, QUESTIONS, CONFIG, judge_of(CONFIG, {}))
-    measure = MEASURES[name](given)
-    first = measure.read(None)
-    steered = measure.read(random_intervention(loaded, "all", scale=5.0))
-    again = measure.read(None)
-    assert first == again
-    assert steered != first
-
-
 @pytest.mark.parametrize("scale", [0.0, 3.0])
 def test_multiple_choice_equals_a_plain_loop(loaded: LoadedModel, scale: float) -> None:
     intervention = random_intervention(loaded, "all", scale=scale) if scale else None

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from real_tasks.contract.planted import planted_input
 from real_tasks.evaluation.answers.effects import Effects
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.loading import prepare
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import LocalizerInput, ModuleId
-from tests.unit.planted import planted_input
 from tests.unit.tiny_models import random_data, tiny_llama, tiny_tokenizer
 
 CAUSAL = LOCALIZERS["causal"]

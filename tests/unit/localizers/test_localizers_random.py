@@ -1,7 +1,7 @@
 import torch
 
+from real_tasks.contract.planted import part_of, planted_input
 from real_tasks.localizers import LOCALIZERS
-from tests.unit.planted import part_of, planted_input
 
 RANDOM = LOCALIZERS["random"]
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from real_tasks.contract.planted import part_of, planted_input
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.real import PUBLISHED, RealLocalizer
 from real_tasks.localizers.real.params import Params
@@ -12,7 +13,6 @@ from real_tasks.localizers.real.plan import batch_stream
 from real_tasks.localizers.real.prior import Priors, prior_weights
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleScore
-from tests.unit.planted import part_of, planted_input
 
 QUICK = Params(epochs=12, prior_epochs=10, cross_folds=2, bootstrap_samples=50)
 FAST_PRIOR = Params(prior_hidden=24, prior_learning_rate=1e-2)

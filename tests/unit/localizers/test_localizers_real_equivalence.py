@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from real_tasks.contract.planted import planted_input
 from real_tasks.localizers.real.contrastive import contrastive_gradient, pair_weights
 from real_tasks.localizers.real.fitting import ShardProgram
 from real_tasks.localizers.real.params import PUBLISHED, Params
@@ -16,7 +17,6 @@ from real_tasks.localizers.real.vqae import Autoencoders, vqae_start
 from real_tasks.localizers.seeding import module_generator
 from real_tasks.vocabulary.types import LocalizerInput
 from tests.benchmarks import plain_loop
-from tests.unit.planted import planted_input
 
 SEED, N_MODULES, N_FOLDS = 7, 3, 2
 SMALL = Params(epochs=4, prior_epochs=4, restart_share=0.3, contrastive_weight=0.1)

@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from real_tasks.contract.planted import planted_input
 from real_tasks.localizers.real.chunks import chunks_of_modules, map_chunks
 from real_tasks.localizers.real.plan import batch_stream, cross_fit_plan, release_plan
 from real_tasks.vocabulary.errors import UserInputError
-from tests.unit.planted import planted_input
 
 DATA = planted_input(1, relevant=[], n_questions=50, d=2)
 

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from real_tasks.contract.planted import planted_input
 from real_tasks.evaluation.tuning import evaluate_method
 from real_tasks.experiment.methods import known_methods
 from real_tasks.experiment.yaml_files import load_config
@@ -30,7 +31,6 @@ from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleKind
 from storage.artifacts.activations import write_shard
-from tests.unit.planted import planted_input
 from tests.unit.tiny_models import random_data, random_texts, tiny_llama, tiny_loaded, tiny_qwen2
 
 SIZE = DataSize(
