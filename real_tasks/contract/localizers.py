@@ -10,7 +10,7 @@ import torch
 from real_tasks.contract.base import Contract
 from real_tasks.contract.planted import part_of, planted_input
 from real_tasks.localizers import LOCALIZERS, Localizer
-from real_tasks.steering.directions import mean_difference
+from real_tasks.steering.fitters.mean_difference import mean_difference
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleId
@@ -40,7 +40,7 @@ def as_given(name: str, data: LocalizerInput) -> LocalizerInput:
         return data
     there = shard().values[[PLANTED]]
     gap = there[0, data.labels == 1].mean(dim=0) - there[0, data.labels == 0].mean(dim=0)
-    towards = mean_difference(shard().modules[:1], there, data.labels, 0)[0]
+    towards = mean_difference(there, data.labels)[0]
 
     def effect(module: ModuleId, displacement: torch.Tensor) -> float:
         along = float(displacement @ towards / gap.norm())

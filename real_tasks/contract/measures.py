@@ -15,7 +15,7 @@ from real_tasks.evaluation.measures import MEASURES, Measure, MeasureInput
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.loading import LoadedModel, load_model
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.steering.intervention import Intervention
+from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.config import ExecutionConfig
 from real_tasks.vocabulary.experiment_config import EvaluationConfig
 from real_tasks.vocabulary.registry import Registry
@@ -36,7 +36,7 @@ def steering() -> Intervention:
     """Return what changes all that the model says: a random displacement of its first heads."""
     shape = loaded().shape
     width = shape.modules_per_layer("head") * shape.width("head")
-    return Intervention(
+    return Intervention.adding(
         {0: 5 * torch.randn(width, generator=torch.Generator().manual_seed(0))}, "all"
     )
 

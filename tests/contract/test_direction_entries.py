@@ -6,12 +6,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-<<<<<<< HEAD
-from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
-=======
 from real_tasks.contract.planted import part_of, planted_input
-from real_tasks.steering.directions import DIRECTIONS
->>>>>>> f4b1235 (The contract of localizers, behaviours, judges and measures can be run by others; a package that is built, installed and used tries it)
+from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
 from real_tasks.vocabulary.types import ModuleId
 
 DATA = planted_input(6, relevant=[1, 4], n_questions=80, d=16, strength=4.0)
