@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from flows.commands import export, methods, plan, rescore, results, up
 from flows.commands import run as run_commands
+from flows.running.signals import StoppedError, end_on_sigterm, say_stopped
 from flows.terminal.app import app
 from flows.terminal.console import show_error
 from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
@@ -34,6 +35,7 @@ USER_ERROR = 2
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; wrong input exits with status 2, anything else that fails with 1."""
     _escape_unshowable()
+    end_on_sigterm()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app(arguments)
@@ -44,9 +46,9 @@ def main(arguments: list[str] | None = None) -> Any:
         words, status = found
         show_error(words)
         raise SystemExit(status) from None
-    except KeyboardInterrupt:
-        show_error("stopped; what is done is kept, and the same command goes on from there")
-        raise SystemExit(130) from None
+    except StoppedError:
+        say_stopped()
+        raise
 
 
 def in_words(error: Exception) -> tuple[str, int] | None:

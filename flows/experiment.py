@@ -56,7 +56,7 @@ def experiment(config: ExperimentConfig = DEMO) -> Summary:
     check_runner(config.execution)
     prepare_home(Home.current())
     with running("experiment", config, prepared.data.name) as run:
-        tracking = records.start_tracking.submit(dict(run.row), config)
+        run.tracking = records.start_tracking.submit(dict(run.row), config)
         outcome = outcome_of(run, prepared)
         drawn = alone(
             run,
@@ -65,7 +65,7 @@ def experiment(config: ExperimentConfig = DEMO) -> Summary:
             outcome=outcome,
             execution=config.execution,
         )
-        run.note(mlflow_run_id=tracking.result())
+        run.note(mlflow_run_id=run.tracking.result())
         return publish(run, config, outcome, drawn)
 
 

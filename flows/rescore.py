@@ -78,9 +78,9 @@ def rescore(config: RescoreConfig = LAST) -> RescoreSummary:
             run.note(**plan.compared.outcome.model(plan.experiment.model).columns)
             found = publish_unchanged(run.run_id, plan)
         else:
-            tracking = records.start_tracking.submit(dict(run.row), plan.experiment)
+            run.tracking = records.start_tracking.submit(dict(run.row), plan.experiment)
             outcome = score_again(run, plan, prepared)
-            run.note(mlflow_run_id=tracking.result())
+            run.note(mlflow_run_id=run.tracking.result())
             found = publish_drift(run.run_id, plan, outcome, run.stages)
             record_drift_in_mlflow(run.run_id, run.row["mlflow_run_id"])
             warn_of_drift(run.run_id, plan, found)

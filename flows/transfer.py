@@ -42,10 +42,10 @@ def transfer(config: TransferConfig = DEMO_TRANSFER) -> Summary:
     check_runner(config.experiment.execution)
     prepare_home(Home.current())
     with running("transfer", config, ", ".join(behaviour_labels(config.behaviours))) as run:
-        tracking = records.start_tracking.submit(dict(run.row), config)
+        run.tracking = records.start_tracking.submit(dict(run.row), config)
         outcomes = [outcome_of(run, source) for source in sources]
         cells = carry_over(run, config, sources, outcomes)
-        run.note(mlflow_run_id=tracking.result())
+        run.note(mlflow_run_id=run.tracking.result())
         objectives = [source.config.evaluation.objective for source in sources]
         warnings = publish_transfer(run.run_id, config, objectives, cells)
         path = fill_transfer_folder(run.run_id, run.stages, warnings)

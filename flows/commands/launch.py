@@ -3,10 +3,12 @@
 import logging
 import os
 import signal
+import subprocess
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -19,6 +21,7 @@ from flows.rescore import RescoreSummary, rescore
 from flows.running.prefect_server import check_prefect_server
 from flows.running.processes import owning
 from flows.running.run_watch import check_needs, needs_watched
+from flows.running.signals import INTERRUPTED, StoppedError, is_stopping, take_sigterm
 from flows.stack.servers import Servers
 from flows.terminal.console import err
 from flows.terminal.environment import joined_stack
@@ -77,7 +80,8 @@ def _run(flow: Any, config: Any) -> Summary:
     with needs_watched(home), owning(home):
         _start_server()
         with _two_step_interrupt():
-            summary: Summary = flow(config)
+            # Within a flow SIGTERM is Prefect's, which waits for its tasks and its server.
+            summary: Summary = flow.with_options(on_running=[take_sigterm])(config)
     return summary
 
 
@@ -85,7 +89,7 @@ def _is_unexpected(record: logging.LogRecord) -> bool:
     """Keep tracebacks for errors of ours: the command line tells the others in words."""
     error = record.exc_info[1] if record.exc_info else None
     ours = isinstance(error, UserInputError | WorkFailedError | StorageError)
-    return not ours and room_error(Home.current(), error) is None
+    return not (ours or is_stopping() or room_error(Home.current(), error))
 
 
 def _join() -> None:
@@ -114,8 +118,9 @@ def _start_server() -> None:
 
     A flow whose server is gone tries for over a minute to tell it that it was stopped.
     """
-    # A terminal sends Ctrl-C to all processes of a command. A child inherits that it is blocked.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # Terminals, `timeout` and schedulers send signals to all processes of a command's session.
+    popen = subprocess.Popen
+    subprocess.Popen = partial(popen, start_new_session=True)  # type: ignore[misc, assignment]
     try:
         get_client(sync_client=True)
     except RuntimeError as error:
@@ -124,7 +129,7 @@ def _start_server() -> None:
             f"{Home.current().prefect / 'prefect.db'} is damaged, rename it, and a new one is made"
         ) from error
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        subprocess.Popen = popen  # type: ignore[misc]
 
 
 @contextmanager
@@ -136,8 +141,8 @@ def _two_step_interrupt() -> Iterator[None]:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         err.print("stopping when the tasks of this process are done; Ctrl-C again stops at once")
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-        raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+        raise StoppedError(INTERRUPTED)
 
     before = signal.signal(signal.SIGINT, stop)
     try:

@@ -86,8 +86,11 @@ def _ray_cluster(execution: ExecutionConfig, environment: Environment) -> Iterat
         }
     else:
         options["address"] = execution.address
+    sigterm = signal.getsignal(signal.SIGTERM)
     # As its own argument, Prefect takes auto for permission to start a cluster where none is.
     with prefect_ray.RayTaskRunner(init_kwargs=options) as runner:
+        if signal.getsignal(signal.SIGTERM) is not sigterm:  # Ray has taken it
+            signal.signal(signal.SIGTERM, sigterm)
         available: Mapping[str, float] = ray.cluster_resources()
 
         def asking(execution: ExecutionConfig) -> AbstractContextManager[Any]:

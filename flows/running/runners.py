@@ -6,6 +6,8 @@ is started, or joined, when the first shard needs it.
 """
 
 import os
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
@@ -13,14 +15,17 @@ from typing import Any
 
 from prefect.client.schemas.objects import RunInput
 from prefect.context import FlowRunContext, SettingsContext, get_settings_context
+from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task
 
 from flows.running.clusters import CLUSTERS, Cluster, check_reachable
+from flows.running.signals import TERMINATED
 from real_tasks.tasks.cache.machine import workers
 from real_tasks.tasks.cache.stage import UNKEYED
+from real_tasks.tasks.cache.stopping import stop_tasks
 from real_tasks.vocabulary.config import ExecutionConfig
 from real_tasks.vocabulary.errors import UserInputError
 from storage.paths import HOME_VARIABLE, Home
@@ -41,6 +46,8 @@ _PASSED_ON = (
     "REAL_STORE",
     "TOKENIZERS_PARALLELISM",
 )
+
+_PATIENCE_S = 3.0
 
 _here: ContextVar[bool] = ContextVar("here", default=False)
 
@@ -121,11 +128,23 @@ class ConfiguredTaskRunner(TaskRunner[PrefectFuture[Any]]):
 
     def __exit__(self, *exception: Any) -> None:
         assert self._entered is not None
-        self._entered.__exit__(*exception)
+        if _is_sigterm(exception[1]):
+            self._leave_soon(self._entered)
+        else:
+            self._entered.__exit__(*exception)
         self._entered = None
         self._pools.clear()
         self._clusters.clear()
         super().__exit__(*exception)
+
+    def _leave_soon(self, entered: ExitStack) -> None:
+        """Stop pools and clusters, and go on without those that take long."""
+        deadline = time.monotonic() + _PATIENCE_S
+        leaving = threading.Thread(target=entered.close, daemon=True)
+        leaving.start()
+        while leaving.is_alive() and time.monotonic() < deadline:
+            stop_tasks()
+            leaving.join(0.1)
 
     def _pool(self, width: int) -> ThreadPoolTaskRunner[Any]:
         if width not in self._pools:
@@ -158,6 +177,11 @@ class ConfiguredTaskRunner(TaskRunner[PrefectFuture[Any]]):
     def _enter(self, context: AbstractContextManager[Any]) -> Any:
         assert self._entered is not None, "a task runner takes tasks between enter and exit"
         return self._entered.enter_context(context)
+
+
+def _is_sigterm(error: BaseException | None) -> bool:
+    asked = isinstance(error, SystemExit) and error.code == TERMINATED
+    return asked or isinstance(error, TerminationSignal)
 
 
 def _api_url() -> str:

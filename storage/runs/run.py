@@ -43,13 +43,17 @@ def write_run(home: Home, row: dict[str, Any]) -> None:
 
 @contextmanager
 def alive(home: Home, run_id: str) -> Iterator[None]:
-    """Hold the lock that tells other processes that the run's process lives."""
+    """Hold the lock that tells other processes that the run's process lives.
+
+    Its file is left where the run's end was not noted: `dead_runs` finds it.
+    """
     path = run_folder(home, run_id) / _ALIVE
     with locked(path):
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            if all(row["status"] != "running" for row in read_run(home, "runs", run_id)):
+                path.unlink(missing_ok=True)
 
 
 def mark_crashed_runs(home: Home) -> list[str]:

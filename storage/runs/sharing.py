@@ -63,10 +63,13 @@ def fetch_run(home: Home, run_id: str) -> None:
 
 @contextmanager
 def pushed_at_end(home: Home) -> Iterator[None]:
-    """Push when the context ends; an error of what ran in it is not hidden by one of the store."""
+    """Push when the context ends; an error of what ran in it is not hidden by one of the store.
+
+    Who is asked to end at once leaves it to the next run.
+    """
     try:
         yield
-    except BaseException:
+    except Exception:
         try:
             push(home)
         except StorageError as error:

@@ -69,6 +69,15 @@ def said_in(home: Home, command: str) -> Path:
     return home.root.parent.with_name(f"{home.root.parent.name}-{command}.txt")
 
 
+def await_words(home: Home, process: "subprocess.Popen[bytes]", command: str, words: str) -> None:
+    """Wait until a running command has said certain words."""
+    deadline = time.monotonic() + LIMIT_S
+    while words not in (said := said_in(home, command).read_text(errors="replace")):
+        require(process.poll() is None, f"`real {command}` ended: {tail(said)}")
+        require(time.monotonic() < deadline, f"no {words!r} in {LIMIT_S} s: {tail(said)}")
+        time.sleep(0.2)
+
+
 def ended(home: Home, process: "subprocess.Popen[bytes]", command: str) -> tuple[int, str]:
     """Wait for a command's end; return its status and what it said."""
     try:

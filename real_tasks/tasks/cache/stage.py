@@ -20,6 +20,7 @@ from prefect.futures import PrefectFuture
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
 
 from real_tasks.tasks.cache.code_version import code_version
+from real_tasks.tasks.cache.stopping import stoppable
 from real_tasks.tasks.cache.timings import SECONDS, origin
 from real_tasks.vocabulary.config import ExecutionConfig
 from real_tasks.vocabulary.errors import UserInputError
@@ -127,7 +128,8 @@ class Stage:
                 seconds = round(time.perf_counter() - start, 3)
                 return {SECONDS: seconds, **origin(), **facts}
 
-            return store().make(self.kind, key, write, recorded)
+            with stoppable():
+                return store().make(self.kind, key, write, recorded)
 
         parameters = list(inspect.signature(self._function).parameters.values())[1:]
         body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
 from pydantic import BaseModel, ValidationError
 
 from real_tasks.experiment.methods import methods_of
@@ -29,6 +30,7 @@ from storage.paths import Home
 from storage.runs.files import damaged_run, note_checksums, read_run_json, run_file
 from storage.runs.run import (
     alive,
+    end_runs,
     find_run,
     git_commit,
     mark_crashed_runs,
@@ -48,6 +50,7 @@ CONFIG = "config.yaml"
 RECORD = "run.json"
 REPORT = "report.html"
 SPECS = "specs"
+_PATIENCE_S = 2.0
 _Model = TypeVar("_Model", bound=BaseModel)
 _SOFTWARE = ("real-steering", "torch", "transformers", "prefect", "mlflow", "duckdb", "pyarrow")
 
@@ -60,6 +63,8 @@ class Run:
     stages: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    tracking: PrefectFuture[str] | None = None
+    """The start of its record in MLflow, which gives that one's id."""
 
     @property
     def run_id(self) -> str:
@@ -106,10 +111,13 @@ def running(flow: str, config: ExperimentConfig | TransferConfig, behaviour: str
     with pushed_at_end(home), in_use(home), alive(home, run.run_id):
         write_run(home, run.row)
         (run_folder(home, run.run_id) / CONFIG).write_text(commented_yaml(config))
-        status = "failed"
+        status = "crashed"  # by a signal, if not by an error
         try:
             yield run
             status = "completed"
+        except Exception:
+            status = "failed"
+            raise
         finally:
             rows = [{"run_id": run.run_id, **row} for row in run.timings]
             write_table(home, "stage_timings", run.run_id, rows)
@@ -117,9 +125,19 @@ def running(flow: str, config: ExperimentConfig | TransferConfig, behaviour: str
                 samples = run.used if flow == "experiment" else ()  # named by their data's key
                 note_written(home, run.run_id, {run.run_id, *samples})
                 note_checksums(home, run.run_id)
-            run.note(status=status, finished_at=now())
+            run.note(status=status, finished_at=now(), mlflow_run_id=_tracked(run))
             if run.row["mlflow_run_id"]:
                 Tracker(home).finish(run.row["mlflow_run_id"], status)
+            if status == "crashed":  # what it was about to record of a method, too
+                end_runs(home, [run.run_id])
+
+
+def _tracked(run: Run) -> str | None:
+    """Return the id of a run's record in MLflow, None where its start failed or takes long."""
+    if run.tracking is not None:
+        with suppress(Exception):  # whatever kept MLflow from it, the run's own end says more
+            return run.tracking.result(timeout=_PATIENCE_S)
+    return None
 
 
 def write_record(home: Home, run_id: str, record: dict[str, Any]) -> None:
@@ -235,7 +253,11 @@ def start_tracking(row: dict[str, Any], config: ExperimentConfig | TransferConfi
     if not home.owns_mlflow:  # who finds a dead run ends it in the home's own record alone
         rows = read_rows(home, "runs")
         tracker.end_crashed({row["run_id"] for row in rows if row["status"] == "crashed"})
-    return tracker.start_run(EXPERIMENT, name, _flat(config.model_dump()), tags)
+    run_id = tracker.start_run(EXPERIMENT, name, _flat(config.model_dump()), tags)
+    for ended in read_run(home, "runs", row["run_id"]):
+        if ended["status"] != "running":  # meanwhile, without this
+            tracker.finish(run_id, ended["status"])
+    return run_id
 
 
 @task(name="publish-tables", cache_policy=NO_CACHE)

@@ -3,13 +3,20 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier, Event
 from typing import Any
 
 import cloudpickle
 import pytest
 import torch
+from prefect.exceptions import TerminationSignal
 from typer.testing import CliRunner
 
 from flows.commands import launch
@@ -18,9 +25,11 @@ from flows.experiment import experiment
 from flows.running import clusters, runners
 from flows.running.clusters import CLUSTERS, check_reachable
 from flows.running.runners import ConfiguredTaskRunner, check_runner, here
+from flows.running.signals import INTERRUPTED, TERMINATED, StoppedError
 from flows.transfer import transfer
 from real_tasks.experiment.yaml_files import load_config, load_transfer_config
 from real_tasks.tasks.cache.machine import use_threads
+from real_tasks.tasks.cache.stopping import stoppable
 from real_tasks.tasks.stages import (
     activations,
     checkpoint,
@@ -157,18 +166,71 @@ def test_a_cluster_that_does_not_answer_is_told_of_before_any_work(
     assert recorders[0] == {}
 
 
-def test_the_flows_server_is_started_where_ctrl_c_does_not_reach_it(
+def test_the_flows_server_is_started_where_the_runs_signals_do_not_reach_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen = []
-    monkeypatch.setattr(launch, "get_client", lambda **_: seen.append(blocked()))
+    sessions = []
+
+    def get_client(**_: Any) -> None:
+        server = subprocess.Popen(["sleep", "300"])
+        sessions.append((os.getsid(server.pid), server.pid))
+        server.kill()
+        server.wait()
+
+    monkeypatch.setattr(launch, "get_client", get_client)
     launch._start_server()
-    assert signal.SIGINT in seen[0]
-    assert signal.SIGINT not in blocked()
+    get_client()
+    (its, server), (after, _) = sessions
+    assert its == server and after == os.getsid(0)
 
 
-def blocked() -> set[int]:
-    return set(signal.pthread_sigmask(signal.SIG_BLOCK, set()))
+@pytest.mark.parametrize("error", [StoppedError(TERMINATED), TerminationSignal(signal.SIGTERM)])
+def test_sigterm_ends_tasks_and_does_not_wait_for_those_that_cannot_be_ended(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "_PATIENCE_S", 0.5)
+    left: list[str] = []
+    begun, done = Barrier(3), Event()
+
+    def loops() -> None:
+        with stoppable():
+            try:
+                begun.wait()
+                while not done.wait(0.01):
+                    pass
+            finally:
+                left.append("loops")
+
+    def waits() -> None:
+        with stoppable():
+            begun.wait()
+            done.wait()
+            left.append("waits")
+
+    @contextmanager
+    def pool() -> Iterator[ThreadPoolExecutor]:
+        with ThreadPoolExecutor() as threads:
+            yield threads
+        left.append("pool")
+
+    with pytest.raises(type(error)), ConfiguredTaskRunner() as runner:
+        threads = runner._enter(pool())
+        tasks = [threads.submit(loops), threads.submit(waits)]
+        begun.wait()
+        raise error
+    assert left == ["loops"]
+    done.set()
+    wait(tasks)
+    assert isinstance(tasks[0].exception(), SystemExit)
+
+
+def test_ctrl_c_waits_for_the_tasks_of_this_process() -> None:
+    left: list[str] = []
+    with pytest.raises(StoppedError), ConfiguredTaskRunner() as runner:
+        threads = runner._enter(ThreadPoolExecutor())
+        threads.submit(time.sleep, 0.2).add_done_callback(lambda _: left.append("done"))
+        raise StoppedError(INTERRUPTED)
+    assert left == ["done"]
 
 
 def test_a_runner_takes_no_task_before_it_is_started() -> None:

@@ -10,9 +10,11 @@ from storage.errors import StorageError
 from storage.paths import Home
 from storage.runs.run import (
     alive,
+    dead_runs,
     find_run,
     git_commit,
     mark_crashed_runs,
+    mark_dead_runs,
     new_run_id,
     run_folder,
     write_run,
@@ -102,11 +104,21 @@ def test_marking_a_crash_changes_nothing_else_of_the_row(place: Home) -> None:
 
 
 def test_being_alive_ends_even_when_the_run_fails(place: Home) -> None:
-    write_run(place, run_row("bad"))
     with pytest.raises(RuntimeError), alive(place, "bad"):
+        write_run(place, run_row("bad", "failed"))
         raise RuntimeError
     assert list(run_folder(place, "bad").iterdir()) == []
-    assert mark_crashed_runs(place) == ["bad"]
+    assert mark_crashed_runs(place) == []
+
+
+def test_a_run_that_could_not_note_its_end_is_known_to_be_dead(place: Home) -> None:
+    write_run(place, run_row("full"))
+    with pytest.raises(OSError, match="no space"), alive(place, "full"):
+        raise OSError("no space")
+    assert dead_runs(place) == ["full"]
+    assert Catalog(place).query("SELECT status FROM runs").to_pylist() == [{"status": "crashed"}]
+    mark_dead_runs(place)
+    assert statuses(place) == {"full": "crashed"} and dead_runs(place) == []
 
 
 def test_a_run_written_again_replaces_its_row(place: Home) -> None:
