@@ -19,11 +19,16 @@ from threading import Event, Lock
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
 
-application, one, away = DomainDispatcherApplication(create_backend_app), Lock(), Event()
+application, one = DomainDispatcherApplication(create_backend_app), Lock()
+away, silent, back = Event(), Event(), Event()
 signal.signal(signal.SIGUSR1, lambda *_: away.set())
-signal.signal(signal.SIGUSR2, lambda *_: away.clear())
+signal.signal(signal.SIGHUP, lambda *_: (back.clear(), silent.set()))
+signal.signal(signal.SIGUSR2, lambda *_: (away.clear(), silent.clear(), back.set()))
 
 def in_turn(environ, start_response):
+    if silent.is_set():
+        back.wait()
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
     if away.is_set():
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
     with one:
@@ -48,7 +53,18 @@ class S3Server:
     @contextmanager
     def away(self) -> Iterator[None]:
         """Hang up on whoever asks while the context lasts; what was there is kept."""
-        self.process.send_signal(signal.SIGUSR1)
+        with self._signalled(signal.SIGUSR1):
+            yield
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Answer nobody while the context lasts, and hang up on who asked at its end."""
+        with self._signalled(signal.SIGHUP):
+            yield
+
+    @contextmanager
+    def _signalled(self, number: int) -> Iterator[None]:
+        self.process.send_signal(number)
         try:
             yield
         finally:

@@ -28,12 +28,21 @@ from tests.drill.homes import (
     contents,
     kill_all,
 )
-from tests.drill.kills import killed_run, killed_stack
-from tests.drill.shortages import FILE_KB, ROOM_KB, full_disk, lost_bucket, lost_folder, small_files
+from tests.drill.kills import killed_run, killed_stack, terminated_run
+from tests.drill.shortages import (
+    FILE_KB,
+    ROOM_KB,
+    full_disk,
+    lost_bucket,
+    lost_folder,
+    silent_bucket,
+    small_files,
+)
 from tests.drill.sql import hostile_sql
 from tests.s3_server import S3Server, s3_server
 
-Trial = Callable[[Home], None]
+Trial = Callable[[Home], str | None]
+"""Raises an error where something is lost; may say what was tried."""
 
 
 def main() -> None:
@@ -68,6 +77,10 @@ def scenarios(
         moments = [draw.random() for _ in range(count)]
         return [partial(trial, undisturbed=undisturbed, moment=moment) for moment in moments]
 
+    def drawing(trial: Callable[..., str], count: int) -> list[Trial]:
+        draws = [Random(draw.random()) for _ in range(count)]
+        return [partial(trial, undisturbed=undisturbed, draw=one) for one in draws]
+
     disk: Callable[..., None] = full_disk if os.geteuid() == 0 else small_files
     sizes = ROOM_KB if disk is full_disk else FILE_KB
     full: list[Trial] = [
@@ -76,7 +89,8 @@ def scenarios(
         for moment in (0.0, draw.random())
     ]
     return {
-        "a run is killed": at_moments(killed_run, counts.kills),
+        "a run is killed": drawing(killed_run, counts.kills),
+        "a run is asked to end (SIGTERM)": drawing(terminated_run, counts.terms),
         "`real up` with a run is killed": at_moments(killed_stack, counts.stacks),
         "runs at once, beside readers": [
             partial(crowd, undisturbed=undisturbed, count=count)
@@ -87,6 +101,9 @@ def scenarios(
         "the store, a folder, goes away": at_moments(lost_folder, counts.stores),
         "the store, in S3, goes away": at_moments(
             partial(lost_bucket, server=server), counts.stores
+        ),
+        "the store, in S3, never answers": at_moments(
+            partial(silent_bucket, server=server), counts.stores
         ),
     }
 
@@ -102,6 +119,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=50, help="of a run")
+    parser.add_argument("--terms", type=int, default=20, help="SIGTERM to a run")
     parser.add_argument("--stacks", type=int, default=10, help="kills of `real up` with a run")
     parser.add_argument("--crowd", type=int, default=8, help="runs at once")
     parser.add_argument("--disks", type=int, default=2 * len(ROOM_KB), help="full disks")
@@ -116,9 +134,9 @@ def tried(name: str, trials: list[Trial], folder: Path, at_once: int) -> int:
 
     def one(number: int, trial: Trial) -> str | None:
         place = Path(tempfile.mkdtemp(dir=folder))
-        what = None
+        what, tale = None, None
         try:
-            trial(Home(place / "home"))
+            tale = trial(Home(place / "home"))
         except LostError as error:
             what = f"  {number}: {error}"
         except Exception as error:  # of what was asked for: lost as well
@@ -126,7 +144,7 @@ def tried(name: str, trials: list[Trial], folder: Path, at_once: int) -> int:
         finally:
             kill_all(place)
             shutil.rmtree(place, ignore_errors=True)
-        say(what or f"  {number}: nothing lost")
+        say(what or f"  {number}: nothing lost{f', {tale}' if tale else ''}")
         return what
 
     begun = time.monotonic()

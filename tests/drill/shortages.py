@@ -27,7 +27,7 @@ ROOM_KB = (0, 64, 512, 2_000, 5_000, 9_000, 14_000, 20_000)
 FILE_KB = (4, 64, 512, 2_000, 4_000)
 """Largest file that a process may write, where no disk can be mounted."""
 FILLER = "filler"
-PROMPT_S = 60
+PROMPT_S = 120
 """Seconds, beyond those of a whole run, in which one must end that cannot go on."""
 _ONE_BUCKET = Lock()
 
@@ -89,6 +89,13 @@ def lost_bucket(home: Home, undisturbed: Undisturbed, moment: float, server: S3S
     with _ONE_BUCKET:
         store = f"{server.url}/{home.root.parent.name}"
         _lost_store(Home(home.root, store), undisturbed, moment, server.away)
+
+
+def silent_bucket(home: Home, undisturbed: Undisturbed, moment: float, server: S3Server) -> None:
+    """Have a run's store, in S3, take what is asked and not answer; then a run completes."""
+    with _ONE_BUCKET:
+        store = f"{server.url}/{home.root.parent.name}"
+        _lost_store(Home(home.root, store), undisturbed, moment, server.silent)
 
 
 def _lost_store(
