@@ -42,6 +42,12 @@ def whole_file(path: Path, *, durable: bool = False, mode: int = 0o644) -> Itera
         sync_folder(path.parent)
 
 
+def replace(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's entries to the disk: only then a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 BUCKET = "shared-store"
 
 # One request at a time: moto looks for an object and writes it in two steps. While it is away,
-# whoever asks is hung up on.
+# whoever asks is hung up on. What lies below /careless/ is written over although it is asked not
+# to; below /closed/ nothing may be written, below /forbidden/ nothing be asked.
 _PROGRAM = """
 import signal, socket, sys
 from threading import Event, Lock
@@ -25,12 +26,23 @@ signal.signal(signal.SIGUSR1, lambda *_: away.set())
 signal.signal(signal.SIGHUP, lambda *_: (back.clear(), silent.set()))
 signal.signal(signal.SIGUSR2, lambda *_: (away.clear(), silent.clear(), back.set()))
 
+def refused(start_response, code):
+    start_response("403 Forbidden", [("Content-Type", "application/xml")])
+    return [f"<Error><Code>{code}</Code><Message>refused</Message></Error>".encode()]
+
 def in_turn(environ, start_response):
     if silent.is_set():
         back.wait()
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
     if away.is_set():
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    path = environ["PATH_INFO"] + "?" + environ["QUERY_STRING"]
+    if "/careless/" in path:
+        environ.pop("HTTP_IF_NONE_MATCH", None)
+    if "/forbidden/" in path:
+        return refused(start_response, "SignatureDoesNotMatch")
+    if "/closed/" in path and environ["REQUEST_METHOD"] != "GET":
+        return refused(start_response, "AccessDenied")
     with one:
         return list(application(environ, start_response))
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from storage.paths import STORE_VARIABLE, full_url
-from storage.shared.backends import check_store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,7 +56,7 @@ StoreOption = Annotated[
     typer.Option(
         envvar="REAL_STORE",
         help="Store that machines share, behind the home: s3://bucket/prefix, gs://bucket/prefix, "
-        "or a folder that all of them see. Stands before the command.",
+        "az://container/prefix, or a folder that all of them see. Stands before the command.",
         show_default=False,
     ),
 ]
@@ -78,5 +77,7 @@ def use_store(store: StoreOption = None) -> None:
         raise typer.BadParameter("--store is empty; expected an address or a folder")
     url = full_url(store)
     if url is not None:
+        from storage.shared.objects import check_store
+
         check_store(url)
         os.environ[STORE_VARIABLE] = url

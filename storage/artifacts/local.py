@@ -13,8 +13,8 @@ from typing import Any
 from storage.errors import DamagedArtifactError
 from storage.locks import locked
 from storage.paths import Home
-from storage.references import ArtifactRef, checksum, checksums, digest_of, file_names
-from storage.shared.remote import MANIFEST, Manifest, reference
+from storage.references import ArtifactRef, checksum, digest_of, file_names
+from storage.shared.remote import MANIFEST, Manifest, manifest_of, reference
 from storage.whole_files import discard
 
 CACHE_RECORD = "cache-record.json"
@@ -62,15 +62,7 @@ class LocalArtifacts:
         """Have an artifact written, and publish it here; its lock is held."""
         with self._new_folder(kind, key) as folder:
             facts = write(folder)
-            files = checksums(folder)
-            manifest = {
-                "kind": kind,
-                "key": key,
-                "digest": digest_of(kind, files),
-                "files": files,
-                "facts": facts,
-                "inputs": inputs,
-            }
+            manifest = manifest_of(kind, key, folder, facts, inputs)
             (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
         return reference(manifest)
 

@@ -18,8 +18,6 @@ from storage.paths import Home
 from storage.place import settle
 from storage.references import ArtifactRef, fingerprint, sha256_of
 from storage.room import check_room, room_error
-from storage.shared.backends import open_objects
-from storage.shared.lease import LeaseTiming
 from storage.shared.remote import MANIFEST, Manifest, RemoteArtifacts, reference
 from storage.whole_files import discard
 
@@ -44,21 +42,18 @@ class ArtifactStore(LocalArtifacts):
     raises `StoreUnavailableError`; what is done is kept here, and shared when it is next asked for.
     """
 
-    def __init__(self, home: Home, timing: LeaseTiming | None = None) -> None:
-        """Use the artifacts of ``home``; nothing is created before something is written.
-
-        Args:
-            home: whose artifacts.
-            timing: of the turns that machines take, where a store is behind the home.
-        """
+    def __init__(self, home: Home) -> None:
+        """Use the artifacts of ``home``; nothing is created before something is written."""
         super().__init__(home)
-        self._remote = RemoteArtifacts(home, timing or LeaseTiming()) if home.store else None
+        self._remote = RemoteArtifacts(home) if home.store else None
 
     def make(self, kind: str, key: str, write: Write, inputs: Any = None) -> ArtifactRef:
         """Return the artifact, having ``write`` fill its folder where it is not there yet.
 
-        Of several callers at once one writes, the others wait and find it. ``write`` gets an empty
-        temporary folder, which becomes the artifact by one rename, and returns facts to keep.
+        Of several callers at once on one machine one writes, the others wait and find it; of
+        several machines the first to publish wins, and the others take what it made. ``write`` gets
+        an empty temporary folder, which becomes the artifact by one rename, and returns facts to
+        keep.
         """
         with self._lock(kind, key):
             here = self._here(kind, key)
@@ -120,21 +115,22 @@ class ArtifactStore(LocalArtifacts):
         self, remote: RemoteArtifacts, kind: str, key: str, write: Write, inputs: Any
     ) -> ArtifactRef:
         mending = self._must_be_mended(remote, kind, key)
-        with remote.turn(kind, key, lambda: None if mending else remote.find(kind, key)) as there:
-            if there is not None:
-                return self._refer(there)
-            made = self._write(kind, key, write, inputs)
-            won = remote.publish(made, self.folder(kind, key), mending=mending)
-            if won == made:
-                return made
-            log.warning(
-                "another machine made %s/%s meanwhile, and it is not the same to the bit: "
-                "theirs is used",
-                *(kind, key),
-            )
-            theirs = remote.manifest(won)
-            assert theirs is not None, "the content is there before the key stands for it"
-            return self._refer(theirs)
+        there = None if mending else remote.find(kind, key)
+        if there is not None:
+            return self._refer(there)
+        made = self._write(kind, key, write, inputs)
+        folder = self.folder(kind, key)
+        won = remote.publish(read_manifest(folder), folder, mending=mending)
+        if won == made:
+            return made
+        log.warning(
+            "another machine made %s/%s meanwhile, and it is not the same to the bit: theirs is "
+            "used",
+            *(kind, key),
+        )
+        theirs = remote.manifest(won)
+        assert theirs is not None, "the content is there before the key stands for it"
+        return self._refer(theirs)
 
     def _must_be_mended(self, remote: RemoteArtifacts, kind: str, key: str) -> bool:
         """Tell whether what the store has was found damaged, and still is."""
@@ -143,7 +139,7 @@ class ArtifactStore(LocalArtifacts):
             return False
         try:
             with self._temporary(kind, key) as folder:
-                remote.fetch(reference(manifest), manifest, folder)
+                remote.fetch(manifest, manifest["files"], folder)
         except DamagedArtifactError as damage:
             log.warning("damaged artifact in the store, making it again: %s", damage)
             return True
@@ -153,9 +149,11 @@ class ArtifactStore(LocalArtifacts):
     def _share(self, ref: ArtifactRef) -> None:
         """Have the store have an artifact of this home; its lock is held."""
         folder, remote = self.folder(ref.kind, ref.key), self._remote
-        if remote is None or self._elsewhere(folder) is not None or remote.knows(ref):
+        if remote is None or self._elsewhere(folder) is not None:
             return
-        if remote.publish(ref, folder) != ref:
+        if remote.known(ref.kind, ref.key) == ref.digest:
+            return
+        if remote.publish(read_manifest(folder), folder) != ref:
             log.warning(
                 "%s is not the same to the bit as the store's, which others use; remove it to use "
                 "that here too",
@@ -184,7 +182,7 @@ class ArtifactStore(LocalArtifacts):
         folder = self.folder(ref.kind, ref.key)
         with self._temporary(ref.kind, ref.key) as temporary:
             try:
-                remote.fetch(ref, manifest, temporary)
+                remote.fetch(manifest, manifest["files"], temporary)
             except DamagedArtifactError as damage:
                 discard(folder)  # with the cache record, so that it is made again
                 raise DamagedArtifactError(
@@ -221,4 +219,4 @@ def prepare_home(home: Home) -> None:
             "choose another with --home or REAL_HOME"
         ) from error
     if home.store is not None:
-        open_objects(home.store).check()
+        RemoteArtifacts(home).check()

@@ -13,9 +13,9 @@ from storage.errors import StorageError
 from storage.paths import Home
 from storage.references import checksum, file_names
 from storage.runs.run import run_folder
-from storage.tables.written import SUMS
+from storage.tables.written import SUMS, USED
 
-_CHANGING = ("report.html", "artifacts.jsonl")
+_CHANGING = ("report.html", USED)
 
 
 def note_checksums(home: Home, run_id: str) -> None:

@@ -1,39 +1,52 @@
-"""Rows and folders of runs, shared with the other machines that use a store.
+"""Runs, shared with the other machines that use a store: each is an artifact there.
 
-What finished runs left here goes to the store; the rows of others come whenever tables are read,
-and the folder of a run when somebody asks for it. Nothing is removed from the store, and what was
-removed from a home does not come back.
+It holds the run's parts of tables and its folder by their paths within a home, and is published
+once the run has ended: others see all of it or nothing. Rows of others come whenever tables are
+read, a run's folder when somebody asks for it. Nothing is removed from the store, and rows that
+were removed from a home do not come back.
 """
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import re
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from storage.errors import DamagedArtifactError, StorageError
 from storage.locks import locked
 from storage.paths import Home
-from storage.shared.journal import Journal, replace
-from storage.tables.parquet import MERGED, files_of, folder_lock, merged_parts, read_rows
-from storage.tables.seals import damaged, is_sound
+from storage.shared.remote import MEND, Manifest, RemoteArtifacts, manifest_of, reference
+from storage.tables.parquet import MERGED, SUFFIX, files_of, folder_lock, merged_parts, read_run
+from storage.tables.seals import DamagedTableError, damaged, is_sound
+from storage.tables.written import USED
+from storage.whole_files import discard
 
-_LEDGER = "files.json"
+RUN = "run"
+"""The kind of artifact that a run is."""
+_PART = re.compile(rf"tables/\w+/(?!\.|{MERGED})[^/]+{re.escape(SUFFIX)}")
 
 log = logging.getLogger(__name__)
 
 
 def push(home: Home) -> None:
-    """Upload what finished runs left in the home and its store does not have; no store: nothing.
+    """Upload the runs that have ended here and that its store does not have; no store: nothing.
 
     Raises:
-        StoreUnavailableError: the store cannot be reached; the next call uploads it.
+        StoreUnavailableError: the store cannot be reached; the next call uploads them.
     """
-    if home.store is not None and home.root.is_dir():
-        with _shared_runs(home) as shared:
-            shared.push()
+    if home.store is None or not home.root.is_dir():
+        return
+    with _sharing(home) as (remote, new):
+        for row in files_of(home.tables / "runs"):
+            there = remote.known(RUN, row.stem) or row.name.startswith(MERGED)
+            if not there and (home.runs / row.stem).is_dir():
+                try:
+                    _publish(home, row.stem, remote, new)
+                except DamagedTableError as damage:
+                    log.warning("the run %s is not shared: %s", row.stem, damage)
+                except FileNotFoundError:  # cleaned away meanwhile
+                    continue
 
 
 def pull(home: Home) -> None:
@@ -44,9 +57,20 @@ def pull(home: Home) -> None:
     Raises:
         StoreUnavailableError: the store cannot be reached.
     """
-    if home.store is not None:
-        with _shared_runs(home) as shared:
-            shared.pull()
+    if home.store is None:
+        return
+    with _sharing(home) as (remote, new):
+        for run_id in remote.objects.below(f"artifacts/{RUN}"):
+            manifest = None if remote.known(RUN, run_id) else remote.find(RUN, run_id)
+            if manifest is None:  # known, or not there as a whole yet
+                continue
+            try:
+                _fetch(remote, manifest, "tables/", new)
+            except DamagedArtifactError as damage:
+                log.warning("rows of another machine are left out: %s", damage)
+            else:
+                _place_rows(home, new)
+                remote.note_known(reference(manifest))
 
 
 def fetch_run(home: Home, run_id: str) -> None:
@@ -56,9 +80,15 @@ def fetch_run(home: Home, run_id: str) -> None:
         StoreUnavailableError: the store cannot be reached.
         DamagedArtifactError: a file is missing in the store, or changed.
     """
-    if home.store is not None:
-        with _shared_runs(home) as shared:
-            shared.fetch(f"runs/{run_id}/")
+    if home.store is None or (home.runs / run_id).exists():
+        return
+    with _sharing(home) as (remote, new):
+        manifest = remote.find(RUN, run_id)
+        if manifest is not None and not (home.runs / run_id).exists():
+            _fetch(remote, manifest, f"runs/{run_id}/", new)
+            (new / "runs" / run_id).mkdir(parents=True, exist_ok=True)
+            home.runs.mkdir(exist_ok=True)
+            (new / "runs" / run_id).rename(home.runs / run_id)
 
 
 @contextmanager
@@ -79,168 +109,61 @@ def pushed_at_end(home: Home) -> Iterator[None]:
 
 
 @contextmanager
-def _shared_runs(home: Home) -> Iterator["_SharedRuns"]:
-    """Give the home's sharing, locked; its ledger is written at the end, however that comes."""
-    path = home.shared / _LEDGER
+def _sharing(home: Home) -> Iterator[tuple[RemoteArtifacts, Path]]:
+    """Give the home's store, and the path of a folder to use, while no other process has them."""
+    new = home.shared / "new"
     with locked(home.shared / ".lock"):
-        before, ledger = _ledger(path)
-        shared = _SharedRuns(home, ledger)
+        discard(new)  # left by a process that was killed
         try:
-            yield shared
+            yield RemoteArtifacts(home), new
         finally:
-            after = json.dumps(shared.ledger).encode()
-            if after != before:
-                replace(path, after)
+            discard(new)
 
 
-def _ledger(path: Path) -> tuple[bytes, dict[str, dict[str, Any]]]:
-    """Return the content of a ledger, and what it says; of a damaged one, nothing."""
-    if not path.exists():
-        return b"", {}
-    content = path.read_bytes()
+def _publish(home: Home, run_id: str, remote: RemoteArtifacts, new: Path) -> None:
+    """Publish a run if it has ended, from a copy: its report may be written again meanwhile."""
+    if any(row["status"] == "running" for row in read_run(home, "runs", run_id)):
+        return
+    discard(new)
+    for file in _files(home, run_id):
+        copy = new / file.relative_to(home.root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        if file.is_relative_to(home.tables) and not is_sound(copy):
+            raise damaged(file, "its seal is broken")
+    remote.publish(manifest_of(RUN, run_id, new), new)
+
+
+def _files(home: Home, run_id: str) -> Iterator[Path]:
+    """Yield the files of a run: its parts of tables, those named by what it used, its folder."""
+    folder = home.runs / run_id
+    used = (folder / USED).read_text(errors="replace") if (folder / USED).exists() else ""
+    for table in sorted(home.tables.glob("[!.]*/")):
+        for part in files_of(table):
+            if part.stem == run_id or f'"{part.stem}"' in used:
+                yield part
+    yield from (file for file in sorted(folder.rglob("[!.]*")) if file.is_file())
+
+
+def _fetch(remote: RemoteArtifacts, manifest: Manifest, prefix: str, into: Path) -> None:
+    """Download those files of a run whose paths begin with ``prefix``."""
+    files, key = manifest["files"], manifest["key"]
     try:
-        ledger = json.loads(content)
-        assert all({"size", "mtime_ns", "sha256", "entry"} <= {*note} for note in ledger.values())
-    except (ValueError, AttributeError, TypeError, AssertionError, RecursionError):
-        log.warning(
-            "%s, which says what of this home its store has, is damaged: a new one is made; rows "
-            "of other machines that were removed here come back",
-            path,
-        )
-        return content, {}
-    return content, ledger
+        for name in files:
+            if not (_PART.fullmatch(name) or name.startswith(f"runs/{key}/")):
+                raise DamagedArtifactError(f"the run {key} of the store names a file {name!r}")
+        discard(into)
+        remote.fetch(manifest, [name for name in files if name.startswith(prefix)], into)
+    except DamagedArtifactError as damage:
+        raise DamagedArtifactError(f"{damage}; {MEND}") from damage
 
 
-class _SharedRuns:
-    """Moves files between a home and the journal of its store.
-
-    The ledger says for every file that came or went: size and time it has here, checksum, entry.
-    """
-
-    def __init__(self, home: Home, ledger: dict[str, dict[str, Any]]) -> None:
-        self._home, self.ledger, self._journal = home, ledger, Journal(home)
-
-    def push(self) -> None:
-        runs = read_rows(self._home, "runs")
-        running = tuple(row["run_id"] for row in runs if row["status"] == "running")
-        finished = [row["run_id"] for row in runs if row["status"] != "running"]
-        groups: dict[str, list[str]] = {}
-        for path in self._own(running):
-            if self._touched(path):
-                groups.setdefault(_run_of(path, finished), []).append(path)
-        for _, paths in sorted(groups.items()):
-            self._push(paths)
-
-    def pull(self) -> None:
-        for name, content in self._journal.news():
-            try:
-                files = self._journal.entry(name, content).files
-                self._take(name, {p: sha for p, sha in files.items() if _is_table(p)})
-            except DamagedArtifactError as damage:
-                log.warning("rows of another machine are left out: %s", damage)
-            else:
-                self._journal.keep(name, content)
-
-    def fetch(self, prefix: str) -> None:
-        for entry in self._journal.entries():
-            files = {p: sha for p, sha in entry.files.items() if p.startswith(prefix)}
-            self._take(entry.name, files)
-
-    def _own(self, running: tuple[str, ...]) -> Iterator[str]:
-        """Yield the paths of what may be shared: nothing merged, of others, or of running runs."""
-        others = [entry for entry in self._journal.entries() if entry.home != self._journal.home]
-        theirs = {path for entry in others for path in entry.files}
-        their_runs = {PurePosixPath(p).parts[1] for p in theirs if not _is_table(p)}
-        for folder in sorted(self._home.tables.glob("[!.]*/")):
-            for file in files_of(folder):
-                path = self._path(file)
-                if not file.name.startswith((MERGED, *running)) and path not in theirs:
-                    yield path
-        for folder in sorted(self._home.runs.glob("[!.]*/")):
-            if folder.name not in (*running, *their_runs):
-                files = (file for file in sorted(folder.rglob("[!.]*")) if file.is_file())
-                yield from map(self._path, files)
-
-    def _touched(self, path: str) -> bool:
-        """Tell whether a file is not as it last came or went; one that is gone is untouched."""
-        known = self.ledger.get(path)
-        try:
-            now = _stat(self._home.root / path)
-        except FileNotFoundError:
-            return False
-        return known is None or any(known[name] != value for name, value in now.items())
-
-    def _push(self, paths: Iterable[str]) -> None:
-        notes, contents = {}, {}
-        for path in paths:
-            try:
-                note, content = _read(self._home.root / path)
-            except FileNotFoundError:  # cleaned away meanwhile
-                continue
-            if _is_table(path) and not is_sound(self._home.root / path):
-                log.warning("not shared: %s", damaged(self._home.root / path, "its seal is broken"))
-                continue
-            known = self.ledger.get(path, {})
-            if known.get("sha256") == note["sha256"]:
-                self.ledger[path] = known | note
-            else:
-                notes[path], contents[path] = note, content
-        if contents:
-            entry = self._journal.publish(contents)
-            for path, note in notes.items():
-                self.ledger[path] = note | {"entry": entry.name}
-
-    def _take(self, entry: str, files: Mapping[str, str]) -> None:
-        """Download files, all of them before one is put in its place."""
-        wanted = {path: sha for path, sha in files.items() if self._wants(path, sha, entry)}
-        contents = {path: self._journal.download(path, sha) for path, sha in wanted.items()}
-        # A run's own row is last: who sees it finds the others.
-        for path, content in sorted(contents.items(), key=lambda one: "/runs/" in one[0]):
-            if self._place(path, content):
-                note, _ = _read(self._home.root / path)
-                self.ledger[path] = note | {"entry": entry}
-
-    def _wants(self, path: str, sha256: str, entry: str) -> bool:
-        """Leave alone what this home made, changed or removed, and what is newer."""
-        known, file = self.ledger.get(path), self._home.root / path
-        if known is None or not file.exists():
-            return known is None and not file.exists()
-        newer = known["entry"] < entry and known["sha256"] != sha256
-        return newer and not self._touched(path)
-
-    def _place(self, path: str, content: bytes) -> bool:
-        file = self._home.root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not _is_table(path):
-            replace(file, content)
-            return True
+def _place_rows(home: Home, new: Path) -> None:
+    # A run's own row is last: who sees it finds the others.
+    for part in sorted(new.glob("tables/*/*"), key=lambda part: part.parent.name == "runs"):
+        place = home.root / part.relative_to(new)
+        place.parent.mkdir(parents=True, exist_ok=True)
         # The folder of a table may be swapped for one in which its parts are merged.
-        with folder_lock(self._home, file.parent.name, exclusive=False):
-            merged = file.stem in merged_parts(file.parent)
-            if not merged:
-                replace(file, content)
-        return not merged
-
-    def _path(self, file: Path) -> str:
-        return file.relative_to(self._home.root).as_posix()
-
-
-def _run_of(path: str, run_ids: Iterable[str]) -> str:
-    """Return the run to which a file belongs, '' for what several runs share."""
-    name = PurePosixPath(path).parts[2 if _is_table(path) else 1]
-    return next((run_id for run_id in run_ids if name.startswith(run_id)), "")
-
-
-def _is_table(path: str) -> bool:
-    return path.startswith("tables/")
-
-
-def _stat(file: Path) -> dict[str, Any]:
-    found = file.stat()
-    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
-
-
-def _read(file: Path) -> tuple[dict[str, Any], bytes]:
-    """Return what the ledger says of a file, and its content."""
-    stat, content = _stat(file), file.read_bytes()
-    return stat | {"sha256": hashlib.sha256(content).hexdigest()}, content
+        with folder_lock(home, place.parent.name, exclusive=False):
+            if place.stem not in merged_parts(place.parent) and not place.exists():
+                part.rename(place)

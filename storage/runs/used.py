@@ -14,8 +14,8 @@ from storage.errors import StorageError
 from storage.locks import locked
 from storage.paths import Home
 from storage.runs.run import run_folder
+from storage.tables.written import USED
 
-USED = "artifacts.jsonl"
 RECORD = "run.json"
 _IN_USE = ".in-use"
 

@@ -20,6 +20,8 @@ from storage.tables.schemas import TABLES
 
 SUMS = "SHA256SUMS"
 """File in the folder of a completed run."""
+USED = "artifacts.jsonl"
+"""File in the folder of a run: the artifacts that it uses, a line each."""
 WRITTEN = "tables.json"
 """File in the folder of a completed run: by table, the parts that it wrote."""
 

@@ -33,12 +33,11 @@ KINDS: Mapping[str, str] = {
     "state of the stack": "stack/state.json",
     "MLflow's database": "mlflow/mlflow.db",
     "MLflow's artifacts": "mlflow/artifacts",
-    "ledger": "shared/*/files.json",
-    "copy of the journal": "shared/*/journal/*",
-    "identity": "shared/*/identity*",
-    "journal": "../store/journal/*",
-    "file in the store": "../store/files/*/*",
-    "artifact in the store": "../store/artifacts/*/*",
+    "note of a run": "shared/*/known/run-*",
+    "note of an artifact": "shared/*/known/[!r]*",
+    "run in the store": "../store/artifacts/run/*/manifest.json",
+    "file of a run in the store": "../store/artifacts/run/*/*/*/*/*",
+    "artifact in the store": "../store/artifacts/[!r]*/*",
 }
 """Files of a home by what they are, as patterns below it; the store lies beside it."""
 OF_STORES = tuple(kind for kind, found in KINDS.items() if found.startswith(("shared", "../store")))

@@ -9,42 +9,51 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from storage.artifacts.store import NOT_HERE, ArtifactStore, prepare_home
+from storage.errors import DamagedArtifactError, StorageError
 from storage.paths import Home
-from storage.shared.backends import open_objects
-from storage.shared.objects import StoreUnavailableError
+from storage.runs.run import find_run, run_folder
+from storage.shared.objects import Objects, StoreUnavailableError
 from storage.sql.catalog import Catalog
-from tests.s3_server import s3_server
+from storage.tables.parquet import read_rows
+from tests.s3_server import BUCKET, s3_server
 from tests.terminal import ROOT, SMALL
 
-pytest.importorskip("s3fs", reason="needs the extra s3")
 pytest.importorskip("moto.server", reason="needs moto[server]")
 
-MAKER = """
+# Makes artifacts of three files, and leaves runs that use them.
+MACHINE = """
 import sys, time
 from pathlib import Path
 from storage.artifacts.store import ArtifactStore
-from storage.shared.lease import LeaseTiming
 from storage.paths import Home
+from storage.runs.run import run_folder, write_run
+from storage.runs.sharing import pushed_at_end
+from tests.unit.storage_rows import run_row
 
-root, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+root, name, seconds, url, count = Path(sys.argv[1]), *sys.argv[2:]
+home = Home(root / name, url)
 
 def write(folder):
-    with (root / "writers.txt").open("a") as log:
-        log.write(name)
-    (folder / "a.txt").write_text("a")
+    for number in range(3):
+        (folder / f"{number}.txt").write_text(name)
     (root / f"{name}-begun").touch()
-    time.sleep(seconds)
-    return {}
+    time.sleep(float(seconds))
+    return {"by": name}
 
-store = ArtifactStore(Home(root / name, sys.argv[4]), LeaseTiming(beat=0.3, expiry=2, poll=0.1))
+store = ArtifactStore(home)
 (root / f"{name}-ready").touch()
 while not (root / "go").exists():
     time.sleep(0.01)
-print(store.make("kind", "key", write).digest)
+for number in range(int(count)):
+    print(store.make("kind", str(number), write).digest, flush=True)
+    with pushed_at_end(home):
+        run_id = f"{name}{number}"
+        run_folder(home, run_id).mkdir(parents=True)
+        (run_folder(home, run_id) / "config.yaml").write_text(run_id)
+        write_run(home, run_row(run_id, "completed"))
 """
 
 
@@ -52,15 +61,20 @@ print(store.make("kind", "key", write).digest)
 def s3() -> Iterator[str]:
     """Run a server with a bucket, let this process and its children use it, and return its URL."""
     with s3_server() as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in (server.environment | {"AWS_MAX_ATTEMPTS": "1"}).items():
+        for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server.url
 
 
-@pytest.fixture
-def store(s3: str, request: pytest.FixtureRequest) -> str:
-    """Return the URL of a store of the test's own."""
-    return f"{s3}/{request.node.name}"
+@pytest.fixture(params=["s3", "folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URL of a store of the test's own, in the bucket and as a folder."""
+    place = tmp_path / "store"
+    url = str(place)
+    if request.param == "s3":
+        url = f"{request.getfixturevalue('s3')}/{request.node.originalname}"
+    Objects(url).check(used=False)
+    return url
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
@@ -72,11 +86,12 @@ def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, store: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start processes that make one artifact, each in a home of its own."""
+    """Start processes that make artifacts and leave runs, each in a home of its own."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(name: str, seconds: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", MAKER, str(tmp_path), name, str(seconds), store]
+    def start(name: str, seconds: float = 0, count: int = 1) -> subprocess.Popen[str]:
+        arguments = [str(tmp_path), name, str(seconds), store, str(count)]
+        command = [sys.executable, "-c", MACHINE, *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         started.append(process)
@@ -98,48 +113,77 @@ def writing(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def test_the_server_refuses_to_create_an_object_twice(store: str) -> None:
-    objects = open_objects(store)
-    objects.check()
-    assert objects.create("a/b", b"1")
-    assert not objects.create("a/b", b"2")
-    assert objects.read("a/b") == b"1"
-    assert objects.names("a") == ["a/b"]
-    assert objects.names("none") == []
-    objects.remove("a/b")
+def test_an_object_is_not_created_twice(store: str) -> None:
+    objects = Objects(store)
+    objects.check(used=True)
+    assert objects.create("a/b/c", b"1")
+    assert not objects.create("a/b/c", b"2")
+    assert objects.read("a/b/c") == b"1"
+    assert objects.below("a") == ["b"]
+    assert objects.below("none") == []
     assert objects.read("a/b") is None
 
 
-def test_of_machines_that_race_one_computes_and_all_get_the_same(
+def test_of_machines_that_race_all_get_the_same_and_who_looks_sees_nothing_by_half(
     tmp_path: Path, machine: Callable[..., subprocess.Popen[str]], store: str
 ) -> None:
-    racers = {name: machine(name, 0.5) for name in "ab"}
+    racers = {name: machine(name, count=3) for name in "abc"}
     wait_for(lambda: all((tmp_path / f"{name}-ready").exists() for name in racers))
     (tmp_path / "go").touch()
-    digests = {racer.communicate(timeout=60)[0] for racer in racers.values()}
-    assert [racer.returncode for racer in racers.values()] == [0, 0]
-    assert len(digests) == 1
-    assert len((tmp_path / "writers.txt").read_text()) == 1
-    assert open_objects(store).names("leases") == []
+    looker, there = ArtifactStore(Home(tmp_path / "d", store)), Home(tmp_path / "d", store)
+    expected = sorted(f"{name}{number}" for name in racers for number in range(3))
+    seen, fetched = list[str](), set[str]()
+    deadline = time.monotonic() + 120
+    while seen != expected:
+        assert time.monotonic() < deadline, seen
+        seen = runs_of(there)
+        for run_id in {*seen} - fetched:
+            fetched.add(run_id)
+            find_run(there, run_id)
+            assert (run_folder(there, run_id) / "config.yaml").read_text() == run_id
+        for number in range(3):
+            ref = looker.find("kind", str(number))
+            if ref is not None:
+                texts = {path.read_text() for path in looker.open(ref).glob("*.txt")}
+                assert texts == {looker.facts(ref)["by"]}
+    digests = [racer.communicate(timeout=60)[0].split() for racer in racers.values()]
+    assert [racer.returncode for racer in racers.values()] == [0, 0, 0]
+    assert len(digests[0]) == 3 and digests[0] == digests[1] == digests[2]
 
 
-def test_a_machine_that_dies_leaves_nothing_to_see_and_another_takes_its_turn(
+def runs_of(home: Home) -> list[str]:
+    from storage.runs.sharing import pull
+
+    pull(home)
+    return sorted(row["run_id"] for row in read_rows(home, "runs"))
+
+
+def test_a_machine_that_dies_leaves_nothing_to_see_and_another_makes_it(
     tmp_path: Path, machine: Callable[..., subprocess.Popen[str]], store: str
 ) -> None:
     (tmp_path / "go").touch()
     dying = machine("a", 60)
     wait_for((tmp_path / "a-begun").exists)
-    waiting = machine("b", 0)
-    wait_for((tmp_path / "b-ready").exists)
     dying.send_signal(signal.SIGKILL)
     dying.wait()
-    assert open_objects(store).names("artifacts") == []
-    digest = waiting.communicate(timeout=60)[0].strip()
-    assert waiting.returncode == 0
-    assert (tmp_path / "writers.txt").read_text() == "ab"
-    found = ArtifactStore(Home(tmp_path / "c", store)).find("kind", "key")
+    there = ArtifactStore(Home(tmp_path / "c", store))
+    assert there.find("kind", "0") is None
+    digest = machine("b").communicate(timeout=60)[0].strip()
+    found = there.find("kind", "0")
     assert found is not None
     assert found.digest == digest
+
+
+def test_what_is_damaged_there_is_named_and_mended_by_who_makes_it_again(
+    tmp_path: Path, store: str
+) -> None:
+    ref = ArtifactStore(Home(tmp_path / "a", store)).make("kind", "key", writing)
+    Objects(store).write(f"artifacts/kind/key/{ref.digest}/a.txt", b"damaged")
+    there = ArtifactStore(Home(tmp_path / "b", store))
+    with pytest.raises(DamagedArtifactError, match="a.txt does not have its recorded sha256"):
+        there.open(ref)
+    mended = there.make("kind", "key", writing)
+    assert (ArtifactStore(Home(tmp_path / "c", store)).open(mended) / "a.txt").read_text() == "a"
 
 
 def test_large_files_go_there_and_come_back(tmp_path: Path, store: str) -> None:
@@ -149,47 +193,62 @@ def test_large_files_go_there_and_come_back(tmp_path: Path, store: str) -> None:
     assert (other.open(ref) / "large.bin").stat().st_size == 30_000_000
 
 
-@pytest.fixture
-def new_client() -> Iterator[None]:
-    """Have a client made that reads the environment anew, and not be used again."""
-    clients = fsspec.get_filesystem_class("s3")
-    clients.clear_instance_cache()
-    yield
-    clients.clear_instance_cache()
-
-
-@pytest.mark.usefixtures("new_client")
-def test_a_wrong_bucket_or_no_credentials_are_named_before_anything_is_computed(
-    tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3://no-such-bucket/x", "bucket does not exist"),
+        (f"s3://{BUCKET}/closed/x", "AccessDenied"),
+        (f"s3://{BUCKET}/forbidden/x", "SignatureDoesNotMatch"),
+    ],
+)
+def test_what_cannot_be_used_is_named_before_anything_is_computed(
+    tmp_path: Path, s3: str, address: str, said: str
 ) -> None:
-    with pytest.raises(StoreUnavailableError, match="bucket does not exist"):
-        prepare_home(Home(tmp_path, "s3://no-such-bucket/x"))
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(StoreUnavailableError, match=f"(?s){address}.*{said}.*AWS_ACCESS_KEY_ID"):
+        prepare_home(Home(tmp_path, address))
+
+
+def test_a_server_that_overwrites_what_it_should_not_is_refused(tmp_path: Path, s3: str) -> None:
+    with pytest.raises(StorageError, match="conditional writes"):
+        prepare_home(Home(tmp_path, f"{s3}/careless/x"))
+
+
+@pytest.mark.parametrize("profiles", [False, True])
+def test_credentials_come_from_a_profile_too_and_are_missed_by_name(
+    tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch, profiles: bool
+) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    if profiles:
+        file.write_text("[lab]\naws_access_key_id = test\naws_secret_access_key = test\n")
+        monkeypatch.setenv("AWS_PROFILE", "lab")
+        prepare_home(Home(tmp_path, f"{s3}/profile"))
+        return
     with pytest.raises(StoreUnavailableError, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         prepare_home(Home(tmp_path, f"{s3}/other"))
 
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_second_machine_makes_nothing_of_what_the_first_one_did(
-    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.experiment import experiment
     from real_tasks.experiment.yaml_files import load_config
     from real_tasks.tasks.reports import write_report
 
-    config = load_config(None, SMALL)
+    config, store = load_config(None, SMALL), f"{s3}/second"
     monkeypatch.setenv("REAL_STORE", store)
     monkeypatch.setenv("REAL_HOME", str(tmp_path / "a"))
     first = experiment(config)
-    made = open_objects(store).names("artifacts")
-    assert made
+    made = made_in(store)
+    assert sum(made.values()) > 10
 
     monkeypatch.setenv("REAL_HOME", str(tmp_path / "b"))
     second = experiment(config)
-    assert open_objects(store).names("artifacts") == made
+    assert made_in(store) == made
     there = Home(tmp_path / "b", store)
     activations = list((there.artifacts / "activations").iterdir())
     assert activations
@@ -205,6 +264,12 @@ def test_a_second_machine_makes_nothing_of_what_the_first_one_did(
     report = write_report(third, first.run_id)
     assert report.is_relative_to(tmp_path / "c")
     assert "<html" in report.read_text()
+
+
+def made_in(store: str) -> dict[str, int]:
+    """Numbers of artifacts, by kind, runs left out."""
+    kinds = set(Objects(store).below("artifacts")) - {"run"}
+    return {kind: len(Objects(store).below(f"artifacts/{kind}")) for kind in kinds}
 
 
 def scores(home: Home, run_id: str) -> list[dict[str, Any]]:

@@ -41,10 +41,10 @@ from storage.runs.run import (
 )
 from storage.runs.sharing import pushed_at_end
 from storage.runs.used import in_use, note_used
-from storage.shared.journal import replace
 from storage.tables.parquet import read_rows, read_run, write_table
 from storage.tables.written import note_written
 from storage.tracking.tracker import EXPERIMENT, GIT_COMMIT_TAG, Tracker
+from storage.whole_files import replace
 
 CONFIG = "config.yaml"
 RECORD = "run.json"

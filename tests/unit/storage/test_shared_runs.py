@@ -3,20 +3,23 @@
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storage.artifacts.store import ArtifactRef
 from storage.errors import DamagedArtifactError, StorageError
 from storage.paths import Home
+from storage.references import digest_of
 from storage.runs.run import alive, find_run, mark_crashed_runs, run_folder, write_run
-from storage.runs.sharing import fetch_run, pull, push, pushed_at_end
-from storage.shared.backends import FolderObjects
-from storage.shared.journal import Journal
-from storage.shared.objects import StoreUnavailableError
+from storage.runs.sharing import pull, push, pushed_at_end
+from storage.runs.used import note_used
+from storage.shared.objects import Objects, StoreUnavailableError
 from storage.sql.catalog import Catalog
 from storage.tables.parquet import read_rows, write_table
 from storage.upkeep.compaction import compact
@@ -25,6 +28,7 @@ from tests.unit.storage_rows import run_row
 
 @pytest.fixture
 def homes(tmp_path: Path) -> Callable[[str], Home]:
+    Objects(str(tmp_path / "store")).check(used=False)
     return lambda name: Home(tmp_path / name, str(tmp_path / "store"))
 
 
@@ -52,19 +56,24 @@ def leave_run(home: Home, run_id: str, status: str = "completed", minutes: int =
     folder.mkdir(parents=True)
     (folder.parent / "config.yaml").write_text(f"name: {run_id}")
     (folder / "scores.png").write_bytes(b"\x89PNG")
-    write_table(home, "samples", f"data-of-{run_id}", [sample(run_id)])
+    use_data(home, run_id, f"data-of-{run_id}", run_id)
     write_run(home, row(run_id, status, minutes))
+
+
+def use_data(home: Home, run_id: str, key: str, question_id: str) -> None:
+    """Leave the samples of a data set, which several runs may use."""
+    note_used(home, run_id, [ArtifactRef(kind="dataset", key=key, digest="0")])
+    write_table(home, "samples", key, [sample(question_id)])
 
 
 def run_ids(home: Home) -> list[str]:
     return sorted(row["run_id"] for row in read_rows(home, "runs"))
 
 
-def objects(tmp_path: Path, prefix: str = "") -> dict[str, int]:
-    """Names and times of the store's objects."""
-    store = tmp_path / "store"
-    names = FolderObjects(str(store)).names(prefix)
-    return {name: (store / name).stat().st_mtime_ns for name in names}
+def objects(tmp_path: Path, part: str = "") -> dict[Path, int]:
+    """The store's objects, with their times."""
+    found = (tmp_path / "store").rglob("*")
+    return {path: path.stat().st_mtime_ns for path in found if path.is_file() and part in str(path)}
 
 
 def test_another_home_sees_the_rows_of_a_run_and_fetches_its_folder(
@@ -110,19 +119,6 @@ def test_a_run_is_shared_once_it_has_ended(homes: Callable[[str], Home]) -> None
     }
 
 
-def test_a_row_that_is_written_again_replaces_the_old_one_everywhere(
-    homes: Callable[[str], Home],
-) -> None:
-    here, there = homes("a"), homes("b")
-    leave_run(here, "r1", "failed")
-    push(here)
-    pull(there)
-    write_run(here, row("r1", "completed"))
-    push(here)
-    pull(there)
-    assert [r["status"] for r in read_rows(there, "runs")] == ["completed"]
-
-
 def test_nothing_is_uploaded_twice_and_nothing_of_others(
     homes: Callable[[str], Home], tmp_path: Path
 ) -> None:
@@ -149,6 +145,15 @@ def test_a_home_does_not_speak_for_the_runs_of_another(homes: Callable[[str], Ho
         assert [r["status"] for r in read_rows(homes(name), "runs")] == ["completed"]
 
 
+def test_a_run_is_seen_by_others_as_it_was_when_it_ended(homes: Callable[[str], Home]) -> None:
+    leave_run(homes("a"), "r1")
+    push(homes("a"))
+    (run_folder(homes("a"), "r1") / "config.yaml").write_text("written again")
+    push(homes("a"))
+    find_run(homes("b"), "r1")
+    assert (run_folder(homes("b"), "r1") / "config.yaml").read_text() == "name: r1"
+
+
 def test_what_was_removed_from_a_home_does_not_come_back(homes: Callable[[str], Home]) -> None:
     leave_run(homes("a"), "r1")
     push(homes("a"))
@@ -157,21 +162,24 @@ def test_what_was_removed_from_a_home_does_not_come_back(homes: Callable[[str], 
     shutil.rmtree(run_folder(there, "r1"))
     (there.tables / "runs" / "r1.parquet").unlink()
     pull(there)
-    fetch_run(there, "r1")
     assert run_ids(there) == []
-    assert not (run_folder(there, "r1") / "config.yaml").exists()
+    with pytest.raises(StorageError, match="no run 'r1'"):
+        find_run(there, "r1")
+    assert not run_folder(there, "r1").exists()
 
 
-def test_of_two_files_of_one_name_all_homes_keep_the_newer(homes: Callable[[str], Home]) -> None:
+def test_rows_that_several_runs_share_are_in_every_home_once(
+    homes: Callable[[str], Home],
+) -> None:
     for name in ("a", "b"):
         leave_run(homes(name), f"r-{name}")
-        write_table(homes(name), "samples", "data", [sample(name)])
+        use_data(homes(name), f"r-{name}", "data", "shared")
         push(homes(name))
     for name in ("a", "b", "c"):
         pull(homes(name))
         assert run_ids(homes(name)) == ["r-a", "r-b"]
-        found = {r["question_id"] for r in read_rows(homes(name), "samples")}
-        assert found == {"r-a", "r-b", "b"}
+        found = sorted(r["question_id"] for r in read_rows(homes(name), "samples"))
+        assert found == ["r-a", "r-b", "shared"]
 
 
 def test_rows_that_were_merged_stay_where_they_are(homes: Callable[[str], Home]) -> None:
@@ -190,33 +198,75 @@ def test_rows_that_were_merged_stay_where_they_are(homes: Callable[[str], Home])
     assert run_ids(here) == run_ids(there) == ["r0", "r1", "r2", "r3"]
 
 
-def test_rows_that_are_merged_while_they_come_are_there_once(
-    homes: Callable[[str], Home], monkeypatch: pytest.MonkeyPatch
+def test_rows_that_are_merged_while_others_come_are_there_once(
+    homes: Callable[[str], Home],
+) -> None:
+    here, there = homes("a"), homes("b")
+    expected = [f"r{number:02}" for number in range(6)]
+    done = threading.Event()
+
+    def leave() -> None:
+        for run_id in expected:
+            leave_run(here, run_id)
+            push(here)
+
+    def merge() -> None:
+        while not done.is_set():
+            compact(there, older_than=timedelta(0), min_parts=1, pause_seconds=0.01)
+
+    with ThreadPoolExecutor(2) as pool:
+        merged, left = pool.submit(merge), pool.submit(leave)
+        while len(seen := run_ids(there)) < len(expected):
+            assert len(set(seen)) == len(seen)
+            pull(there)
+        done.set()
+        merged.result(), left.result()
+    assert run_ids(there) == expected
+    assert sorted(r["question_id"] for r in read_rows(there, "samples")) == expected
+
+
+def test_rows_that_came_before_a_kill_and_were_merged_since_do_not_come_again(
+    homes: Callable[[str], Home],
 ) -> None:
     here, there = homes("a"), homes("b")
     leave_run(here, "r1")
     push(here)
     pull(there)
-    write_run(here, row("r1", minutes=1))
-    push(here)
-    download = Journal.download
-
-    def merging(self: Journal, path: str, sha256: str) -> bytes:
-        compact(there, older_than=timedelta(0), min_parts=1, pause_seconds=0)
-        return download(self, path, sha256)
-
-    monkeypatch.setattr(
-        "storage.upkeep.compaction.push", lambda _: None
-    )  # it would wait for the pull
-    monkeypatch.setattr(Journal, "download", merging)
+    (there.shared / "known" / "run-r1").unlink()  # it was killed before it noted that
+    compact(there, older_than=timedelta(0), min_parts=1, pause_seconds=0)
     pull(there)
     assert run_ids(there) == ["r1"]
 
 
-class Gone(FolderObjects):
+def test_who_reads_a_run_that_came_finds_its_other_rows_too(
+    homes: Callable[[str], Home],
+) -> None:
+    there, ended = homes("c"), threading.Event()
+
+    def leave(name: str) -> None:
+        for number in range(3):
+            leave_run(homes(name), f"{name}{number}")
+            push(homes(name))
+
+    def take() -> None:
+        while not ended.wait(0.01):
+            pull(there)
+
+    with ThreadPoolExecutor(4) as pool:
+        makers = [pool.submit(leave, name) for name in "ab"]
+        takers = [pool.submit(take) for _ in range(2)]
+        while len(runs := run_ids(there)) < 6:
+            assert {*runs} <= {r["question_id"] for r in read_rows(there, "samples")}
+        ended.set()
+        for one in (*makers, *takers):
+            one.result()
+    assert len({*runs}) == 6
+
+
+class Gone(Objects):
     """A store that nothing can be created in."""
 
-    def _create(self, *_: object) -> bool:
+    def create(self, *_: object) -> bool:
         raise StoreUnavailableError("gone")
 
 
@@ -225,7 +275,7 @@ def test_what_could_not_be_pushed_is_pushed_next_time_and_no_half_of_it_is_seen(
 ) -> None:
     leave_run(homes("a"), "r1")
     with monkeypatch.context() as patch:
-        patch.setattr("storage.shared.journal.open_objects", Gone)
+        patch.setattr("storage.shared.remote.Objects", Gone)
         with pytest.raises(StoreUnavailableError, match="gone"):
             push(homes("a"))
     pull(homes("b"))
@@ -240,7 +290,7 @@ def test_an_error_of_a_run_is_not_hidden_by_one_of_the_store(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("storage.shared.journal.open_objects", Gone)
+    monkeypatch.setattr("storage.shared.remote.Objects", Gone)
     leave_run(homes("a"), "r1")
     with pytest.raises(RuntimeError, match="out of memory"), pushed_at_end(homes("a")):
         raise RuntimeError("out of memory")
@@ -263,15 +313,19 @@ def test_damaged_rows_are_left_out_with_a_warning_until_they_are_mended(
     here, there = homes("a"), homes("b")
     leave_run(here, "r1")
     push(here)
-    for name in objects(tmp_path, "files"):
-        (tmp_path / "store" / name).write_bytes(b"damaged")
+    for path in objects(tmp_path, "/tables/runs/"):
+        path.write_bytes(b"damaged")
     leave_run(here, "r2")
     push(here)
     with caplog.at_level(logging.WARNING):
         pull(there)
-    assert "is damaged in the store" in caplog.text
+    assert "does not have its recorded sha256" in caplog.text
     assert run_ids(there) == ["r2"]
-    (here.shared / "files.json").unlink()  # as the warning says
+    assert [row["question_id"] for row in read_rows(there, "samples")] == ["r2"]
+    # As the warning says.
+    assert "remove its manifest.json" in caplog.text and "known/run-<run>" in caplog.text
+    (tmp_path / "store" / "artifacts" / "run" / "r1" / "manifest.json").unlink()
+    (here.shared / "known" / "run-r1").unlink()
     push(here)
     pull(there)
     assert run_ids(there) == ["r1", "r2"]
@@ -283,22 +337,66 @@ def test_a_damaged_folder_of_a_run_is_an_error_that_says_how_to_mend_it(
     leave_run(homes("a"), "r1")
     push(homes("a"))
     pull(homes("b"))
-    for name in objects(tmp_path, "files"):
-        (tmp_path / "store" / name).unlink()
-    with pytest.raises(DamagedArtifactError, match=r"missing in the store.*remove .*files.json"):
+    for path in objects(tmp_path, "/runs/r1/config"):
+        path.unlink()
+    with pytest.raises(DamagedArtifactError, match=r"config.yaml is missing.*to mend a run"):
         find_run(homes("b"), "r1")
+    assert not run_folder(homes("b"), "r1").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b'{"digest": ', b'{"a": {"b": null}}', b"[1]"])
+def test_a_run_whose_manifest_is_damaged_is_left_out_with_a_warning(
+    homes: Callable[[str], Home], tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    for run_id in ("r1", "r2"):
+        leave_run(homes("a"), run_id)
+    push(homes("a"))
+    path = tmp_path / "store" / "artifacts" / "run" / "r1" / "manifest.json"
+    path.write_bytes(content)
+    pull(homes("b"))
+    assert run_ids(homes("b")) == ["r2"]
+    assert f"{path} is damaged" in caplog.text and "to mend a run" in caplog.text
+
+
+def test_rows_whose_seal_is_broken_are_not_shared(
+    homes: Callable[[str], Home], caplog: pytest.LogCaptureFixture
+) -> None:
+    here = homes("a")
+    for run_id in ("r1", "r2"):
+        leave_run(here, run_id)
+    part = here.tables / "samples" / "data-of-r1.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 3] ^= 1
+    part.write_bytes(content)
+    push(here)
+    assert f"the run r1 is not shared: {part} is damaged" in caplog.text
+    pull(homes("b"))
+    assert run_ids(homes("b")) == ["r2"]
 
 
 @pytest.mark.parametrize(
-    "path", ["../x/y", "tables/../../x", "/etc/x/y", "artifacts/x/y", "tables/runs"]
+    "path",
+    [
+        "../x/y",
+        "tables/../../x.parquet",
+        "/etc/x/y",
+        "artifacts/x/y",
+        "tables/runs",
+        "runs/r2/x",
+        "runs/r1/../../x",
+        "tables/runs/.r1.parquet",
+        "tables/runs/compacted-1.parquet",
+    ],
 )
-def test_the_journal_cannot_name_files_outside_of_tables_and_runs(
+def test_a_run_cannot_name_files_outside_of_its_own(
     homes: Callable[[str], Home], tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    entry = {"home": "x", "files": {path: "0" * 64}}
-    FolderObjects(str(tmp_path / "store")).write("journal/0", json.dumps(entry).encode())
+    files = {path: "0" * 64}
+    manifest = {"kind": "run", "key": "r1", "digest": digest_of("run", files), "files": files}
+    content = json.dumps(manifest | {"facts": {}, "inputs": None}).encode()
+    Objects(str(tmp_path / "store")).write("artifacts/run/r1/manifest.json", content)
     pull(homes("b"))
-    assert f"names a file '{path}'" in caplog.text
+    assert f"a file '{path}'" in caplog.text
 
 
 def test_a_copy_of_a_home_on_another_path_is_another_home(
@@ -307,8 +405,6 @@ def test_a_copy_of_a_home_on_another_path_is_another_home(
     leave_run(homes("a"), "r1")
     push(homes("a"))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    assert Journal(homes("a")).home != Journal(homes("b")).home
-    assert Journal(homes("a")).home == Journal(homes("a")).home
     leave_run(homes("b"), "r2")
     push(homes("b"))
     pull(homes("a"))
@@ -324,47 +420,25 @@ def test_a_home_without_a_store_shares_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "tables"]
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"null", b"[1]", b'{"a": {"b": null}}'])
-def test_a_damaged_ledger_is_named_and_made_anew(
-    homes: Callable[[str], Home], caplog: pytest.LogCaptureFixture, content: bytes
-) -> None:
-    mine, other = homes("mine"), homes("other")
-    leave_run(mine, "r1")
-    push(mine)
-    (mine.shared / "files.json").write_bytes(content)
-    pull(mine)
-    assert f"{mine.shared / 'files.json'}, which says" in caplog.text and "damaged" in caplog.text
-    leave_run(mine, "r2", minutes=1)
-    push(mine)
-    pull(other)
-    assert run_ids(mine) == run_ids(other) == ["r1", "r2"]
-    caplog.clear()
-    pull(mine)
-    assert caplog.text == ""
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"null", b"[1]", None])
-def test_a_damaged_copy_of_the_journal_is_fetched_again(
-    homes: Callable[[str], Home], content: bytes | None
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"link", None])
+def test_what_a_home_noted_of_a_run_may_be_damaged(
+    homes: Callable[[str], Home], tmp_path: Path, content: bytes | None
 ) -> None:
     mine, other = homes("mine"), homes("other")
     leave_run(mine, "r1")
     push(mine)
     pull(other)
-    copy = next((other.shared / "journal").iterdir())
-    sound = copy.read_bytes()
-    copy.unlink()
-    copy.mkdir() if content is None else copy.write_bytes(content)
-    fetch_run(other, "r1")
-    assert (run_folder(other, "r1") / "config.yaml").read_text() == "name: r1"
-    assert copy.read_bytes() == sound
-
-
-def test_an_identity_that_is_no_text_is_one_nevertheless(homes: Callable[[str], Home]) -> None:
-    mine = homes("mine")
-    leave_run(mine, "r1")
-    mine.shared.mkdir(parents=True)
-    (mine.shared / "identity").write_bytes(b"\xff\x00")
-    push(mine)
-    pull(homes("other"))
-    assert run_ids(homes("other")) == ["r1"]
+    before = objects(tmp_path, "/store/")
+    for home in (mine, other):
+        note = home.shared / "known" / "run-r1"
+        note.unlink()
+        if content is None:
+            note.mkdir()
+        elif content == b"link":
+            note.symlink_to("nowhere/at/all")
+        else:
+            note.write_bytes(content)
+        push(home)
+        pull(home)
+        assert run_ids(home) == ["r1"]
+    assert objects(tmp_path, "/store/") == before
