@@ -108,4 +108,4 @@ def projection_sigma(
     return projections.std(dim=-1, correction=0)
 
 
-FITTERS: Registry[Fitter] = Registry("fitter", "real_tasks.steering.fitters")
+FITTERS: Registry[Fitter] = Registry("fitter", "real_tasks.steering.fitters", Fitter)

@@ -91,7 +91,7 @@ class Gate(ABC):
         """Return how strongly the edit acts; one number a row where it decides once."""
 
 
-GATES: Registry[Gate] = Registry("gate", "real_tasks.steering.gates")
+GATES: Registry[Gate] = Registry("gate", "real_tasks.steering.gates", Gate)
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,4 +80,4 @@ class Operator(ABC):
         return None
 
 
-OPERATORS: Registry[Operator] = Registry("operator", "real_tasks.steering.operators")
+OPERATORS: Registry[Operator] = Registry("operator", "real_tasks.steering.operators", Operator)

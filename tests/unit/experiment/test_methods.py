@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -13,6 +16,7 @@ from real_tasks.experiment.methods.library import library
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
+from real_tasks.vocabulary.installed import InstalledFolder
 
 DEMO = with_methods(ExperimentConfig())
 
@@ -169,3 +173,21 @@ def test_every_method_of_the_library_says_what_it_does_and_those_of_papers_their
     for name, said in library().items():
         assert said.what.endswith("."), name
         assert said.paper or name in ("unsteered", "all", "random", "causal", "random_direction")
+
+
+def test_methods_of_installed_packages_are_there_and_bad_ones_are_told_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "halved.yaml").write_text("what: Halves.\nlocalizer: iti\nstrengths: [0.5]\n")
+    (tmp_path / "iti.yaml").write_text("what: Another.\n")
+    (tmp_path / "broken.yaml").write_text("operator: [")
+    folder = InstalledFolder("theirs", tmp_path, "theirs 1.0")
+    monkeypatch.setattr(sys.modules[library.__module__], "method_folders", lambda: [folder])
+    library.cache_clear()
+    try:
+        assert known_methods(DEMO)["halved"].strengths == (0.5,)
+        assert library()["iti"].what != "Another."
+    finally:
+        library.cache_clear()
+    assert "theirs 1.0 is left out: iti.yaml: there is a method 'iti' already" in caplog.text
+    assert "broken.yaml cannot be read as YAML" in caplog.text
