@@ -14,7 +14,7 @@ from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.question_checks import check_behaviour
 from real_tasks.experiment.sources import load_behaviour
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.questions.folds import split
+from real_tasks.questions.folds import question_groups, split
 from real_tasks.questions.samples import samples_of
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
@@ -81,7 +81,7 @@ class BehaviourContract(Contract):
         self, data: BehaviourData, configured: ExperimentConfig
     ) -> None:
         for fold in range(configured.data.n_folds):
-            parts = split(len(data.questions), fold, configured.data)
+            parts = split(question_groups(data.questions), fold, configured.data)
             for part in (parts.train, parts.validation, parts.test):
                 labels = {a.label for index in part for a in data.questions[index].answers}
                 assert labels == {0, 1}

@@ -8,7 +8,7 @@ from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.evaluation.side_effects import neutral_rows
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.text_model import ReadsTexts
-from real_tasks.questions.folds import split
+from real_tasks.questions.folds import question_groups, split
 from real_tasks.questions.samples import samples_of
 from real_tasks.reading.activations import check_vocabulary
 from real_tasks.reading.batches import check_lengths, encode
@@ -119,22 +119,24 @@ def _check_neutral(data: BehaviourData, config: ExperimentConfig) -> None:
 
 
 def _check_folds(data: BehaviourData, config: ExperimentConfig) -> None:
-    n_questions, n_folds = len(data.questions), config.data.n_folds
-    least = 4 * n_folds
+    groups, n_folds = question_groups(data.questions), config.data.n_folds
+    n_questions, least = len(set(groups)), 4 * n_folds
     if n_questions < least:
+        joined = "" if n_questions == len(groups) else " (those that pairs join count as one)"
         raise UserInputError(
-            f"the behaviour {data.name!r} has {n_questions} questions, but {n_folds} folds with "
-            f"training and validation parts need at least {least}; add questions or lower "
+            f"the behaviour {data.name!r} has {n_questions} questions{joined}, but {n_folds} folds "
+            f"with training and validation parts need at least {least}; add questions or lower "
             "data.n_folds"
         )
     for fold in range(n_folds):
-        parts = split(n_questions, fold, config.data)
+        parts = split(groups, fold, config.data)
         for localizer in (config.localizer, *config.baselines):
             params = LOCALIZERS[localizer.name].Params.model_validate(localizer.params)
             inner = getattr(params, "cross_folds", 2)
-            if len(parts.train) < inner:
+            n_train = len({groups[index] for index in parts.train})
+            if n_train < inner:
                 raise UserInputError(
-                    f"{len(parts.train)} training questions cannot be cut into {inner} parts; "
+                    f"{n_train} training questions cannot be cut into {inner} parts; "
                     f"lower {localizer.name}'s cross_folds or add questions"
                 )
 

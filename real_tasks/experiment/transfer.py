@@ -16,7 +16,7 @@ from real_tasks.evaluation.transfer import leak_free_questions
 from real_tasks.experiment.methods import known_methods
 from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import Prepared, handed_over, prepare
-from real_tasks.questions.folds import split
+from real_tasks.questions.folds import question_groups, split
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import Faults, SeveralFaultsError, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
@@ -149,7 +149,9 @@ def check_transfer(config: TransferConfig, data: Sequence[BehaviourData]) -> Non
     settings = config.experiment.data
     for (source, mine), (target, theirs) in product(zip(labels, data, strict=True), repeat=2):
         for fold in range(settings.n_folds):
-            splits = (split(len(one.questions), fold, settings) for one in (mine, theirs))
+            splits = (
+                split(question_groups(one.questions), fold, settings) for one in (mine, theirs)
+            )
             if not leak_free_questions(mine, next(splits), theirs, next(splits)).kept:
                 raise UserInputError(
                     f"all test questions of {target!r} on fold {fold} are among those that "

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from real_tasks.questions.folds import question_groups
 from real_tasks.vocabulary.types import (
     Answer,
     BehaviourData,
@@ -42,6 +43,28 @@ def rows_of_questions(samples: Sequence[Sample], questions: Iterable[int]) -> li
     return [row for row, sample in enumerate(samples) if sample.question_index in wanted]
 
 
+def pairs_of(samples: Sequence[Sample], paired: bool) -> tuple[int, ...]:
+    """Return each sample's partner, by its place among these, or -1; see `BehaviourData.paired`."""
+    together: dict[object, list[int]] = {}
+    for place, one in enumerate(samples):
+        if one.answer.pair or paired:
+            presented = (one.question_index, one.question.question_id)
+            together.setdefault(one.answer.pair or presented, []).append(place)
+    partners = [-1] * len(samples)
+    for places in together.values():
+        aligned, violating = ([p for p in places if samples[p].answer.label == n] for n in (1, 0))
+        if len(aligned) == len(violating):
+            for mine, other in zip(aligned, violating, strict=True):
+                partners[mine], partners[other] = other, mine
+    return tuple(partners)
+
+
+def numbered(names: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return each name's number, -1 of an empty one, and the names in the order of the numbers."""
+    known = tuple(sorted({*names} - {""}))
+    return tuple(known.index(name) if name else -1 for name in names), known
+
+
 def localizer_input(
     modules: tuple[ModuleId, ...],
     values: Float[np.ndarray, "sample module d"],
@@ -52,13 +75,15 @@ def localizer_input(
     """Return what a localizer may see of one fold: training and validation questions, no others."""
     samples = samples_of(data)
     rows = rows_of_questions(samples, (*split.train, *split.validation))
-    train = set(split.train)
+    train, groups = set(split.train), question_groups(data.questions)
     chosen = torch.from_numpy(np.ascontiguousarray(values[rows].swapaxes(0, 1)))
     return LocalizerInput(
         modules=modules,
         values=chosen.float().to(device),
         labels=torch.tensor([samples[row].answer.label for row in rows], device=device),
-        questions=torch.tensor([samples[row].question_index for row in rows], device=device),
+        questions=torch.tensor(
+            [groups[samples[row].question_index] for row in rows], device=device
+        ),
         train=torch.tensor([samples[row].question_index in train for row in rows], device=device),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from real_tasks.experiment.methods import Method
-from real_tasks.questions.folds import fold_of_questions
+from real_tasks.questions.folds import fold_of_questions, question_groups
 from real_tasks.statistics.paired import paired_difference
 from real_tasks.steering.selection import ranked
 from real_tasks.vocabulary.types import WHOLE_LAYER, BehaviourData, LocalizerResult, ModuleId
@@ -18,7 +18,7 @@ BASES = {"tuned": "test", "matched_kl": "matched"}
 
 def sample_rows(data: BehaviourData, n_folds: int) -> list[Row]:
     """Return one row per answer, with the fold in which its question is tested."""
-    folds = fold_of_questions(len(data.questions), n_folds)
+    folds = fold_of_questions(question_groups(data.questions), n_folds)
     return [
         {
             "behaviour": data.name,

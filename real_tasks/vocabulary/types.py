@@ -31,6 +31,8 @@ Reading = Literal["last", "prompt_end", "answer_mean", "prompt_mean", "marked"]
   nothing of this one and is often many times as large.
 - ``marked``: those of marked places.
 """
+Aspect = Literal["pairs", "classes", "conditions", "marks"]
+"""What samples may have besides prompt, answer, label and question."""
 TokenScope = Literal["all", "generated", "last"]
 Verdict = Literal["true", "false", "neither"]
 VERDICTS: tuple[Verdict, ...] = ("true", "false", "neither")
@@ -43,12 +45,21 @@ WHOLE_LAYER = -1
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to a question: aligned (label 1) or violating (label 0)."""
+    """One answer to a question: aligned (label 1) or violating (label 0).
+
+    Attributes:
+        class_name: one of several classes that cross the labels; empty: of none.
+        pair: a name that the answers have with which it pairs up; see `BehaviourData.paired`.
+        marks: places in the text: first character, from 0, and the one after the last.
+    """
 
     answer_id: str
     text: str
     label: int
     is_best: bool = False
+    class_name: str = ""
+    pair: str = ""
+    marks: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class Question:
         context: a passage that the question is about, where the behaviour's template shows one.
         alternates: the same question put otherwise (its options in the other order, say), with
             answers of their own; it is in the same fold, and a measurement is the mean over all.
+        condition: that under which it is asked (with a system prompt in its context, say, or
+            without); empty: none.
     """
 
     question_id: str
@@ -67,6 +80,7 @@ class Question:
     answers: tuple[Answer, ...]
     context: str = ""
     alternates: tuple["Question", ...] = ()
+    condition: str = ""
 
     @property
     def presentations(self) -> tuple["Question", ...]:
@@ -94,6 +108,9 @@ class BehaviourData:
         measures: registered names of what is measured unless the experiment says otherwise.
         outcomes: in measurements, the names of the verdicts true, false and neither.
         source: where the questions come from: file or data set, version, how many were left out.
+        paired: whether the answers of a question pair up in their order: the i-th aligned with the
+            i-th violating, where there are as many of each. Answers with a name of a pair do so
+            anyway among all that have it.
     """
 
     name: str
@@ -107,6 +124,7 @@ class BehaviourData:
     measures: tuple[str, ...] = ("multiple_choice", "generation")
     outcomes: tuple[str, str, str] = ("true", "false", "neither")
     source: Mapping[str, str] = field(default_factory=dict)
+    paired: bool = True
 
     def context(self, question: Question) -> str:
         """Return the plain text that is read up to, and without, the blank before the answer."""
@@ -190,7 +208,7 @@ class LocalizerInput:
         modules: the modules of the shard.
         values: activations at the last token, float32, on the device to compute on.
         labels: 1 aligned, 0 violating.
-        questions: index of each sample's question.
+        questions: index of each sample's question; questions that a pair joins have the same.
         train: samples of training questions; the others belong to validation questions.
         effect: for localizers that ask for it (`uses_effects`): what steering one module alone, by
             a displacement of shape ``[d]``, does to the validation questions, in nats of log-odds

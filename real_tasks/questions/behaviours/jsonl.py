@@ -2,7 +2,8 @@
 
 import re
 import string
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,11 @@ from real_tasks.questions.files.formats import Problem, Row
 from real_tasks.questions.files.parsing import (
     Parsed,
     accepted,
+    annotated,
     labelled_answers,
     optional_text,
     parse_rows,
+    shortened,
     text_of,
     texts_of,
 )
@@ -26,7 +29,7 @@ from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import BehaviourData, Question
 
 COLUMNS = ("question", "aligned", "violating")
-OPTIONAL_COLUMNS = ("context", "category", "best")
+OPTIONAL_COLUMNS = ("context", "category", "best", "class", "pair", "condition", "marks")
 CSV_SEPARATOR = "|"
 """Between the answers of a field of a CSV file, which has no lists."""
 
@@ -72,8 +75,9 @@ class OwnFile:
     """Questions of a file with the fields question, aligned, violating.
 
     Fields that a question may have besides: context (a passage that it is about), category, best
-    (the best of the aligned answers; the first without). ``aligned`` and ``violating`` are lists of
-    texts, or one text; in CSV a text with ``|`` between answers. Either all questions have a
+    (the best of the aligned answers; the first without), condition (under which it is asked), and
+    class, pair and marks of its answers, see `annotated`. ``aligned`` and ``violating`` are lists
+    of texts, or one text; in CSV a text with ``|`` between answers. Either all questions have a
     context, or none has.
     """
 
@@ -146,29 +150,59 @@ def parse(file: DataFile) -> Parsed:
         UserInputError: a column is missing.
     """
     separator = CSV_SEPARATOR if file.format == "csv" else None
-    parsed = parse_rows(file, COLUMNS, lambda row: _question(row, separator))
+    parsed = _with_whole_pairs(
+        file, parse_rows(file, COLUMNS, lambda row: _question(row, separator))
+    )
     with_context = [question for question in parsed.questions if question.context]
     if not with_context or len(with_context) == len(parsed.questions):
         return parsed
+    lacking = [question.question_id for question in parsed.questions if not question.context]
+    return _without(
+        file, parsed, dict.fromkeys(lacking, "no 'context', which other questions have")
+    )
+
+
+def _with_whole_pairs(file: DataFile, parsed: Parsed) -> Parsed:
+    """Leave out questions with a name of a pair that has no equal numbers of either label."""
+    labels: dict[str, Counter[int]] = {}
+    for question in parsed.questions:
+        for answer in question.answers:
+            labels.setdefault(answer.pair, Counter())[answer.label] += 1
+    odd = {
+        answer.pair: question.question_id
+        for question in reversed(parsed.questions)
+        for answer in question.answers
+        if answer.pair and labels[answer.pair][0] != labels[answer.pair][1]
+    }
+    faults = {
+        question_id: f"the pair {shortened(name)} has {labels[name][1]} aligned answers and "
+        f"{labels[name][0]} violating; expected as many of each"
+        for name, question_id in odd.items()
+    }
+    return _without(file, parsed, faults)
+
+
+def _without(file: DataFile, parsed: Parsed, faults: Mapping[str, str]) -> Parsed:
+    """Leave out the questions with faults, by their ids."""
     lines = {_question_id(row): row.line for row in file.rows}
-    lacking = [
-        Problem(lines[question.question_id], "no 'context', which other questions have")
-        for question in parsed.questions
-        if not question.context
-    ]
-    problems = sorted([*parsed.problems, *lacking], key=lambda one: one.line)
-    return Parsed(tuple(with_context), tuple(problems))
+    problems = [Problem(lines[question_id], fault) for question_id, fault in faults.items()]
+    return Parsed(
+        tuple(one for one in parsed.questions if one.question_id not in faults),
+        tuple(sorted([*parsed.problems, *problems], key=lambda one: one.line)),
+    )
 
 
 def _question(row: Row, separator: str | None) -> Question:
     aligned, violating = (texts_of(row, name, separator) for name in ("aligned", "violating"))
-    question_id = _question_id(row)
+    question_id, best = _question_id(row), optional_text(row, "best", aligned[0])
+    answers = labelled_answers(question_id, aligned, violating, best)
     return Question(
         question_id,
         text_of(row, "question"),
         optional_text(row, "category", ALL),
-        labelled_answers(question_id, aligned, violating, optional_text(row, "best", aligned[0])),
+        annotated(answers, row, separator),
         optional_text(row, "context"),
+        condition=optional_text(row, "condition"),
     )
 
 

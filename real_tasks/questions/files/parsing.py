@@ -3,9 +3,10 @@
 A behaviour's file says which fields there are; this module is what those files share.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from real_tasks.questions.files.data_file import DataFile
@@ -171,6 +172,49 @@ def labelled_answers(
         Answer(f"{question_id}-{place}", text, label, is_best=collapsed(text) == marked[label])
         for place, (text, label) in enumerate(texts)
     )
+
+
+def annotated(
+    answers: tuple[Answer, ...], row: Row, separator: str | None = None
+) -> tuple[Answer, ...]:
+    """Return the answers of a row with what its columns class, pair and marks say of them.
+
+    Each is a text for all answers, or a list with one for each (empty: none), in their order. Marks
+    are characters of the answer, from 0, a dash, and the one after the last: ``0-4 10-12``.
+    """
+    said = [_each(row, column, len(answers), separator) for column in ("class", "pair", "marks")]
+    return tuple(
+        replace(answer, class_name=of_class, pair=pair, marks=_marks(answer.text, marks))
+        for answer, of_class, pair, marks in zip(answers, *said, strict=True)
+    )
+
+
+def _each(row: Row, column: str, n_answers: int, separator: str | None) -> list[str]:
+    value = row.fields.get(column)
+    if value is None or value == "":
+        return [""] * n_answers
+    if isinstance(value, str):
+        value = [value] if separator is None else value.split(separator)
+    if not isinstance(value, list) or not all(one is None or isinstance(one, str) for one in value):
+        raise BadRow(f"{column!r} is {kind_of(value)}; expected a text, or a list of texts")
+    texts = [(one or "").strip() for one in value]
+    if len(texts) not in (1, n_answers):
+        raise BadRow(
+            f"{column!r} has {len(texts)} entries; expected {n_answers}, one for each answer (the "
+            "aligned first), or one for all"
+        )
+    return texts if len(texts) == n_answers else texts * n_answers
+
+
+def _marks(text: str, marks: str) -> tuple[tuple[int, int], ...]:
+    found = [re.fullmatch(r"(\d+)-(\d+)", one) for one in marks.split()]
+    spans = tuple((int(one[1]), int(one[2])) for one in found if one)
+    if len(spans) < len(found) or not all(a < b <= len(text) for a, b in spans):
+        raise BadRow(
+            f"'marks' is {shortened(marks)}; expected places in {shortened(text)}: characters from "
+            f"0 up to {len(text)}, as '0-4 10-12'"
+        )
+    return spans
 
 
 def unique(texts: Iterable[str]) -> list[str]:

@@ -21,7 +21,7 @@ from real_tasks.export.recognition import compare
 from real_tasks.export.served import check_export, saved_log_probs
 from real_tasks.export.targets import check_baking
 from real_tasks.models.embedded import EMBEDDED_MODELS
-from real_tasks.questions.folds import split
+from real_tasks.questions.folds import question_groups, split
 from real_tasks.tasks.export.registering import log_steered_model
 from real_tasks.tasks.export.steered_runs import SteeredRun, find_steered_run
 from real_tasks.tasks.stages import references
@@ -111,7 +111,7 @@ def _checkpoint(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     with spec.applied_to(loaded):
         pass  # refuses a checkpoint that has changed since the run
     data = references.load_dataset(run.outcome.dataset)
-    test = split(len(data.questions), run.fold, run.config.data).test
+    test = split(question_groups(data.questions), run.fold, run.config.data).test
     intervention = spec.intervention()
     baked = bake(loaded, intervention, run.checkpoint, folder)
     parity = make_parity(loaded, intervention, parity_prompts(loaded, data, test))

@@ -1,6 +1,5 @@
 """The stage that keeps a data set, and its cutting into shards of samples."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,11 @@ def sample_shards(dataset: ArtifactRef, config: ExtractionConfig) -> list[Shard]
                 s.question.question_id,
                 s.question.text,
                 s.question.context,
-                *asdict(s.answer).values(),
+                s.answer.answer_id,
+                s.answer.text,
+                s.answer.label,
+                s.answer.is_best,
+                *s.answer.marks,
             ]
             for s in part
         ]

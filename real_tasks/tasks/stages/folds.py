@@ -1,6 +1,6 @@
 """One fold of a data set, by reference."""
 
-from real_tasks.questions.folds import split
+from real_tasks.questions.folds import question_groups, split
 from real_tasks.tasks.stages.references import load_dataset
 from real_tasks.vocabulary.config import DataConfig, Frozen
 from real_tasks.vocabulary.types import BehaviourData, FoldSplit
@@ -19,4 +19,4 @@ class Fold(Frozen):
         data = load_dataset(self.dataset)
         if self.index is None:
             return data, FoldSplit(train=(), validation=(), test=tuple(range(len(data.questions))))
-        return data, split(len(data.questions), self.index, self.config)
+        return data, split(question_groups(data.questions), self.index, self.config)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.questions.folds import split
+from real_tasks.questions.folds import question_groups, split
 from real_tasks.questions.samples import localizer_input
 from real_tasks.report.figures.gallery import draw_gallery
 from real_tasks.report.figures.gallery_data import CodebookCounts, GalleryData
@@ -118,7 +118,8 @@ def _embeddings(tables: OutcomeTables, main: Scores) -> list[Embedding]:
         samples = evidence["latent_samples"]
         values = references.load_activations(tables.outcome.activations[main.kind], layer)
         modules = layer_modules(main.kind, layer, values.shape[1])
-        fold_split = split(len(tables.data.questions), main.fold, tables.config.data)
+        groups = question_groups(tables.data.questions)
+        fold_split = split(groups, main.fold, tables.config.data)
         seen = localizer_input(modules, values, tables.data, fold_split, torch.device("cpu"))
         labels = seen.labels[samples].numpy()
         for space, points in (

@@ -96,7 +96,7 @@ def test_every_way_in_which_a_question_is_put_counts() -> None:
 def test_of_a_behaviour_itself_no_question_is_left_out() -> None:
     data = behaviour(*(f"Question {i}?" for i in range(20)))
     for fold in (0, 1):
-        parts = split(20, fold, ExperimentConfig().data)
+        parts = split(range(20), fold, ExperimentConfig().data)
         assert leak_free_questions(data, parts, data, parts) == LeakFree(parts.test, ())
 
 
@@ -104,7 +104,10 @@ def test_shared_questions_in_another_order_leak_as_a_plain_loop_says() -> None:
     draw = random.Random(0)
     texts = [f"Question {i}?" for i in range(30)]
     source, target = behaviour(*texts), behaviour(*draw.sample(texts, 20))
-    theirs, ours = split(30, 0, ExperimentConfig().data), split(20, 0, ExperimentConfig().data)
+    theirs, ours = (
+        split(range(30), 0, ExperimentConfig().data),
+        split(range(20), 0, ExperimentConfig().data),
+    )
     found = leak_free_questions(source, theirs, target, ours)
     used = [source.questions[i].text for i in theirs.train + theirs.validation]
     assert found.excluded

@@ -174,3 +174,70 @@ def test_a_missing_column_or_path_is_refused(tmp_path: Path) -> None:
 
 def test_it_is_registered() -> None:
     assert BEHAVIOURS["jsonl"] is OwnFile
+
+
+ANNOTATED = [
+    {
+        "question": "Hot?",
+        "aligned": ["yes", "a bit"],
+        "violating": ["no"],
+        "class": ["calm", "", "cross"],
+        "pair": ["p", "", "p"],
+        "marks": ["0-3", "0-1 2-5", ""],
+        "condition": "by day",
+    },
+    {"question": "Late?", "aligned": ["no"], "violating": ["yes"], "class": "calm", "pair": "q"},
+]
+
+
+def told(data: BehaviourData) -> list[tuple[Any, ...]]:
+    return [
+        (question.condition, answer.class_name, answer.pair, answer.marks)
+        for question in data.questions
+        for answer in question.answers
+    ]
+
+
+def test_classes_pairs_marks_and_conditions_come_from_json_lines_csv_and_parquet(
+    tmp_path: Path,
+) -> None:
+    expected = [
+        ("by day", "calm", "p", ((0, 3),)),
+        ("by day", "", "", ((0, 1), (2, 5))),
+        ("by day", "cross", "p", ()),
+        ("", "calm", "q", ()),
+        ("", "calm", "q", ()),
+    ]
+    assert told(load(lines(tmp_path, *ANNOTATED))) == expected
+    joined = [
+        {name: "|".join(said) if isinstance(said, list) else said for name, said in record.items()}
+        for record in ANNOTATED
+    ]
+    pd.DataFrame(joined).to_csv(tmp_path / "a.csv", index=False)
+    assert told(load(tmp_path / "a.csv")) == expected
+    wrapped = [
+        {**record, "class": [record["class"]] if n else record["class"], "pair": ["q"] * 2}
+        if n
+        else record
+        for n, record in enumerate(ANNOTATED)
+    ]
+    pd.DataFrame(wrapped).to_parquet(tmp_path / "a.parquet")
+    assert told(load(tmp_path / "a.parquet")) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "said", "message"),
+    [
+        ("class", ["calm", "cross"], "line 1: 'class' has 2 entries; expected 3"),
+        ("pair", 7, "line 1: 'pair' is a number; expected a text, or a list of texts"),
+        ("pair", "p", "line 1: the pair 'p' has 2 aligned answers and 1 violating"),
+        ("marks", "1-9", "line 1: 'marks' is '1-9'; expected places in 'yes'.* from 0 up to 3"),
+        ("marks", "2-2", "expected places in 'yes'"),
+        ("marks", "first", "as '0-4 10-12'"),
+    ],
+)
+def test_what_answers_cannot_have_is_told_with_its_line(
+    tmp_path: Path, field: str, said: Any, message: str
+) -> None:
+    with pytest.raises(UserInputError, match=message):
+        load(lines(tmp_path, {**ANNOTATED[0], field: said}, ANNOTATED[1]))

@@ -78,7 +78,9 @@ def fits(table: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_sample_rows_fit_their_table_and_tell_the_fold_of_every_answer() -> None:
     found = to_table("samples", sample_rows(DATA, 2)).to_pylist()
     assert len(found) == sum(len(question.answers) for question in DATA.questions)
-    folds = dict(zip((q.question_id for q in DATA.questions), fold_of_questions(6, 2), strict=True))
+    folds = dict(
+        zip((q.question_id for q in DATA.questions), fold_of_questions(range(6), 2), strict=True)
+    )
     assert all(row["fold"] == folds[row["question_id"]] for row in found)
     assert {row["behaviour"] for row in found} == {DATA.name}
     by_id = {answer.answer_id: answer for q in DATA.questions for answer in q.answers}

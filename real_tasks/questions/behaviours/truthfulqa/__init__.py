@@ -76,6 +76,7 @@ class TruthfulQA:
             # After examples, what lm-evaluation-harness puts into a chat template.
             chat_prompt="Q: {question}\nA:" if preamble else "{question}",
             measures=("multiple_choice",),
+            paired=False,
             source=source | {"preset": self.params.preset} | primer_source,
         )
 
