@@ -19,10 +19,14 @@ from real_tasks.tasks.stages.evaluation import evaluation
 from real_tasks.tasks.stages.fits import fits
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.models import ModelRef
-from real_tasks.tasks.stages.outcome import Activations, MethodEvaluation, Outcome, Scores
+from real_tasks.tasks.stages.outcome import MethodEvaluation, Outcome, Scores
 from real_tasks.tasks.stages.scores import scores as score_activations
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
+from real_tasks.vocabulary.types import ModuleKind, Reading
 from storage.artifacts.store import ArtifactRef
+
+Read = dict[tuple[ModuleKind, Reading], tuple[ArtifactRef, ...]]
+"""Shards of activations, by the kind of module and the tokens at which they were read."""
 
 
 def outcome_of(run: Run, prepared: Prepared) -> Outcome:
@@ -35,7 +39,7 @@ def outcome_of(run: Run, prepared: Prepared) -> Outcome:
     return Outcome(
         checkpoint=model.checkpoint,
         dataset=dataset,
-        activations=activations,
+        activations={kind: refs for (kind, at), refs in activations.items() if at == "last"},
         scores=scores,
         evaluations=evaluations,
     )
@@ -57,19 +61,22 @@ def keep_inputs(run: Run, prepared: Prepared) -> tuple[ModelRef, ArtifactRef]:
     return model, dataset
 
 
-def extract(run: Run, prepared: Prepared, model: ModelRef, dataset: ArtifactRef) -> Activations:
-    """Read the activations of every kind of module that is needed, a task a shard of samples."""
-    config, kinds = prepared.config, prepared.work.kinds
+def extract(run: Run, prepared: Prepared, model: ModelRef, dataset: ArtifactRef) -> Read:
+    """Read all activations that are needed, a task a shard of samples."""
+    config, readings = prepared.config, prepared.work.readings
     parts = data.sample_shards(dataset, config.extraction)
     inputs = {"model": model, "config": config.extraction, "execution": config.execution}
     shards = [
-        (f"{kind}-samples-{i}", {**inputs, "shard": part, "kind": kind})
-        for kind in kinds
+        (
+            f"{kind}{'' if at == 'last' else f'-{at}'}-samples-{i}",
+            {**inputs, "shard": part, "kind": kind, "reading": at},
+        )
+        for kind, at in readings
         for i, part in enumerate(parts)
     ]
     refs = fan_out(run, read_activations, shards)
     n = len(parts)
-    return {kind: tuple(refs[i * n : (i + 1) * n]) for i, kind in enumerate(kinds)}
+    return {one: tuple(refs[i * n : (i + 1) * n]) for i, one in enumerate(readings)}
 
 
 def localize(
@@ -77,7 +84,7 @@ def localize(
     prepared: Prepared,
     model: ModelRef,
     folds: tuple[Fold, ...],
-    activations: Activations,
+    activations: Read,
 ) -> tuple[Scores, ...]:
     """Score all modules with every localizer, fold and seed."""
     reading, steering = (
@@ -96,7 +103,7 @@ def score(
     stage: Stage,
     scorings: Sequence[Scoring],
     folds: tuple[Fold, ...],
-    activations: Activations,
+    activations: Read,
     further: dict[str, Any],
 ) -> tuple[Scores, ...]:
     """Score modules by one stage, a task a layer."""
@@ -107,7 +114,7 @@ def score(
             {
                 "localizer": ranking.localizer,
                 "fold": folds[fold],
-                "activations": activations[ranking.kind],
+                "activations": activations[ranking.kind, "last"],
                 "kind": ranking.kind,
                 "layer": layer,
                 "seed": seed,
@@ -132,24 +139,24 @@ def score(
 
 
 def fit(
-    run: Run, prepared: Prepared, folds: tuple[Fold, ...], activations: Activations
+    run: Run, prepared: Prepared, folds: tuple[Fold, ...], activations: Read
 ) -> dict[Fit, ArtifactRef]:
     """Find all tensors that the experiment needs."""
     wanted = prepared.work.fits
     shards = [
         (
-            f"{fitter.name}-{kind}-fold-{fold}-seed-{seed}",
+            f"{one.fitter.name}-{one.kind}-fold-{one.fold}-seed-{one.seed}",
             {
-                "fitter": fitter,
-                "fold": folds[fold],
-                "activations": activations[kind],
-                "kind": kind,
-                "n_layers": prepared.shape.n_layers_of(kind),
-                "seed": seed,
+                "fitter": one.fitter,
+                "fold": folds[one.fold],
+                "activations": activations[one.kind, one.reading],
+                "kind": one.kind,
+                "n_layers": prepared.shape.n_layers_of(one.kind),
+                "seed": one.seed,
                 "execution": prepared.config.execution,
             },
         )
-        for fitter, kind, fold, seed in wanted
+        for one in wanted
     ]
     return dict(zip(wanted, fan_out(run, fits, shards), strict=True))
 
@@ -159,7 +166,7 @@ def evaluate(
     prepared: Prepared,
     model: ModelRef,
     folds: tuple[Fold, ...],
-    activations: Activations,
+    activations: Read,
     scores: tuple[Scores, ...],
 ) -> tuple[MethodEvaluation, ...]:
     """Tune and test every method on every fold, with every seed that can change its outcome."""

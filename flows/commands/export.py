@@ -25,7 +25,7 @@ class Taken(StrEnum):
 
 @data.command()
 def check(file: Annotated[Path, typer.Argument(help="JSONL, CSV, JSON or Parquet.")]) -> None:
-    """Say what is in a data file and what is wrong with it, with line numbers.
+    """Say what is in a data file, what is wrong with it, and which methods it allows.
 
     Its columns tell what it is: your own questions, TruthfulQA, A/B questions, or conflicts of
     knowledge. Ends with status 1 if something is wrong.
@@ -33,10 +33,13 @@ def check(file: Annotated[Path, typer.Argument(help="JSONL, CSV, JSON or Parquet
     Example:
     - `real data check questions.jsonl`
     """
+    from real_tasks.experiment.needs import allowed_methods
     from real_tasks.questions.data_check import check_file
 
     found = check_file(file)
     for line in found.lines():
+        typer.echo(line)
+    for line in allowed_methods(found.data()) if found.parsed.questions else ():
         typer.echo(line)
     if not (found.good and found.enough):
         raise typer.Exit(1)

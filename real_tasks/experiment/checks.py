@@ -3,6 +3,7 @@
 from real_tasks.evaluation.harness.tasks import check_tasks
 from real_tasks.evaluation.judges import JUDGES, judging_library
 from real_tasks.experiment.methods import methods_of, rankings_of, with_methods
+from real_tasks.experiment.needs import check_needs
 from real_tasks.experiment.question_checks import check_behaviour, check_texts
 from real_tasks.experiment.sources import dataset_of
 from real_tasks.localizers import LOCALIZERS
@@ -51,15 +52,24 @@ def check_experiment(
     if shape is not None and faults.sound("methods"):
         with faults.told("model", "module_kind", "localizer", "baselines"):
             _check_localizers(shape, config)
+    if data is not None:
+        _check_data(data, model, config, faults)
+    return data, shape
+
+
+def _check_data(
+    data: BehaviourData, model: TextModel | None, config: ExperimentConfig, faults: Faults
+) -> None:
     measured = ("measures", "objective", "neutral", "neutral_texts", "max_new_tokens")
     asked = ("behaviour", "data", *(f"evaluation.{name}" for name in measured))
-    if data is not None:
-        with faults.told(*asked):
-            check_behaviour(data, config)
-    if data is not None and model is not None:
+    with faults.told(*asked, spoils="needs"):
+        check_behaviour(data, config)
+    if faults.sound("behaviour", "data", "needs", "methods", "localizer", "baselines"):
+        with faults.told("behaviour", "data", "methods"):
+            check_needs(data, config)
+    if model is not None:
         with faults.told(*asked, "model"):
             check_texts(model, data, config)
-    return data, shape
 
 
 def _model_of(config: ExperimentConfig) -> tuple[ModelShape, TextModel | None]:

@@ -1,13 +1,15 @@
 """The units of work of an experiment, as the flow submits them and the planner counts them."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from real_tasks.experiment.methods import Method, Ranking, methods_of, rankings_of
 from real_tasks.localizers import LOCALIZERS
+from real_tasks.steering.fitters import FITTERS
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
-from real_tasks.vocabulary.types import ModuleKind
+from real_tasks.vocabulary.types import ModuleKind, Reading
 
 
 class Scoring(NamedTuple):
@@ -31,6 +33,11 @@ class Fit(NamedTuple):
     fold: int
     seed: int
 
+    @property
+    def reading(self) -> Reading:
+        """The tokens at which its fitter has activations read."""
+        return FITTERS[self.fitter.name].reading
+
 
 class Trial(NamedTuple):
     """A method to be tuned and tested on a fold with a seed; `fit`: the tensors that it needs."""
@@ -49,13 +56,14 @@ class Work:
 
     Attributes:
         methods: those of the experiment, in its order.
-        kinds: of the modules whose activations are read.
+        readings: kinds of modules whose activations are read, and at which tokens; localizers have
+            theirs at the last one.
         scorings: by ranking, fold and seed.
         trials: by method, fold and seed.
     """
 
     methods: tuple[Method, ...]
-    kinds: tuple[ModuleKind, ...]
+    readings: tuple[tuple[ModuleKind, Reading], ...]
     scorings: tuple[Scoring, ...]
     trials: tuple[Trial, ...]
 
@@ -70,7 +78,7 @@ def work_of(config: ExperimentConfig) -> Work:
     methods, folds = methods_of(config), range(config.data.n_folds)
     return Work(
         methods=tuple(methods),
-        kinds=tuple(dict.fromkeys([config.module_kind, *(method.kind for method in methods)])),
+        readings=tuple(dict.fromkeys(_readings(methods, config))),
         scorings=tuple(
             Scoring(ranking, fold, seed)
             for ranking in rankings_of(config)
@@ -84,6 +92,17 @@ def work_of(config: ExperimentConfig) -> Work:
             for seed in _seeds(method.seeded, config)
         ),
     )
+
+
+def _readings(
+    methods: Sequence[Method], config: ExperimentConfig
+) -> Iterator[tuple[ModuleKind, Reading]]:
+    yield config.module_kind, "last"
+    for method in methods:
+        if method.localizer is not None:
+            yield method.kind, "last"
+        if method.fitter is not None:
+            yield method.kind, FITTERS[method.fitter.name].reading
 
 
 def _seeds(seeded: bool, config: ExperimentConfig) -> tuple[int, ...]:

@@ -65,7 +65,7 @@ def plan(config: ExperimentConfig, shape: ModelShape, size: DataSize, model: Mod
     config = with_methods(config)
     size = replace(size, measures=config.evaluation.measures or size.measures)
     work = work_of(config)
-    kinds = work.kinds
+    kinds = tuple(kind for kind, _ in work.readings)
     per_shard = config.extraction.samples_per_shard
     n_shard, n_shards = min(size.n_answers, per_shard), -(-size.n_answers // per_shard)
     of_a_shard = {kind: shard_bytes(shape, kind, n_shard) for kind in kinds}
@@ -85,7 +85,7 @@ def plan(config: ExperimentConfig, shape: ModelShape, size: DataSize, model: Mod
         stages=(
             StagePlan("dataset", 1),
             StagePlan("checkpoint", 1),
-            # A task a shard of samples and kind of module, each a reading of its own.
+            # A task a shard of samples, kind of module and place, each a reading of its own.
             read("activations", n_shards * len(kinds), size.read_tokens * len(kinds)),
             read(
                 "scores",

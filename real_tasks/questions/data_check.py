@@ -11,7 +11,7 @@ from real_tasks.questions.files.data_file import DataFile, read_data_file
 from real_tasks.questions.files.formats import Problem
 from real_tasks.questions.files.parsing import Parsed
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import Question
+from real_tasks.vocabulary.types import BehaviourData, Question
 
 LEAST_QUESTIONS = 8
 """Of a run: 4 for each of its folds, which are 2 at least."""
@@ -78,6 +78,12 @@ class FileCheck:
     def good(self) -> bool:
         """Whether all of the file can be used."""
         return not self.parsed.problems and bool(self.parsed.questions)
+
+    def data(self) -> BehaviourData:
+        """Return the questions as those of a behaviour; its texts and templates are its own."""
+        paired = self.behaviour != "truthfulqa"
+        source = {"file": self.file.name}
+        return BehaviourData(self.file.name, self.parsed.questions, paired=paired, source=source)
 
     def lines(self) -> list[str]:
         """Return sentences to print: what there is, then every problem with its line."""

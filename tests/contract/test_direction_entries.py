@@ -10,9 +10,30 @@ from real_tasks.contract.planted import part_of, planted_input
 from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
 from real_tasks.vocabulary.types import ModuleId
 
+
+def partners(labels: list[int], questions: list[int]) -> tuple[int, ...]:
+    """Of each sample the first one that is left of its question with the other label, or -1."""
+    found = [-1] * len(labels)
+    for one, label in enumerate(labels):
+        for other in range(one + 1, len(labels)):
+            alike = questions[one] == questions[other] and label != labels[other]
+            if alike and found[one] == found[other] == -1:
+                found[one], found[other] = other, one
+    return tuple(found)
+
+
 DATA = planted_input(6, relevant=[1, 4], n_questions=80, d=16, strength=4.0)
 
-SEEN = FitterInput(DATA.modules, DATA.values, DATA.labels, DATA.questions)
+SEEN = FitterInput(
+    DATA.modules,
+    DATA.values,
+    DATA.labels,
+    DATA.questions,
+    pairs=partners(DATA.labels.tolist(), DATA.questions.tolist()),
+    classes=tuple(DATA.labels.tolist()),
+    class_names=("away", "there"),
+)
+PARAMS = {"one_vs_rest": {"class_name": "there"}}
 
 pytestmark = pytest.mark.parametrize(
     "name", [name for name in FITTERS if issubclass(FITTERS[name], DirectionFitter)]
@@ -20,7 +41,7 @@ pytestmark = pytest.mark.parametrize(
 
 
 def fitted(name: str, seen: FitterInput, seed: int) -> torch.Tensor:
-    return FITTERS.made(name, {}).fit(seen, seed)["direction"]
+    return FITTERS.made(name, PARAMS.get(name, {})).fit(seen, seed)["direction"]
 
 
 def directions(name: str, seed: int = 0) -> torch.Tensor:

@@ -5,6 +5,7 @@ operator whose tensors it gives.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.registry import Registry
-from real_tasks.vocabulary.types import ModuleId
+from real_tasks.vocabulary.types import Aspect, ModuleId, Reading
 
 Access = Literal["activations", "weights", "gradients", "samples"]
 
@@ -27,13 +28,24 @@ class FitterInput:
         modules: the modules.
         values: their activations, float32 on the CPU.
         labels: 1 aligned, 0 violating.
-        questions: index of each sample's question.
+        questions: index of each sample's question; questions that a pair joins have the same.
+        pairs: each sample's partner of the other label, by its place among the samples, or -1.
+        classes: each sample's class by its place in ``class_names``, or -1.
+        class_names: of the data, in alphabetical order.
+        conditions: that under which each sample's question is asked, by its place in
+            ``condition_names``, or -1.
+        condition_names: likewise.
     """
 
     modules: tuple[ModuleId, ...]
     values: Float[Tensor, "module sample d"]
     labels: Int[Tensor, "sample"]
     questions: Int[Tensor, "sample"]
+    pairs: tuple[int, ...] = ()
+    classes: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
+    conditions: tuple[int, ...] = ()
+    condition_names: tuple[str, ...] = ()
 
 
 class Fitter(ABC):
@@ -44,6 +56,8 @@ class Fitter(ABC):
         gives: names of the tensors.
         access: what it needs: activations, weights, gradients through the frozen model, or samples
             from it.
+        asks: what the samples must have; data without it are refused before anything is read.
+        reading: the tokens at which activations are read.
         stochastic: whether the seed changes what it finds.
         label: what people read; its name where empty.
     """
@@ -51,12 +65,21 @@ class Fitter(ABC):
     Params: ClassVar[type[Frozen]] = Frozen
     gives: ClassVar[tuple[str, ...]] = ()
     access: ClassVar[Access] = "activations"
+    asks: ClassVar[frozenset[Aspect]] = frozenset()
+    reading: ClassVar[Reading] = "last"
     stochastic: ClassVar[bool] = False
     label: ClassVar[str] = ""
 
     def __init__(self, params: Any) -> None:
         """Keep the validated parameters, an instance of ``Params``."""
         self.params = params
+
+    def check(self, class_names: Collection[str]) -> None:  # noqa: B027 - most need none
+        """Check the parameters against the classes that training questions have.
+
+        Raises:
+            UserInputError: they do not go together.
+        """
 
     @abstractmethod
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:

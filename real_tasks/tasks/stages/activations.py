@@ -38,7 +38,17 @@ def activations(
     texts = [reading_text(loaded, data, *pair) for pair in pairs]
     check_vocabulary(loaded, texts)
     largest = float(np.finfo(config.dtype).max)
-    positions = None if reading == "last" else positions_read(loaded, data, pairs, reading)
+    positions = None
+    if reading != "last":
+        # Marks are places in an answer, which ends its text.
+        marks = [
+            [
+                (len(text) - len(one.text) + start, len(text) - len(one.text) + stop)
+                for start, stop in one.marks
+            ]
+            for text, (_, one) in zip(texts, pairs, strict=True)
+        ]
+        positions = positions_read(loaded, data, pairs, reading, marks)
     values = activations_at(loaded, texts, positions, config.batch_tokens, kind, largest)
     rows = [
         {

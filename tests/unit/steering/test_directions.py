@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from real_tasks.steering.fitters import FITTERS, FitterInput, projection_sigma
+from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModuleId
 
 MODULES = tuple(ModuleId("head", layer, head) for layer in range(2) for head in range(3))
@@ -194,3 +195,65 @@ def test_a_plane_has_the_mean_difference_and_the_widest_axis_beside_it() -> None
         assert found @ found.T == pytest.approx(np.eye(2), abs=1e-5)
         assert found[0] == pytest.approx(v, abs=1e-5)
         assert abs(found[1] @ axis) == pytest.approx(1.0, abs=1e-4)
+
+
+PAIRS = tuple(place + 1 - 2 * (place % 2) if place < 500 else -1 for place in range(600))
+"""The samples before the 500th: each with its neighbour."""
+
+
+def of_pairs(values: torch.Tensor, pairs: tuple[int, ...] = PAIRS, **params: str) -> np.ndarray:
+    data = FitterInput(MODULES, values, LABELS, LABELS, pairs=pairs)
+    return FITTERS.made("paired_difference", params).fit(data, 0)["direction"].numpy()
+
+
+def test_the_paired_difference_equals_plain_loops_by_mean_and_by_principal_component() -> None:
+    values = noise(20) + 2.0 * LABELS[None, :, None]
+    found, widest = of_pairs(values), of_pairs(values, by="pca")
+    for module in range(len(MODULES)):
+        x = values[module].double().numpy()
+        differences = np.array([x[place + 1] - x[place] for place in range(0, 500, 2)])
+        mean = differences.mean(axis=0)
+        assert found[module] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-5)
+        axis = np.linalg.svd(differences, full_matrices=False)[2][0]
+        assert widest[module] == pytest.approx(axis * np.sign(axis @ mean), abs=1e-4)
+
+
+@pytest.mark.parametrize("by", ["mean", "pca"])
+def test_what_the_two_of_a_pair_share_does_not_turn_their_difference(by: str) -> None:
+    """Each pair has a large vector of its own; samples without a pair lead elsewhere."""
+    planted = torch.nn.functional.normalize(noise(21)[:, 0], dim=-1)
+    values = 0.1 * noise(22) + LABELS[None, :, None] * planted[:, None]
+    values += 30 * noise(23)[:, torch.arange(600) // 2]
+    values[:, 500:] += 100 * LABELS[None, 500:, None] * noise(24)[:, :1]
+    assert (of_pairs(values, by=by) * planted.numpy()).sum(axis=1).min() > 0.98
+    unpaired = mean_difference(MODULES, values, LABELS, 0)
+    assert float((unpaired * planted).sum(dim=-1).max()) < 0.7
+
+
+def test_without_a_pair_in_training_the_paired_difference_says_what_to_add() -> None:
+    with pytest.raises(UserInputError, match="add a field pair"):
+        of_pairs(noise(25), (-1,) * 600)
+
+
+def test_one_class_against_the_rest_equals_plain_loops_and_leaves_out_those_of_none() -> None:
+    classes = tuple(place % 4 - 1 for place in range(600))
+    values = noise(26)
+    values[:, torch.tensor(classes) == 1] += noise(27)[:, :1] * 4
+    data = FitterInput(MODULES, values, LABELS, LABELS, classes=classes, class_names=tuple("abc"))
+    found = FITTERS.made("one_vs_rest", {"class_name": "b"}).fit(data, 0)["direction"].numpy()
+    for module in range(len(MODULES)):
+        x = values[module].double().numpy()
+        own = np.mean([row for row, of in zip(x, classes, strict=True) if of == 1], axis=0)
+        rest = np.mean([row for row, of in zip(x, classes, strict=True) if of in (0, 2)], axis=0)
+        expected = (own - rest) / np.linalg.norm(own - rest)
+        assert found[module] == pytest.approx(expected, abs=1e-5)
+        planted = noise(27)[module, 0].numpy()
+        assert found[module] @ planted / np.linalg.norm(planted) > 0.95
+
+
+@pytest.mark.parametrize("name", ["", "d"])
+def test_a_class_that_the_training_questions_lack_is_an_error_that_lists_them(name: str) -> None:
+    classes = LABELS.tolist()
+    data = FitterInput(MODULES, noise(), LABELS, LABELS, (), tuple(classes), ("a", "b"))
+    with pytest.raises(UserInputError, match=f"is '{name}'; .*: a, b"):
+        FITTERS.made("one_vs_rest", {"class_name": name}).fit(data, 0)

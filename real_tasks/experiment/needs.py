@@ -1,0 +1,66 @@
+"""What methods need of the data: pairs, classes, conditions, marks."""
+
+from real_tasks.experiment.methods import known_methods, methods_of, with_methods
+from real_tasks.questions.aspects import MENDS, aspects_of
+from real_tasks.questions.folds import question_groups, split
+from real_tasks.questions.samples import samples_of
+from real_tasks.steering.fitters import FITTERS
+from real_tasks.vocabulary.config import PlugIn
+from real_tasks.vocabulary.errors import Faults, UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
+from real_tasks.vocabulary.types import BehaviourData
+
+
+def check_needs(data: BehaviourData, config: ExperimentConfig) -> None:
+    """Check that the training questions of every fold have what the methods ask for.
+
+    Raises:
+        UserInputError: they lack something; each method and what is missing are named.
+    """
+    faults, groups = Faults(), question_groups(data.questions)
+    asking = [
+        (method.name, method.fitter)
+        for method in methods_of(with_methods(config))
+        if method.fitter and FITTERS[method.fitter.name].asks
+    ]
+    for name, fitter in asking:
+        with faults.told():
+            _check(name, fitter, data)
+            for fold in range(config.data.n_folds):
+                train = set(split(groups, fold, config.data).train)
+                _check(name, fitter, data, f", training questions of fold {fold}", train)
+    faults.tell()
+
+
+def _check(
+    name: str,
+    fitter: PlugIn,
+    data: BehaviourData,
+    part: str = "",
+    only: set[int] | None = None,
+) -> None:
+    """Check what a fitter asks for against all samples, or those of some questions."""
+    samples = [s for s in samples_of(data) if only is None or s.question_index in only]
+    found, source = aspects_of(samples, data.paired), data.source.get("file", data.name)
+    for aspect in sorted(FITTERS[fitter.name].asks - found):
+        examples, mend = MENDS[aspect]
+        raise UserInputError(f"{name} needs {aspect}; {examples}{source}{part} has none: {mend}")
+    try:
+        FITTERS.made(fitter.name, fitter.params).check(
+            {s.answer.class_name for s in samples} - {""}
+        )
+    except UserInputError as error:
+        raise UserInputError(f"{name} on {source}{part}: {error}") from error
+
+
+def allowed_methods(data: BehaviourData) -> list[str]:
+    """Return in lines which methods of the library the data allow, and why not the others."""
+    able, others = [], []
+    for name, method in known_methods(ExperimentConfig()).items():
+        try:
+            if method.fitter:
+                _check(name, method.fitter, data)
+            able.append(name)
+        except UserInputError as error:
+            others.append(f"not {error}")
+    return ["methods that these data allow: " + ", ".join(able), *others]

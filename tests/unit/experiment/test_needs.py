@@ -1,0 +1,106 @@
+"""What methods need of the data, said before anything is read."""
+
+from dataclasses import replace
+
+import pytest
+
+from real_tasks.experiment.needs import allowed_methods, check_needs
+from real_tasks.experiment.sources import load_behaviour
+from real_tasks.experiment.work import work_of
+from real_tasks.steering.fitters.mean_difference import MeanDifference
+from real_tasks.vocabulary.config import PlugIn
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
+from real_tasks.vocabulary.types import Answer, BehaviourData, Question
+
+OF_CLASS_A = {"name": "mine", "like": "one_vs_rest"} | {
+    "fitter": {"name": "one_vs_rest", "params": {"class_name": "a"}}
+}
+
+
+def own(*classes: str, violating: int = 1) -> BehaviourData:
+    """Sixteen questions of a file: an aligned answer, so many violating, classes in turn."""
+    names = classes or ("",)
+    questions = tuple(
+        Question(
+            str(n),
+            f"{n}?",
+            "all",
+            tuple(
+                Answer(f"{n}-{i}", str(i), int(i == 0), i == 0, names[(n + i) % len(names)])
+                for i in range(1 + violating)
+            ),
+        )
+        for n in range(16)
+    )
+    return BehaviourData("own", questions, source={"file": "questions.jsonl"})
+
+
+def check(data: BehaviourData, *methods: object) -> None:
+    check_needs(data, ExperimentConfig.model_validate({"methods": ["unsteered", *methods]}))
+
+
+def test_data_without_pairs_are_refused_for_a_method_that_needs_them() -> None:
+    check(own(), "paired_direction", "iti", "random")
+    with pytest.raises(UserInputError) as caught:
+        check(own(violating=2), "paired_direction")
+    assert str(caught.value) == (
+        "paired_direction needs pairs; demo_truth has them, questions.jsonl has none: add a field "
+        "pair, or give each question as many aligned as violating answers"
+    )
+    check(own(violating=2), "iti", "random")
+
+
+def test_every_fold_has_to_have_a_pair_to_train_on() -> None:
+    data = own(violating=2)
+    questions = (replace(data.questions[0], answers=data.questions[0].answers[:2]),)
+    data = replace(data, questions=questions + data.questions[1:])
+    with pytest.raises(UserInputError, match="questions.jsonl, training questions of fold 0 has"):
+        check(data, "paired_direction")
+
+
+def test_classes_are_asked_for_and_have_to_be_the_datas() -> None:
+    check(own("a", "b", "c"), OF_CLASS_A)
+    with pytest.raises(UserInputError, match="mine needs classes; questions.jsonl has none: add"):
+        check(own(), OF_CLASS_A)
+    with pytest.raises(UserInputError, match="mine on questions.jsonl: .*is 'a'; .*: b, c"):
+        check(own("b", "c"), OF_CLASS_A)
+    with pytest.raises(UserInputError, match="one_vs_rest on .*class_name is ''; .*: a, b"):
+        check(own("a", "b"), "one_vs_rest")
+
+
+def test_all_methods_that_the_data_do_not_allow_are_told_in_one_error() -> None:
+    with pytest.raises(UserInputError) as caught:
+        check(own(violating=2), OF_CLASS_A, "paired_direction")
+    assert "mine needs classes" in str(caught.value)
+    assert "paired_direction needs pairs" in str(caught.value)
+
+
+def test_the_demos_data_allow_pairs_and_those_of_truthfulqa_would_not() -> None:
+    data = load_behaviour(PlugIn(name="demo_truth"))
+    check(data, "paired_direction")
+    with pytest.raises(UserInputError, match="paired_direction needs pairs"):
+        check(replace(data, paired=False), "paired_direction")
+
+
+def test_the_methods_that_data_allow_are_listed_and_why_not_the_others() -> None:
+    allowed, *others = allowed_methods(own(violating=2))
+    assert allowed.startswith("methods that these data allow: unsteered, ")
+    assert "cast" in allowed and "paired_direction" not in allowed and "one_vs" not in allowed
+    assert [line.partition(";")[0] for line in others] == [
+        "not paired_direction needs pairs",
+        "not one_vs_rest needs classes",
+    ]
+
+
+def test_activations_are_read_where_the_fitters_of_the_methods_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = ExperimentConfig(methods=("unsteered", "iti", "caa"))
+    assert work_of(config).readings == (("head", "last"), ("layer", "last"))
+    monkeypatch.setattr(MeanDifference, "reading", "answer_mean")
+    work = work_of(config)
+    assert set(work.readings) == {
+        (k, at) for k in ("head", "layer") for at in ("last", "answer_mean")
+    }
+    assert {fit.reading for fit in work.fits} == {"answer_mean"}
