@@ -62,5 +62,5 @@ def allowed_methods(data: BehaviourData) -> list[str]:
                 _check(name, method.fitter, data)
             able.append(name)
         except UserInputError as error:
-            others.append(f"not {error}")
+            others.append(f"not allowed: {error}")
     return ["methods that these data allow: " + ", ".join(able), *others]

@@ -57,7 +57,7 @@ _SPARE = tuple(
 _OF_METHODS = tuple(
     Look(color, marker, "--" if place < 5 else "-.")
     for place, (color, marker) in enumerate(
-        zip((ORANGE, GREEN, VERMILLION, SKY, GREY) * 2, "PHd8hDX^s>", strict=True)
+        zip((ORANGE, GREEN, VERMILLION, SKY, GREY) * 2, "PHd8s1234+", strict=True)
     )
 )
 """Of methods that are no localizer's own, in turn."""

@@ -88,8 +88,8 @@ def test_the_methods_that_data_allow_are_listed_and_why_not_the_others() -> None
     assert allowed.startswith("methods that these data allow: unsteered, ")
     assert "cast" in allowed and "paired_direction" not in allowed and "one_vs" not in allowed
     assert [line.partition(";")[0] for line in others] == [
-        "not paired_direction needs pairs",
-        "not one_vs_rest needs classes",
+        "not allowed: paired_direction needs pairs",
+        "not allowed: one_vs_rest needs classes",
     ]
 
 
