@@ -18,6 +18,7 @@ from real_tasks.tasks.stages.effects import effects as score_effects
 from real_tasks.tasks.stages.evaluation import evaluation
 from real_tasks.tasks.stages.fits import fits
 from real_tasks.tasks.stages.folds import Fold
+from real_tasks.tasks.stages.model_fits import model_fits
 from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.tasks.stages.outcome import MethodEvaluation, Outcome, Scores
 from real_tasks.tasks.stages.scores import scores as score_activations
@@ -139,26 +140,32 @@ def score(
 
 
 def fit(
-    run: Run, prepared: Prepared, folds: tuple[Fold, ...], activations: Read
+    run: Run, prepared: Prepared, model: ModelRef, folds: tuple[Fold, ...], activations: Read
 ) -> dict[Fit, ArtifactRef]:
-    """Find all tensors that the experiment needs."""
-    wanted = prepared.work.fits
-    shards = [
-        (
-            f"{one.fitter.name}-{one.kind}-fold-{one.fold}-seed-{one.seed}",
-            {
-                "fitter": one.fitter,
-                "fold": folds[one.fold],
-                "activations": activations[one.kind, one.reading],
-                "kind": one.kind,
-                "n_layers": prepared.shape.n_layers_of(one.kind),
-                "seed": one.seed,
-                "execution": prepared.config.execution,
-            },
-        )
-        for one in wanted
-    ]
-    return dict(zip(wanted, fan_out(run, fits, shards), strict=True))
+    """Find all tensors that the experiment needs; the model is loaded for fitters that ask."""
+    asking = {"model": model, "batch_tokens": prepared.config.evaluation.batch_tokens}
+    found: dict[Fit, ArtifactRef] = {}
+    for stage, needs_model, further in ((fits, False, {}), (model_fits, True, asking)):
+        wanted = [one for one in prepared.work.fits if one.needs_model == needs_model]
+        shards = [
+            (
+                f"{one.fitter.name}-{one.kind}-fold-{one.fold}-seed-{one.seed}",
+                {
+                    "fitter": one.fitter,
+                    "fold": folds[one.fold],
+                    "activations": activations[one.kind, one.reading],
+                    "kind": one.kind,
+                    "n_layers": prepared.shape.n_layers_of(one.kind),
+                    "seed": one.seed,
+                    "execution": prepared.config.execution,
+                    **further,
+                },
+            )
+            for one in wanted
+        ]
+        if shards:
+            found |= zip(wanted, fan_out(run, stage, shards), strict=True)
+    return found
 
 
 def evaluate(
@@ -171,7 +178,7 @@ def evaluate(
 ) -> tuple[MethodEvaluation, ...]:
     """Tune and test every method on every fold, with every seed that can change its outcome."""
     config, trials = prepared.config, prepared.work.trials
-    fitted = fit(run, prepared, folds, activations)
+    fitted = fit(run, prepared, model, folds, activations)
     shards = [
         (
             f"{method.name}-fold-{fold}-seed-{seed}",

@@ -29,6 +29,7 @@ STAGES = {
     "scores": "scores of modules",
     "effects": "effects of single modules",
     "fits": "directions and other tensors",
+    "model_fits": "tensors found with the model",
     "evaluation": "tuning and tests of methods",
     "measured": "measurements of what was found, on other questions",
     "pictures": "pictures",

@@ -13,6 +13,7 @@ from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.families import check_kind
 from real_tasks.models.loading import check_model, checkpoint_config
 from real_tasks.models.text_model import TextModel
+from real_tasks.steering.fitters import FITTERS
 from real_tasks.vocabulary.errors import Faults, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData, ModelShape
@@ -43,6 +44,8 @@ def check_experiment(
     if faults.sound("behaviour"):
         with faults.told("data.limit", "evaluation.neutral", "evaluation.neutral_texts"):
             data = dataset_of(config)
+    with faults.told("methods", "localizer", "baselines", "execution.device_map"):
+        _check_access(config)
     if shape is not None and config.model.path not in EMBEDDED_MODELS:
         with faults.told("model", "module_kind", "methods", spoils="module_kind"):
             _check_kinds(config)
@@ -85,6 +88,20 @@ def _check_kinds(config: ExperimentConfig) -> None:
     check_kind(architecture, config.module_kind)
     for method in methods_of(with_methods(config)):
         check_kind(architecture, method.kind)
+
+
+def _check_access(config: ExperimentConfig) -> None:
+    if config.execution.device_map is None:
+        return
+    for method in methods_of(with_methods(config)):
+        access = FITTERS[method.fitter.name].access if method.fitter else "activations"
+        if access in ("weights", "gradients"):
+            raise UserInputError(
+                f"the method {method.name!r}: its fitter {method.fitter.name!r} asks for {access}, "
+                "but execution.device_map spreads the model, so that weights may be elsewhere when "
+                "they are needed; set execution.device_map to null (model.dtype: bfloat16 takes "
+                "half the memory), or leave the method out"
+            )
 
 
 def check_modules(shape: ModelShape, config: ExperimentConfig) -> None:

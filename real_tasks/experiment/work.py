@@ -38,6 +38,11 @@ class Fit(NamedTuple):
         """The tokens at which its fitter has activations read."""
         return FITTERS[self.fitter.name].reading
 
+    @property
+    def needs_model(self) -> bool:
+        """Whether the fitter asks for the model, beside activations."""
+        return FITTERS[self.fitter.name].access != "activations"
+
 
 class Trial(NamedTuple):
     """A method to be tuned and tested on a fold with a seed; `fit`: the tensors that it needs."""

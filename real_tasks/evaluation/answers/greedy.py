@@ -1,10 +1,11 @@
-"""Greedy generation of answers in batches, cut at the first stop string."""
+"""Generation of answers in batches, greedy or drawn, cut at the first stop string."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import Cache
 
@@ -55,6 +56,34 @@ def generate_answers(
         OverflowedError: steering is so strong that logits are no numbers.
     """
     prompts = [prompt_text(loaded, data, data.questions[i]) for i in questions]
+    return continuations(
+        loaded, prompts, intervention, max_new_tokens, batch_tokens, data.stop, share_prefix
+    )
+
+
+def continuations(
+    loaded: LoadedModel,
+    prompts: Sequence[str],
+    intervention: Intervention | None,
+    max_new_tokens: int,
+    batch_tokens: int,
+    stop: Sequence[str],
+    share_prefix: bool = True,
+    seed: int | None = None,
+) -> list[str]:
+    """Return what the model goes on with after each prompt; see `generate_answers`.
+
+    Args:
+        loaded: the model.
+        prompts: the prompts.
+        intervention: None for the unsteered model.
+        max_new_tokens: length limit of an answer.
+        batch_tokens: most tokens of a batch, padding and new tokens included.
+        stop: strings that end an answer.
+        share_prefix: whether a long common beginning of all prompts is read only once.
+        seed: tokens are drawn at temperature 1, each prompt's by numbers of its own; None: they are
+            the likeliest.
+    """
     ids = encode(loaded, prompts)
     lengths = [len(row) for row in ids]
     check_lengths(loaded, lengths, prompts, max_new_tokens)
@@ -66,14 +95,30 @@ def generate_answers(
 
     def run(indices: list[int]) -> None:
         batch = pad(loaded, [ids[i][n_prefix:] for i in indices], "left")
-        rows = _generate(loaded, batch, prefix, intervention, max_new_tokens, data.stop)
+        draws = [] if seed is None else [_generator(seed, i) for i in indices]
+        rows = _generate(loaded, batch, prefix, intervention, max_new_tokens, stop, draws)
         for index, new in zip(indices, rows, strict=True):
-            answers[index] = _cut(_said(loaded, new), data.stop)
+            answers[index] = _cut(_said(loaded, new), stop)
 
     regimes = [_regime(loaded, n, n + max_new_tokens - 1) for n in lengths]
     widths = [n + max_new_tokens for n in lengths]
     in_batches(loaded, "generation", widths, batch_tokens, run, regimes)
     return answers
+
+
+def _generator(seed: int, prompt: int) -> torch.Generator:
+    (drawn,) = np.random.SeedSequence([seed, prompt]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(drawn >> np.uint64(1)))
+
+
+def _drawn(
+    logits: Float[Tensor, "row vocab"], draws: Sequence[torch.Generator]
+) -> Int[Tensor, "row"]:
+    """Return a token for each row, drawn by the row's own generator."""
+    n_vocab = logits.shape[-1]
+    noise = torch.stack([torch.rand(n_vocab, generator=draw).log().neg().log() for draw in draws])
+    # The largest sum with Gumbel noise is a draw from the softmax.
+    return (logits.float() - noise.to(logits.device)).argmax(-1)
 
 
 def _regime(loaded: LoadedModel, first: int, last: int) -> Regime:
@@ -90,6 +135,7 @@ def _generate(
     intervention: Intervention | None,
     max_new_tokens: int,
     stop: Sequence[str],
+    draws: Sequence[torch.Generator],
 ) -> list[list[int]]:
     """Return each row's new tokens up to, and without, its first end-of-sequence token."""
     ends = _end_tokens(loaded)
@@ -101,7 +147,7 @@ def _generate(
     n_prefix = 0 if prefix is None else prefix.get_seq_length()
     ends_of_prompts = torch.full((n_rows,), n_prefix + width, device=loaded.device)
     with applied(loaded, intervention, ends_of_prompts):
-        for tokens in _greedy_steps(loaded, batch, prefix, max_new_tokens):
+        for tokens in _steps(loaded, batch, prefix, max_new_tokens, draws):
             if any(token == NO_TOKEN for row, token in enumerate(tokens) if not done[row]):
                 check_finite(loaded, torch.tensor(torch.nan), "logits", intervention is not None)
             for row, token in enumerate(tokens):
@@ -117,10 +163,14 @@ def _generate(
     return new
 
 
-def _greedy_steps(
-    loaded: LoadedModel, batch: PaddedBatch, prefix: Cache | None, max_new_tokens: int
+def _steps(
+    loaded: LoadedModel,
+    batch: PaddedBatch,
+    prefix: Cache | None,
+    max_new_tokens: int,
+    draws: Sequence[torch.Generator],
 ) -> Iterator[list[int]]:
-    """Yield the likeliest next token of every row, step by step, with a key-value cache.
+    """Yield the next token of every row, step by step, with a key-value cache.
 
     `NO_TOKEN` where the logits are no numbers.
     """
@@ -140,7 +190,9 @@ def _greedy_steps(
             past_key_values=cache,
             use_cache=True,
         )[:, -1]
-        largest, chosen = loaded.logits(hidden).max(-1)
+        logits = loaded.logits(hidden)
+        largest, chosen = logits.max(-1)
+        chosen = _drawn(logits, draws) if draws else chosen
         yield cast(list[int], chosen.masked_fill(~largest.isfinite(), NO_TOKEN).tolist())
         inputs, positions = chosen[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)

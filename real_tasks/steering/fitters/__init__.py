@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from real_tasks.steering.model_access import ModelAccess, Text
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import Aspect, ModuleId, Reading
@@ -35,6 +36,8 @@ class FitterInput:
         conditions: that under which each sample's question is asked, by its place in
             ``condition_names``, or -1.
         condition_names: likewise.
+        texts: each sample's text; none for fitters that ask for activations alone.
+        model: the frozen model, for fitters whose access is more than activations.
     """
 
     modules: tuple[ModuleId, ...]
@@ -46,6 +49,8 @@ class FitterInput:
     class_names: tuple[str, ...] = ()
     conditions: tuple[int, ...] = ()
     condition_names: tuple[str, ...] = ()
+    texts: tuple[Text, ...] = ()
+    model: ModelAccess | None = None
 
 
 class Fitter(ABC):
@@ -55,7 +60,7 @@ class Fitter(ABC):
         Params: its parameters.
         gives: names of the tensors.
         access: what it needs: activations, weights, gradients through the frozen model, or samples
-            from it.
+            from it. All but the first get the model (`FitterInput.model`), and activations too.
         asks: what the samples must have; data without it are refused before anything is read.
         reading: the tokens at which activations are read.
         stochastic: whether the seed changes what it finds.

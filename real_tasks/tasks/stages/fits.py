@@ -1,5 +1,6 @@
 """The cached stage that finds operators' tensors."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,26 @@ def fits(
 ) -> dict[str, Any]:
     """Find the tensors of every module of a kind on the training questions of one fold."""
     use_threads(execution)
+    return fitted(out, fitter, fold, activations, kind, n_layers, seed, {})
+
+
+def fitted(
+    out: Path,
+    fitter: PlugIn,
+    fold: Fold,
+    activations: tuple[ArtifactRef, ...],
+    kind: ModuleKind,
+    n_layers: int,
+    seed: int,
+    further: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Run a fitter, write its tensors, and return facts for the manifest.
+
+    `further` is of `FitterInput`, beside what activations tell.
+    """
     data, split = fold.load()
     train_only = replace(split, validation=(), test=())
-    further = _further(data, split)
+    further = {**_further(data, split), **further}
     made, found = FITTERS.made(fitter.name, fitter.params), []
     for layer in range(n_layers):
         values = references.load_activations(activations, layer)

@@ -171,7 +171,7 @@ def stage_code(name: str) -> str:
 def test_a_file_defines_one_stage_at_most_of_its_own_name() -> None:
     found = {name: [one.kind for one in kept] for name, kept in all_stages().items() if kept}
     assert found == {kind: [kind] for kind in found}
-    assert len(found) == 9
+    assert len(found) == 10
 
 
 def test_the_key_holds_the_code_of_the_stage_and_of_the_plug_ins_chosen(edited: set[str]) -> None:
@@ -191,6 +191,8 @@ def test_the_key_holds_the_code_of_the_stage_and_of_the_plug_ins_chosen(edited: 
         ("fits", "real_tasks.questions.samples", True),
         ("fits", "real_tasks.evaluation.answers.mc_scores", False),
         ("fits", "real_tasks.localizers.real.vqae", False),
+        ("model_fits", "real_tasks.evaluation.model_handle", True),
+        ("model_fits", "real_tasks.evaluation.judges", False),
         ("scores", "real_tasks.questions.folds", True),
         ("scores", "real_tasks.evaluation.tuning", False),
         ("scores", "real_tasks.evaluation.answers.choices", False),
