@@ -14,7 +14,8 @@ from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.question_checks import check_behaviour
 from real_tasks.experiment.sources import load_behaviour
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.questions.folds import question_groups, split
+from real_tasks.questions.folds import split
+from real_tasks.questions.groups import question_groups
 from real_tasks.questions.samples import samples_of
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError

@@ -108,7 +108,7 @@ class OperatorContract(Contract):
 
 
 class FitterContract(Contract):
-    """Tests of a fitter that needs activations alone."""
+    """Tests of a fitter that needs activations and labels alone."""
 
     registry: ClassVar[Registry[Any]] = FITTERS
 

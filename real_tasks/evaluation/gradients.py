@@ -109,7 +109,9 @@ class TextBatches:
     def _summed(
         self, hidden: Float[Tensor, "row position d_model"], indices: Sequence[int]
     ) -> Float[Tensor, "row"]:
-        reads, targets, owners = [], [], []
+        reads: list[int] = []
+        targets: list[int] = []
+        owners: list[int] = []
         for row, index in enumerate(indices):
             tokens, split = self.rows[index], self.splits[index]
             reads += [row * hidden.shape[1] + place - 1 for place in range(split, len(tokens))]

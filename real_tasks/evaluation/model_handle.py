@@ -1,6 +1,7 @@
 """The model as fitters get it: weights, log-probabilities with gradients, samples."""
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -127,7 +128,8 @@ class ModelHandle:
         rows, splits = self._encoded(texts)
         _check_embeddings(rows, intervention, embeddings)
         work = TextBatches(self._loaded, rows, splits, intervention, self._batch_tokens)
-        found: Tensor = LogProbs.apply(work, *work.tensors, *(embeddings or ()))
+        # The stub of torch knows no types here.
+        found: Tensor = cast(Any, LogProbs).apply(work, *work.tensors, *(embeddings or ()))
         check_finite(
             self._loaded, found.detach(), "log-probabilities of answers", intervention is not None
         )

@@ -94,7 +94,9 @@ def _check_access(config: ExperimentConfig) -> None:
     if config.execution.device_map is None:
         return
     for method in methods_of(with_methods(config)):
-        access = FITTERS[method.fitter.name].access if method.fitter else "activations"
+        if method.fitter is None:
+            continue
+        access = FITTERS[method.fitter.name].access
         if access in ("weights", "gradients"):
             raise UserInputError(
                 f"the method {method.name!r}: its fitter {method.fitter.name!r} asks for {access}, "

@@ -2,7 +2,8 @@
 
 from real_tasks.experiment.methods import known_methods, methods_of, with_methods
 from real_tasks.questions.aspects import MENDS, aspects_of
-from real_tasks.questions.folds import question_groups, split
+from real_tasks.questions.folds import split
+from real_tasks.questions.groups import question_groups
 from real_tasks.questions.samples import samples_of
 from real_tasks.steering.fitters import FITTERS
 from real_tasks.vocabulary.config import PlugIn

@@ -8,7 +8,8 @@ from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.evaluation.side_effects import neutral_rows
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.text_model import ReadsTexts
-from real_tasks.questions.folds import question_groups, split
+from real_tasks.questions.folds import split
+from real_tasks.questions.groups import question_groups
 from real_tasks.questions.samples import samples_of
 from real_tasks.reading.activations import check_vocabulary
 from real_tasks.reading.batches import check_lengths, encode

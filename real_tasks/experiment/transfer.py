@@ -16,7 +16,8 @@ from real_tasks.evaluation.transfer import leak_free_questions
 from real_tasks.experiment.methods import known_methods
 from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import Prepared, handed_over, prepare
-from real_tasks.questions.folds import question_groups, split
+from real_tasks.questions.folds import split
+from real_tasks.questions.groups import question_groups
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import Faults, SeveralFaultsError, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig

@@ -5,27 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from real_tasks.vocabulary.config import DataConfig
-from real_tasks.vocabulary.types import FoldSplit, Question
-
-
-def question_groups(questions: Sequence[Question]) -> list[int]:
-    """Return each question's group, numbered from 0 as they first appear.
-
-    Questions are of one group where an answer of each has the same name of a pair, or where others
-    join them so; without such names each is one of its own.
-    """
-    groups, of_pair = list(range(len(questions))), dict[str, int]()
-    for index, question in enumerate(questions):
-        names = {answer.pair for way in question.presentations for answer in way.answers} - {""}
-        joined = {of_pair[name] for name in names if name in of_pair}
-        group = min(joined, default=index)
-        groups[index] = group
-        if len(joined) > 1:
-            groups = [group if one in joined else one for one in groups]
-            of_pair = {name: group if one in joined else one for name, one in of_pair.items()}
-        of_pair |= dict.fromkeys(names, group)
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    return [numbers[group] for group in groups]
+from real_tasks.vocabulary.types import FoldSplit
 
 
 def fold_of_questions(groups: Sequence[int], n_folds: int) -> list[int]:
@@ -42,7 +22,7 @@ def split(groups: Sequence[int], fold: int, config: DataConfig) -> FoldSplit:
     as in REAL's release. At least one is left on either side.
 
     Args:
-        groups: of each question, see `question_groups`.
+        groups: of each question, see `real_tasks.questions.groups`.
         fold: from 0.
         config: how many folds, and how large the validation part is.
     """

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from real_tasks.questions.folds import question_groups
+from real_tasks.questions.groups import question_groups
 from real_tasks.vocabulary.types import (
     Answer,
     BehaviourData,

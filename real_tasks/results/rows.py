@@ -4,7 +4,8 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from real_tasks.experiment.methods import Method
-from real_tasks.questions.folds import fold_of_questions, question_groups
+from real_tasks.questions.folds import fold_of_questions
+from real_tasks.questions.groups import question_groups
 from real_tasks.statistics.paired import paired_difference
 from real_tasks.steering.selection import ranked
 from real_tasks.vocabulary.types import WHOLE_LAYER, BehaviourData, LocalizerResult, ModuleId

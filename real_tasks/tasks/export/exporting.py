@@ -21,7 +21,8 @@ from real_tasks.export.recognition import compare
 from real_tasks.export.served import check_export, saved_log_probs
 from real_tasks.export.targets import check_baking
 from real_tasks.models.embedded import EMBEDDED_MODELS
-from real_tasks.questions.folds import question_groups, split
+from real_tasks.questions.folds import split
+from real_tasks.questions.groups import question_groups
 from real_tasks.tasks.export.registering import log_steered_model
 from real_tasks.tasks.export.steered_runs import SteeredRun, find_steered_run
 from real_tasks.tasks.stages import references

@@ -1,6 +1,7 @@
 """One fold of a data set, by reference."""
 
-from real_tasks.questions.folds import question_groups, split
+from real_tasks.questions.folds import split
+from real_tasks.questions.groups import question_groups
 from real_tasks.tasks.stages.references import load_dataset
 from real_tasks.vocabulary.config import DataConfig, Frozen
 from real_tasks.vocabulary.types import BehaviourData, FoldSplit

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.questions.folds import question_groups, split
+from real_tasks.questions.folds import split
+from real_tasks.questions.groups import question_groups
 from real_tasks.questions.samples import localizer_input
 from real_tasks.report.figures.gallery import draw_gallery
 from real_tasks.report.figures.gallery_data import CodebookCounts, GalleryData

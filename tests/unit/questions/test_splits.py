@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from real_tasks.questions.folds import fold_of_questions, question_groups, split
+from real_tasks.questions.folds import fold_of_questions, split
+from real_tasks.questions.groups import question_groups
 from real_tasks.vocabulary.config import DataConfig
 from real_tasks.vocabulary.types import Answer, Question
 
