@@ -21,6 +21,7 @@ OWN = (
     "{name: erase_first, like: iti_ablation, operator: {name: project_out}, strengths: [0.5], "
     "scope: {first: 1, last: 2}, keep_norm: true}"
 )
+TRAINED = "{name: trained, like: bipo, fitter: {name: bipo, params: {steps: 2}}}"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def run(
     tmp_path_factory: pytest.TempPathFactory, prefect_server: None
 ) -> Iterator[tuple[Home, Summary]]:
     root = tmp_path_factory.mktemp("library") / "home"
-    methods = f"methods=[unsteered, real, {LIBRARY}, {OWN}]"
+    methods = f"methods=[unsteered, real, {LIBRARY}, {OWN}, {TRAINED}]"
     config = load_config(None, [*SMALL, "baselines=[iti]", methods])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REAL_HOME", str(root))
@@ -48,6 +49,7 @@ def test_what_each_method_is_made_of_is_a_table(run: tuple[Home, Summary]) -> No
     assert found["cast"] == ("causal", "mean_difference", "add", "prompt_similarity", "all")
     assert found["angular_steering"] == ("iti", "plane", "rotate", None, "all")
     assert found["sttp"] == ("iti", "mean_difference", "clamp", "coordinate", "all")
+    assert found["trained"] == ("causal", "bipo", "add", None, "all")
     own = ("iti", "mean_difference", "project_out", None, "first 1 and last 2 of the prompt")
     assert found["erase_first"] == own
 
@@ -59,7 +61,7 @@ def test_every_method_is_tuned_on_its_own_strengths_and_tested(run: tuple[Home, 
     assert set(grids["directional_ablation"]) <= {0.25, 0.5, 0.75, 1.0, None}
     assert set(grids["erase_first"]) <= {0.5, None} and set(grids["real"]) <= {1.0, None}
     query = "SELECT DISTINCT method FROM evaluations WHERE split = 'test' AND metric = 'mc1'"
-    assert len(ask(home, query)) == 9
+    assert len(ask(home, query)) == 10
     query = "SELECT DISTINCT method FROM evaluations WHERE metric = 'kl_open'"
     assert {row[0] for row in ask(home, query)} <= {"cast", "sttp"}
 
