@@ -20,7 +20,7 @@ from real_tasks.tasks.stages.fits import fits
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.model_fits import model_fits
 from real_tasks.tasks.stages.models import ModelRef
-from real_tasks.tasks.stages.outcome import MethodEvaluation, Outcome, Scores
+from real_tasks.tasks.stages.outcome import Activations, MethodEvaluation, Outcome, Scores
 from real_tasks.tasks.stages.scores import scores as score_activations
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModuleKind, Reading
@@ -40,7 +40,7 @@ def outcome_of(run: Run, prepared: Prepared) -> Outcome:
     return Outcome(
         checkpoint=model.checkpoint,
         dataset=dataset,
-        activations={kind: refs for (kind, at), refs in activations.items() if at == "last"},
+        activations=at_last_token(activations),
         scores=scores,
         evaluations=evaluations,
     )
@@ -78,6 +78,11 @@ def extract(run: Run, prepared: Prepared, model: ModelRef, dataset: ArtifactRef)
     refs = fan_out(run, read_activations, shards)
     n = len(parts)
     return {one: tuple(refs[i * n : (i + 1) * n]) for i, one in enumerate(readings)}
+
+
+def at_last_token(activations: Read) -> Activations:
+    """Return what was read at the last tokens: what tables and pictures show."""
+    return {kind: refs for (kind, at), refs in activations.items() if at == "last"}
 
 
 def localize(

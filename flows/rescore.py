@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.experiment import Summary
-from flows.pipeline import extract, folds_of, keep_inputs, localize
+from flows.pipeline import at_last_token, extract, folds_of, keep_inputs, localize
 from flows.running.fan_out import fan_out
 from flows.running.runners import ConfiguredTaskRunner, check_runner
 from real_tasks.experiment.prepared import Prepared
@@ -106,7 +106,7 @@ def score_again(run: Run, plan: Rescoring, prepared: Prepared) -> Rescored:
     outcome = Outcome(
         checkpoint=model.checkpoint,
         dataset=dataset,
-        activations=activations,
+        activations=at_last_token(activations),
         scores=scores,
         evaluations=(),
     )

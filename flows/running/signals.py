@@ -17,6 +17,7 @@ GRACE_S = 8.0
 
 _asked = threading.Event()
 _said = threading.Lock()
+_told = threading.Event()
 
 
 class StoppedError(SystemExit):
@@ -59,6 +60,7 @@ def say_stopped() -> None:
     if _said.acquire(blocking=False):
         err.show_cursor()
         show_error("stopped; what is done is kept, and the same command goes on from there")
+        _told.set()
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -88,6 +90,8 @@ def _await_sigterm(reader: socket.socket) -> None:
 
 def _end() -> None:
     say_stopped()
+    # Another thread may be about to say it.
+    _told.wait(1)
     os._exit(TERMINATED)
 
 

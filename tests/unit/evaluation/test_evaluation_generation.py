@@ -88,7 +88,7 @@ def test_a_stop_string_in_the_thinking_of_a_chat_ends_no_answer(
     loaded = replace(prepare(tiny_llama(), tokenizer), chat=ChatFormat())
     for said, expected in (("<think> . w3 . </think> w4 . w5", "w4"), ("<think> . w3", "")):
         ids = tokenizer.convert_tokens_to_ids(said.split())
-        monkeypatch.setattr(greedy, "_greedy_steps", lambda *_, ids=ids: ([one] for one in ids))
+        monkeypatch.setattr(greedy, "_steps", lambda *_, ids=ids: ([one] for one in ids))
         data = replace(DATA, stop=(".",))
         assert generate_answers(loaded, data, (0,), None, 20, 10_000) == [expected]
 
