@@ -56,7 +56,11 @@ class EvaluationConfig(Frozen):
         title="KL of comparison",
         description="KL at which methods are compared like for like, nats per token",
     )
-    token_scope: TokenScope = Field("all", description="positions that are steered")
+    token_scope: TokenScope = Field(
+        "all",
+        description="positions that are steered: all; generated, which leaves the first new token "
+        "as it was, as it is predicted at the prompt's end; last, which steers that one too",
+    )
     max_new_tokens: PositiveInt = Field(50, description="length limit of a generated answer")
     judge: Annotated[PlugIn, OneOf("judge")] = Field(
         PlugIn(name="exact_match"), description="who calls a generation true, false or neither"

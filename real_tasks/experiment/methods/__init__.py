@@ -10,6 +10,7 @@ from real_tasks.experiment.methods.library import library
 from real_tasks.experiment.methods.method import Method, resolved_method
 from real_tasks.experiment.parameters import complete
 from real_tasks.localizers import EQUAL_WEIGHTS, LOCALIZERS
+from real_tasks.steering.fitters import FITTERS
 from real_tasks.steering.operators import OPERATORS
 from real_tasks.vocabulary.config import Frozen, PlugIn
 from real_tasks.vocabulary.errors import UserInputError
@@ -163,7 +164,24 @@ def _summary(said: MethodConfig, method: Method) -> list[str]:
         lines.append(
             f"{ranked}; {method.fitter.name}; {OPERATORS[method.operator.name].formula}{when}"
         )
+        lines.append(f"needs {_needed(method)}; exported as {_exports(method)}")
     return lines + [text for text in (said.paper, said.notes) if text]
+
+
+def _needed(method: Method) -> str:
+    assert method.fitter is not None
+    fitter = FITTERS[method.fitter.name]
+    return ", ".join([fitter.access, *sorted(fitter.asks)])
+
+
+def _exports(method: Method) -> str:
+    """Say what a spec of the method can become, where its architecture lets it."""
+    if method.gate or method.keep_norm or method.scope != "all":
+        return "spec"
+    operator = OPERATORS.made(method.operator.name, method.operator.params)
+    projected = method.kind in ("head", "attention", "neuron", "mlp") or method.where == "writers"
+    bakes = operator.affine and (projected or method.operator.name == "add")
+    return "checkpoint (baked), spec" if bakes else "spec"
 
 
 def as_yaml(said: MethodConfig) -> str:

@@ -10,6 +10,7 @@ from real_tasks.experiment.methods import (
     methods_of,
     rankings_of,
     said_methods,
+    summaries,
     with_methods,
 )
 from real_tasks.experiment.methods.library import library
@@ -191,3 +192,12 @@ def test_methods_of_installed_packages_are_there_and_bad_ones_are_told_and_left_
         library.cache_clear()
     assert "theirs 1.0 is left out: iti.yaml: there is a method 'iti' already" in caplog.text
     assert "broken.yaml cannot be read as YAML" in caplog.text
+
+
+def test_a_summary_says_what_a_method_needs_and_what_it_can_be_exported_as() -> None:
+    found = {name: "\n".join(lines) for name, lines in summaries(DEMO).items()}
+    assert "needs activations; exported as checkpoint (baked), spec" in found["real"]
+    assert "exported as checkpoint (baked), spec" in found["directional_ablation"]
+    assert "exported as spec" in found["cast"] and "exported as spec" in found["stmp"]
+    assert "needs gradients" in found["bipo"]
+    assert "exported" not in found["unsteered"]
