@@ -94,7 +94,8 @@ class SpecTemplate:
         assert self.prompts is not None, "the prompts that a gate is fitted to are missing"
         first = min(edit.layers[0] for edit in edits)
         gate, tensors = gate.fit(replace(self.prompts, layers=self.prompts.layers[: first + 1]))
-        return tuple(replace(edit, gate=FittedGate(gate, tensors)) for edit in edits)
+        fitted = FittedGate(gate, tensors)
+        return tuple(replace(edit, gate=fitted) for edit in edits)
 
     def _gate(self) -> Gate | None:
         gate = self.method.gate

@@ -79,18 +79,23 @@ def _hooked(
 ) -> Iterator[torch.utils.hooks.RemovableHandle]:
     """Hook what gates read, then what is edited, place after place."""
     edits, shape = intervention.edits, model_shape(model)
-    decisions = {
-        id(edit): Decision(edit.gate, positions, gated_lengths) for edit in edits if edit.gate
+    # Edits behind one gate have one decision.
+    fitted = {id(edit.gate): edit.gate for edit in edits if edit.gate}
+    decisions = {key: Decision(gate, positions, gated_lengths) for key, gate in fitted.items()}
+    read = [(key, site) for key, gate in fitted.items() for site in gate.gate.reads]
+    lie = {
+        kind: places(model, kind) for kind in {s.kind for _, s in read} | {e.kind for e in edits}
     }
-    for edit in edits:
-        for site in edit.gate.gate.reads if edit.gate else ():
-            note = partial(decisions[id(edit)].note, site, shape.span(site))
-            yield places(model, site.kind)[site.layer].hook(note)
+    for key, site in read:
+        note = partial(decisions[key].note, site, shape.span(site))
+        yield lie[site.kind][site.layer].hook(note)
     for layer, kind in in_order(edits):
-        here = [edit.at(layer) for edit in edits if edit.kind == kind and layer in edit.layers]
-        gates = [decisions.get(id(e)) for e in edits if e.kind == kind and layer in e.layers]
-        steps = _steps(here, gates, intervention.strength, positions, shape)
-        yield from _steered(places(model, kind)[layer], steps)
+        here = [
+            (edit.at(layer), decisions.get(id(edit.gate)))
+            for edit in edits
+            if edit.kind == kind and layer in edit.layers
+        ]
+        yield from _steered(lie[kind][layer], _steps(here, intervention.strength, positions, shape))
 
 
 def _steered(place: Place, steps: Sequence[Step]) -> Iterator[torch.utils.hooks.RemovableHandle]:
@@ -118,15 +123,13 @@ def _steered(place: Place, steps: Sequence[Step]) -> Iterator[torch.utils.hooks.
 
 
 def _steps(
-    edits: Sequence[Edit],
-    gates: Sequence[Decision | None],
+    pairs: Sequence[tuple[Edit, Decision | None]],
     strength: float,
     positions: Positions,
     shape: ModelShape,
 ) -> list[Step]:
     """Return what is done at one place; constants of one scope in a row are summed up first."""
     steps: list[Step] = []
-    pairs = list(zip(edits, gates, strict=True))
 
     def constant(pair: tuple[Edit, Decision | None]) -> Scope | None:
         edit, gate = pair
@@ -186,19 +189,18 @@ class _Change:
         whole = len(spans) == 1 and spans[0] == slice(0, shape.part_width(edit.kind))
         columns = [torch.arange(span.start, span.stop) for span in spans]
         self._columns = None if whole else torch.stack(columns)
-        self._placed: dict[torch.device, tuple[dict[str, Tensor], Tensor]] = {}
+        self._placed: dict[torch.device, tuple[dict[str, Tensor], Tensor, Tensor | None]] = {}
 
     def __call__(self, values: Float[Tensor, "row position width"]) -> Tensor | None:
         steered = self._positions.steered(self._edit.scope)
         if steered is False:
             return None
-        tensors, strength = self._on(values.device)
+        tensors, strength, columns = self._on(values.device)
         opened = None
         if self._gate is not None:
             opened = self._gate.strength().to(values.device)[..., None]
             strength = strength * opened
-        columns = self._columns
-        own = values[..., None, :] if columns is None else values[..., columns.to(values.device)]
+        own = values[..., None, :] if columns is None else values[..., columns]
         changed = self._changed(own, tensors, strength)
         if opened is not None:
             # Where a gate is closed not a bit may change, whatever the operator rounds.
@@ -208,7 +210,7 @@ class _Change:
         if columns is None:
             return changed.squeeze(-2)
         result = values.clone()
-        result[..., columns.flatten().to(values.device)] = changed.flatten(-2)
+        result[..., columns.flatten()] = changed.flatten(-2)
         return result
 
     def _changed(self, own: Tensor, tensors: dict[str, Tensor], strength: Tensor) -> Tensor:
@@ -220,8 +222,10 @@ class _Change:
             changed = changed * (x.norm(dim=-1, keepdim=True) / length.clamp_min(1e-30))
         return changed.to(own.dtype)
 
-    def _on(self, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
+    def _on(self, device: torch.device) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+        """Return tensors, strengths and columns, brought to a device once."""
         if device not in self._placed:
             tensors = {name: tensor.to(device) for name, tensor in self._edit.tensors.items()}
-            self._placed[device] = (tensors, self._strength.to(device))
+            columns = None if self._columns is None else self._columns.to(device)
+            self._placed[device] = (tensors, self._strength.to(device), columns)
         return self._placed[device]
