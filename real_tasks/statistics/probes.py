@@ -64,6 +64,21 @@ def fit_probes(
     return Probes(fitted[:, :-1], fitted[:, -1])
 
 
+def fit_standardised(
+    values: Float[Tensor, "module sample d"], labels: Int[Tensor, "sample"], params: ProbeParams
+) -> Probes:
+    """Fit probes that see each number in its own standard deviations; see `fit_probes`.
+
+    The penalty is then the same for all of them. Weights and bias are for values as they are.
+    """
+    values = values.double()
+    mean, scale = values.mean(dim=1, keepdim=True), values.std(dim=1, correction=0, keepdim=True)
+    scale = torch.where(scale > 0, scale, 1.0)
+    probes = fit_probes((values - mean) / scale, labels, params)
+    weights = probes.weights / scale.squeeze(1)
+    return Probes(weights, probes.bias - (weights * mean.squeeze(1)).sum(dim=1))
+
+
 def _fit_chunk(values: Tensor, labels: Tensor, params: ProbeParams) -> Float[Tensor, "module d1"]:
     inputs = torch.cat([values.double(), values.new_ones(*values.shape[:2], 1).double()], dim=2)
     problem = _LogisticProblem(inputs, labels, params.inverse_penalty)

@@ -64,7 +64,6 @@ class Fitter(ABC):
         asks: what the samples must have; data without it are refused before anything is read.
         reading: the tokens at which activations are read.
         stochastic: whether the seed changes what it finds.
-        label: what people read; its name where empty.
     """
 
     Params: ClassVar[type[Frozen]] = Frozen
@@ -73,7 +72,6 @@ class Fitter(ABC):
     asks: ClassVar[frozenset[Aspect]] = frozenset()
     reading: ClassVar[Reading] = "last"
     stochastic: ClassVar[bool] = False
-    label: ClassVar[str] = ""
 
     def __init__(self, params: Any) -> None:
         """Keep the validated parameters, an instance of ``Params``."""
@@ -118,7 +116,7 @@ class DirectionFitter(Fitter):
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:
         """Return the tensors."""
         direction = self.direction(data, seed)
-        along = torch.einsum("msd,md->ms", data.values, direction)
+        along = _projections(data.values, direction)
         aligned, violating = (along[:, data.labels == label].mean(dim=1) for label in (1, 0))
         return {
             "direction": direction,
@@ -132,8 +130,13 @@ def projection_sigma(
     values: Float[Tensor, "module sample d"], directions: Float[Tensor, "module d"]
 ) -> Float[Tensor, "module"]:
     """Standard deviation of the activations' projections on the direction, in activation units."""
-    projections = torch.einsum("msd,md->ms", values, directions)
-    return projections.std(dim=-1, correction=0)
+    return _projections(values, directions).std(dim=-1, correction=0)
+
+
+def _projections(
+    values: Float[Tensor, "module sample d"], directions: Float[Tensor, "module d"]
+) -> Float[Tensor, "module sample"]:
+    return torch.einsum("msd,md->ms", values, directions)
 
 
 FITTERS: Registry[Fitter] = Registry("fitter", "real_tasks.steering.fitters", Fitter)

@@ -43,7 +43,6 @@ class BiPO(Fitter):
     gives = ("direction", "scale")
     access = "gradients"
     stochastic = True
-    label = "BiPO"
     params: BiPOParams
 
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:

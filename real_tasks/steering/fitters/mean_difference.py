@@ -11,8 +11,6 @@ from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
 class MeanDifference(DirectionFitter):
     """Points from the mean of the violating to the mean of the aligned."""
 
-    label = "mean difference"
-
     def direction(self, data: FitterInput, seed: int) -> Float[Tensor, "module d"]:  # noqa: ARG002
         """Return the unit vectors."""
         return mean_difference(data.values, data.labels)

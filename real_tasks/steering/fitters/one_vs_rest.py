@@ -25,7 +25,6 @@ class OneVersusRest(DirectionFitter):
 
         class_name: str = Field("", description="the class to point to, as the data name it")
 
-    label = "one class against the rest"
     asks = frozenset({"classes"})
 
     def check(self, class_names: Collection[str]) -> None:

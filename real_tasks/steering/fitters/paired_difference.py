@@ -7,6 +7,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from real_tasks.statistics.axes import turned, widest_axes
 from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
@@ -28,7 +29,6 @@ class PairedDifference(DirectionFitter):
             "mean", description="mean of the differences, or their first principal component"
         )
 
-    label = "difference within pairs"
     asks = frozenset({"pairs"})
 
     def direction(self, data: FitterInput, seed: int) -> Float[Tensor, "module d"]:  # noqa: ARG002
@@ -50,7 +50,5 @@ class PairedDifference(DirectionFitter):
         differences = values[:, aligned] - values[:, [data.pairs[place] for place in aligned]]
         found = differences.mean(dim=1)
         if self.params.by == "pca":
-            widest = torch.linalg.eigh(differences.mT @ differences).eigenvectors[..., -1]
-            backwards = (widest * found).sum(dim=-1, keepdim=True) < 0
-            found = torch.where(backwards, -widest, widest)
+            found = turned(widest_axes(differences), found)
         return torch.nn.functional.normalize(found, dim=-1).to(data.values)

@@ -1,9 +1,9 @@
 """The first principal component of the samples, turned to where the aligned lie."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from real_tasks.statistics.axes import turned, widest_axes
 from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
 
 
@@ -17,18 +17,9 @@ class PrincipalComponent(DirectionFitter):
     labels give the sign alone.
     """
 
-    label = "PCA direction"
-
     def direction(self, data: FitterInput, seed: int) -> Float[Tensor, "module d"]:  # noqa: ARG002
         """Return the unit vectors."""
         values, labels = data.values.double(), data.labels
-        found = torch.stack([_widest_axis(module) for module in values])
+        found = widest_axes(values - values.mean(dim=1, keepdim=True))
         gap = values[:, labels == 1].mean(dim=1) - values[:, labels == 0].mean(dim=1)
-        backwards = torch.einsum("md,md->m", found, gap) < 0
-        return torch.where(backwards[:, None], -found, found).to(data.values)
-
-
-def _widest_axis(values: Float[Tensor, "sample d"]) -> Float[Tensor, "d"]:
-    centred = values - values.mean(dim=0)
-    axes: Tensor = torch.linalg.eigh(centred.mT @ centred).eigenvectors
-    return axes[:, -1]
+        return turned(found, gap).to(data.values)

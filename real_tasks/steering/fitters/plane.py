@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from real_tasks.statistics.axes import widest_axes
 from real_tasks.steering.fitters import FITTERS, Fitter, FitterInput
 from real_tasks.steering.fitters.mean_difference import mean_difference
 
@@ -19,7 +20,6 @@ class Plane(Fitter):
     """
 
     gives = ("plane",)
-    label = "plane of the mean difference"
 
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:  # noqa: ARG002
         """Return two orthonormal vectors a module, ``[module, 2, d]``."""
@@ -27,7 +27,7 @@ class Plane(Fitter):
         centred = data.values.double() - data.values.double().mean(dim=1, keepdim=True)
         along = torch.einsum("msd,md->ms", centred, first)
         rest = centred - along[..., None] * first[:, None]
-        second = torch.linalg.eigh(rest.mT @ rest).eigenvectors[..., -1]
+        second = widest_axes(rest)
         second = second - (second * first).sum(-1, keepdim=True) * first
         second = torch.nn.functional.normalize(second, dim=-1)
         largest = second.gather(1, second.abs().argmax(dim=1, keepdim=True))

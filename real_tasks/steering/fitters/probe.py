@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from real_tasks.statistics.probes import ProbeParams, fit_probes
+from real_tasks.statistics.probes import ProbeParams, fit_standardised
 from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
 
 PROBE = ProbeParams(tolerance=1e-10)
@@ -21,17 +21,11 @@ class ProbeWeights(DirectionFitter):
     as they are.
     """
 
-    label = "probe direction"
-
     def direction(self, data: FitterInput, seed: int) -> Float[Tensor, "module d"]:  # noqa: ARG002
         """Return the unit vectors.
 
         Raises:
             UserInputError: a probe did not converge.
         """
-        values = data.values.double()
-        scale = values.std(dim=1, correction=0, keepdim=True)
-        scale = torch.where(scale > 0, scale, 1.0)
-        standardised = (values - values.mean(dim=1, keepdim=True)) / scale
-        weights = fit_probes(standardised, data.labels, PROBE).weights / scale.squeeze(1)
+        weights = fit_standardised(data.values, data.labels, PROBE).weights
         return torch.nn.functional.normalize(weights, dim=-1).to(data.values)

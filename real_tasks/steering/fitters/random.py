@@ -14,7 +14,6 @@ from real_tasks.vocabulary.types import ModuleId
 class RandomDirection(DirectionFitter):
     """Points anywhere: drawn uniformly, from the seed and the module's identity alone."""
 
-    label = "random direction"
     stochastic = True
 
     def direction(self, data: FitterInput, seed: int) -> Float[Tensor, "module d"]:

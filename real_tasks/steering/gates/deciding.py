@@ -4,6 +4,25 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from real_tasks.steering.gates import Gate, Seen
+from real_tasks.vocabulary.types import ModuleId
+
+
+class PromptGate(Gate):
+    """Decides once, on the prompt's mean activation at the input of ``params.layer``."""
+
+    once = True
+
+    @property
+    def reads(self) -> tuple[ModuleId, ...]:
+        """The input of its layer."""
+        assert self.params.layer is not None, "a gate that is not fitted reads nowhere"
+        return (ModuleId("residual_in", self.params.layer),)
+
+    def prompt(self, seen: Seen) -> Float[Tensor, "row d"]:
+        """Return the mean activation of each row's prompt."""
+        return mean_over(seen.activations[self.reads[0]], seen.in_prompt)
+
 
 def mean_over(
     values: Float[Tensor, "row position d"], where: Bool[Tensor, "row position"]

@@ -7,10 +7,9 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from real_tasks.steering.gates import GATES, Gate, GateInput, Seen
-from real_tasks.steering.gates.deciding import best_threshold, class_gap, mean_over
+from real_tasks.steering.gates import GATES, GateInput, Seen
+from real_tasks.steering.gates.deciding import PromptGate, best_threshold, class_gap
 from real_tasks.vocabulary.config import Frozen
-from real_tasks.vocabulary.types import ModuleId
 
 
 class PromptSimilarityParams(Frozen):
@@ -25,7 +24,7 @@ class PromptSimilarityParams(Frozen):
 
 
 @GATES.register("prompt_similarity")
-class PromptSimilarity(Gate):
+class PromptSimilarity(PromptGate):
     """Open where the mean activation of the prompt lies on the condition's side.
 
     The condition vector is the unit difference of the mean over the prompts that are to open it and
@@ -36,15 +35,8 @@ class PromptSimilarity(Gate):
 
     Params = PromptSimilarityParams
     needs = {"direction": "d", "threshold": ""}
-    once = True
     label = "prompts are like the behaviour's"
     params: PromptSimilarityParams
-
-    @property
-    def reads(self) -> tuple[ModuleId, ...]:
-        """The input of its layer."""
-        assert self.params.layer is not None, "a gate that is not fitted reads nowhere"
-        return (ModuleId("residual_in", self.params.layer),)
 
     def fit(self, data: GateInput) -> tuple[Self, dict[str, Tensor]]:
         """Return the gate at the layer that tells the prompts apart best, and its tensors."""
@@ -63,7 +55,7 @@ class PromptSimilarity(Gate):
 
     def strength(self, seen: Seen, tensors: Mapping[str, Tensor]) -> Float[Tensor, "row 1"]:
         """Return 1 for the rows whose prompt opens it."""
-        prompt = mean_over(seen.activations[self.reads[0]], seen.in_prompt)
+        prompt = self.prompt(seen)
         along = prompt @ tensors["direction"]
         opened = along > tensors["threshold"]
         return (opened == (self.params.opens == "above")).float()[:, None]
