@@ -29,8 +29,9 @@ def methods(context: typer.Context) -> None:
         return
     from real_tasks.experiment.methods import summaries
     from real_tasks.experiment.yaml_files import load_config
+    from real_tasks.export.targets import exported_as
 
-    for name, lines in summaries(load_config(None, [])).items():
+    for name, lines in summaries(load_config(None, []), exported_as).items():
         out.print(name, style="bold", highlight=False)
         for line in lines:
             out.print(Padding(Text(line), (0, 0, 0, 4)))

@@ -14,7 +14,16 @@ from real_tasks.steering.gates import GATES, FittedGate, Gate, GateInput
 from real_tasks.steering.operators import OPERATORS
 from real_tasks.steering.selection import select
 from real_tasks.steering.spec import SteeringSpec
-from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleScore, SelectedModule
+from real_tasks.vocabulary.types import (
+    ModelShape,
+    ModuleId,
+    ModuleKind,
+    ModuleScore,
+    SelectedModule,
+)
+
+WRITERS: tuple[ModuleKind, ...] = ("residual_in", "attention", "mlp")
+"""Kinds of what writes to the residual stream: the embedding, attentions, MLPs."""
 
 
 def candidate_selections(
@@ -103,9 +112,5 @@ class SpecTemplate:
 
 
 def writers(shape: ModelShape) -> list[tuple[ModuleId, ...]]:
-    """Return what writes to the residual stream: the embedding, all attentions and all MLPs."""
-    return [
-        (ModuleId("residual_in", 0),),
-        shape.modules("attention"),
-        shape.modules("mlp"),
-    ]
+    """Return what writes to the residual stream, of each of `WRITERS`; the embedding is one."""
+    return [shape.modules(kind) if kind != WRITERS[0] else (ModuleId(kind, 0),) for kind in WRITERS]

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from real_tasks.experiment.candidates import WRITERS
+from real_tasks.experiment.methods import Method
 from real_tasks.export.routes import OTHER_ROUTE, WRITTEN, check_constants, route_of
 from real_tasks.models.families import FAMILIES
 from real_tasks.steering.edits import Edit, Intervention
+from real_tasks.steering.operators import OPERATORS, Operator
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import WHOLE_LAYER, ModuleKind
@@ -68,7 +71,7 @@ def check_baking(intervention: Intervention, model_type: str) -> None:
         UserInputError: they cannot; the message says why, and the way out.
     """
     for edit in intervention.edits:
-        _check_rule(edit)
+        _check_rule(edit.operator, edit)
         constant = edit.displacement(intervention.strength) is not None
         for kind in written_kinds(edit):
             _check_place(edit.operator.formula, kind, model_type, constant)
@@ -84,9 +87,25 @@ def written_kinds(edit: Edit) -> list[ModuleKind]:
     return kinds + ["layer"] * (edit.layers[-1] > 0)
 
 
-def _check_rule(edit: Edit) -> None:
+def exported_as(method: Method) -> str:
+    """Say as what a spec of a method can be taken away, where the architecture lets it (Llama's).
+
+    Its tensors are not known, so that a constant which an operator may add counts for nothing.
+    """
+    operator = OPERATORS.made(method.operator.name, method.operator.params)
+    constant = type(operator).displacement is not Operator.displacement
+    try:
+        _check_rule(operator, method)
+        for kind in WRITERS if method.where == "writers" else (method.kind,):
+            _check_place(operator.formula, kind, "llama", constant)
+    except UserInputError:
+        return "spec"
+    return "checkpoint (baked), spec"
+
+
+def _check_rule(operator: Operator, edit: Edit | Method) -> None:
     """Check that an edit is the same affine map at every position of every text."""
-    formula = edit.operator.formula
+    formula = operator.formula
     if edit.scope != "all":
         raise UserInputError(
             f"token scope {str(edit.scope)!r} steers some positions only, weights and biases of a "
@@ -96,7 +115,7 @@ def _check_rule(edit: Edit) -> None:
         why = f"a gate opens and closes the edit ({formula}), and weights are always there"
     elif edit.keep_norm:
         why = "keep_norm brings activations back to their lengths, which no weights do"
-    elif not edit.operator.affine:
+    elif not operator.affine:
         why = f"{formula} is not affine in x, so that no weights do it"
     else:
         return

@@ -4,6 +4,8 @@ Every YAML file beside this one is a method (see `MethodConfig`); a localizer th
 too, pushing its modules along the difference of the class means.
 """
 
+from collections.abc import Callable
+
 import yaml
 
 from real_tasks.experiment.methods.library import library
@@ -148,40 +150,32 @@ def _derived(own: MethodConfig, known: dict[str, MethodConfig]) -> MethodConfig:
     return base.model_copy(update=said)
 
 
-def summaries(config: ExperimentConfig) -> dict[str, list[str]]:
-    """Return what there is to say of each method, in lines for people."""
+def summaries(
+    config: ExperimentConfig, exported_as: Callable[[Method], str]
+) -> dict[str, list[str]]:
+    """Return what there is to say of each method, in lines for people.
+
+    Args:
+        config: the experiment that decides what methods leave to it.
+        exported_as: says as what a method's steering can be taken away.
+    """
+    known = known_methods(config)
     return {
-        name: _summary(one, resolved_method(one, config))
-        for name, one in said_methods(config).items()
+        name: _summary(said, known[name], exported_as)
+        for name, said in said_methods(config).items()
     }
 
 
-def _summary(said: MethodConfig, method: Method) -> list[str]:
+def _summary(said: MethodConfig, method: Method, exported_as: Callable[[Method], str]) -> list[str]:
     lines = [said.what] if said.what else []
     if method.fitter is not None:
         ranked = f"the best {method.kind}s by {method.localizer}" if method.localizer else "all"
         when = f", where the gate {method.gate.name} opens" if method.gate else ""
-        lines.append(
-            f"{ranked}; {method.fitter.name}; {OPERATORS[method.operator.name].formula}{when}"
-        )
-        lines.append(f"needs {_needed(method)}; exported as {_exports(method)}")
+        formula, fitter = OPERATORS[method.operator.name].formula, FITTERS[method.fitter.name]
+        needed = ", ".join([fitter.access, *sorted(fitter.asks)])
+        lines.append(f"{ranked}; {method.fitter.name}; {formula}{when}")
+        lines.append(f"needs {needed}; exported as {exported_as(method)}")
     return lines + [text for text in (said.paper, said.notes) if text]
-
-
-def _needed(method: Method) -> str:
-    assert method.fitter is not None
-    fitter = FITTERS[method.fitter.name]
-    return ", ".join([fitter.access, *sorted(fitter.asks)])
-
-
-def _exports(method: Method) -> str:
-    """Say what a spec of the method can become, where its architecture lets it."""
-    if method.gate or method.keep_norm or method.scope != "all":
-        return "spec"
-    operator = OPERATORS.made(method.operator.name, method.operator.params)
-    projected = method.kind in ("head", "attention", "neuron", "mlp") or method.where == "writers"
-    bakes = operator.affine and (projected or method.operator.name == "add")
-    return "checkpoint (baked), spec" if bakes else "spec"
 
 
 def as_yaml(said: MethodConfig) -> str:

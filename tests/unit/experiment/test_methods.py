@@ -14,6 +14,7 @@ from real_tasks.experiment.methods import (
     with_methods,
 )
 from real_tasks.experiment.methods.library import library
+from real_tasks.export.targets import exported_as
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
@@ -195,7 +196,7 @@ def test_methods_of_installed_packages_are_there_and_bad_ones_are_told_and_left_
 
 
 def test_a_summary_says_what_a_method_needs_and_what_it_can_be_exported_as() -> None:
-    found = {name: "\n".join(lines) for name, lines in summaries(DEMO).items()}
+    found = {name: "\n".join(lines) for name, lines in summaries(DEMO, exported_as).items()}
     assert "needs activations; exported as checkpoint (baked), spec" in found["real"]
     assert "exported as checkpoint (baked), spec" in found["directional_ablation"]
     assert "exported as spec" in found["cast"] and "exported as spec" in found["stmp"]
