@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 from flows.running.fan_out import alone, fan_out
-from real_tasks.experiment.methods import Method
+from real_tasks.experiment.methods.method import Method
 from real_tasks.experiment.prepared import Prepared
 from real_tasks.experiment.work import Fit, Scoring
 from real_tasks.tasks.cache.stage import Stage

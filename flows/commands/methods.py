@@ -27,7 +27,7 @@ def methods(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from real_tasks.experiment.methods import summaries
+    from real_tasks.experiment.methods.known import summaries
     from real_tasks.experiment.yaml_files import load_config
     from real_tasks.export.targets import exported_as
 
@@ -45,7 +45,7 @@ def show(
     assignments: SetOption = None,
 ) -> None:
     """Print a method as YAML that can stand under `methods:`, with another name."""
-    from real_tasks.experiment.methods import as_yaml, said_methods
+    from real_tasks.experiment.methods.known import as_yaml, said_methods
     from real_tasks.experiment.yaml_files import load_config
 
     known = said_methods(load_config(config, assignments or []))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from real_tasks.experiment.methods import Method
+from real_tasks.experiment.methods.method import Method
 from real_tasks.steering.edits import Edit
 from real_tasks.steering.gates import GATES, FittedGate, Gate, GateInput
 from real_tasks.steering.operators import OPERATORS

@@ -2,7 +2,7 @@
 
 from real_tasks.evaluation.harness.tasks import check_tasks
 from real_tasks.evaluation.judges import JUDGES, judging_library
-from real_tasks.experiment.methods import methods_of, rankings_of, with_methods
+from real_tasks.experiment.methods.known import methods_of, rankings_of, with_methods
 from real_tasks.experiment.needs import check_needs
 from real_tasks.experiment.question_checks import check_behaviour, check_texts
 from real_tasks.experiment.sources import dataset_of

@@ -1,6 +1,6 @@
 """What methods need of the data: pairs, classes, conditions, marks."""
 
-from real_tasks.experiment.methods import known_methods, methods_of, with_methods
+from real_tasks.experiment.methods.known import known_methods, methods_of, with_methods
 from real_tasks.questions.aspects import MENDS, aspects_of
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups

@@ -2,7 +2,7 @@
 
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.evaluation.measures import MEASURES
-from real_tasks.experiment.methods import method_names, methods_of, with_methods
+from real_tasks.experiment.methods.known import method_names, methods_of, with_methods
 from real_tasks.experiment.parameters import complete
 from real_tasks.experiment.question_checks import unique
 from real_tasks.localizers import LOCALIZERS

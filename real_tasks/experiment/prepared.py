@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.experiment.checks import check_experiment
-from real_tasks.experiment.methods import with_methods
+from real_tasks.experiment.methods.known import with_methods
 from real_tasks.experiment.plug_ins import resolved_with
 from real_tasks.experiment.work import Work, work_of
 from real_tasks.models.adapters import tokenizer_of

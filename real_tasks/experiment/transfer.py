@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from real_tasks.evaluation.measuring import complete_evaluation, metrics_of
 from real_tasks.evaluation.transfer import leak_free_questions
-from real_tasks.experiment.methods import known_methods
+from real_tasks.experiment.methods.known import known_methods
 from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import Prepared, handed_over, prepare
 from real_tasks.questions.folds import split

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from real_tasks.experiment.methods import Method, Ranking, methods_of, rankings_of
+from real_tasks.experiment.methods.known import Ranking, methods_of, rankings_of
+from real_tasks.experiment.methods.method import Method
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.steering.fitters import FITTERS
 from real_tasks.vocabulary.config import PlugIn

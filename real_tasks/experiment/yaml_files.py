@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from real_tasks.evaluation.judges import JUDGES
-from real_tasks.experiment.methods import method_names, with_methods
+from real_tasks.experiment.methods.known import method_names, with_methods
 from real_tasks.experiment.parameters import faults_of
 from real_tasks.experiment.plug_ins import resolved_with
 from real_tasks.experiment.prepared import Prepared, prepare

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from real_tasks.experiment.candidates import WRITERS
-from real_tasks.experiment.methods import Method
+from real_tasks.experiment.methods.method import Method
 from real_tasks.export.routes import OTHER_ROUTE, WRITTEN, check_constants, route_of
 from real_tasks.models.families import FAMILIES
 from real_tasks.steering.edits import Edit, Intervention

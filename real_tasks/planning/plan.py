@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from real_tasks.experiment.checks import check_modules
-from real_tasks.experiment.methods import Ranking, rankings_of, with_methods
+from real_tasks.experiment.methods.known import Ranking, rankings_of, with_methods
 from real_tasks.experiment.sources import shape_of
 from real_tasks.experiment.work import Work, work_of
 from real_tasks.localizers import LOCALIZERS

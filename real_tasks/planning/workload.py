@@ -8,7 +8,7 @@ from os.path import commonprefix
 from real_tasks.evaluation.answers.prefix import MIN_PREFIX
 from real_tasks.evaluation.measures import MEASURES
 from real_tasks.evaluation.side_effects import CACHE_BYTES, MAX_TOKENS
-from real_tasks.experiment.methods import Method
+from real_tasks.experiment.methods.method import Method
 from real_tasks.questions.samples import samples_of
 from real_tasks.vocabulary.experiment_config import EvaluationConfig, ExperimentConfig
 from real_tasks.vocabulary.types import BehaviourData

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from real_tasks.experiment.methods import Method
+from real_tasks.experiment.methods.method import Method
 from real_tasks.questions.folds import fold_of_questions
 from real_tasks.questions.groups import question_groups
 from real_tasks.statistics.paired import paired_difference

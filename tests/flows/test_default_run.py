@@ -17,7 +17,7 @@ from flows.compare import compare
 from flows.experiment import Summary, experiment
 from flows.rescore import rescore
 from flows.transfer import transfer
-from real_tasks.experiment.methods import with_methods
+from real_tasks.experiment.methods.known import with_methods
 from real_tasks.experiment.prepared import handing_over, prepare
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.questions.behaviours.jsonl import OwnFile

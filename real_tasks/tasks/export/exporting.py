@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from real_tasks.experiment.methods import known_methods
+from real_tasks.experiment.methods.known import known_methods
 from real_tasks.export.bake import Baked, bake
 from real_tasks.export.card import CardContent, Format, base_model, render_card
 from real_tasks.export.lofit import save_heads

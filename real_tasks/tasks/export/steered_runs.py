@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_tasks.experiment.methods import method_names, with_methods
+from real_tasks.experiment.methods.known import method_names, with_methods
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.export.card import UNSTEERED
 from real_tasks.models.adapters import base_of

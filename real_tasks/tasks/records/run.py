@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from pydantic import BaseModel, ValidationError
 
-from real_tasks.experiment.methods import methods_of
+from real_tasks.experiment.methods.known import methods_of
 from real_tasks.experiment.yaml_files import commented_yaml
 from real_tasks.results.labels import headline_metrics
 from real_tasks.results.summary import result_table, wide_rows

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from real_tasks.experiment.methods import Method, known_methods, method_names, rankings_of
+from real_tasks.experiment.methods.known import known_methods, method_names, rankings_of
+from real_tasks.experiment.methods.method import Method
 from real_tasks.experiment.prepared import Prepared, completed, handed_over, prepare
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS

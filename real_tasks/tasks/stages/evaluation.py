@@ -10,7 +10,7 @@ from real_tasks.evaluation.measuring import Evaluator, measuring_modules
 from real_tasks.evaluation.record import evaluation_record
 from real_tasks.evaluation.tuning import evaluate_method
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
-from real_tasks.experiment.methods import Method
+from real_tasks.experiment.methods.method import Method
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.spec import SteeringSpec

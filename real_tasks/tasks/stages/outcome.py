@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from real_tasks.evaluation.record import OVERFLOWS
-from real_tasks.experiment.methods import methods_of, said_methods
+from real_tasks.experiment.methods.known import methods_of, said_methods
 from real_tasks.results.rows import (
     Evaluation,
     Row,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
-from real_tasks.experiment.methods import Method, known_methods
+from real_tasks.experiment.methods.known import known_methods
+from real_tasks.experiment.methods.method import Method
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from real_tasks.experiment.methods import (
+from real_tasks.experiment.methods.known import (
     as_yaml,
     known_methods,
     methods_of,

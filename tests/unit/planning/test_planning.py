@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from real_tasks.contract.planted import planted_input
 from real_tasks.evaluation.tuning import evaluate_method
-from real_tasks.experiment.methods import known_methods
+from real_tasks.experiment.methods.known import known_methods
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers.real import costs
 from real_tasks.localizers.real.fitting import ShardProgram

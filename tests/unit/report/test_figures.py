@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from real_tasks.experiment.methods import with_methods
+from real_tasks.experiment.methods.known import with_methods
 from real_tasks.experiment.methods.library import library
 from real_tasks.report.figures.agreement import (
     correlation_matrix,

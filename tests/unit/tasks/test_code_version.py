@@ -200,7 +200,7 @@ def test_the_key_holds_the_code_of_the_stage_and_of_the_plug_ins_chosen(edited: 
         ("effects", "real_tasks.questions.folds", True),
         ("evaluation", "real_tasks.questions.folds", True),
         ("evaluation", "real_tasks.models.loading", True),
-        ("evaluation", "real_tasks.experiment.methods", True),
+        ("evaluation", "real_tasks.experiment.methods.method", True),
         ("activations", "real_tasks.questions.samples", True),
         ("activations", "real_tasks.reading.prompts", True),
         ("evaluation", "real_tasks.evaluation.tuning", True),
