@@ -95,18 +95,7 @@ def evaluate_method(
     ranked = sorted((one for one in settings if one.metrics), key=_rank(evaluator), reverse=True)
     tested = next(_tested(evaluator, candidates, ranked), None)
     if tested is None:
-        unsteered = _setting(evaluator, None, None, math.inf)
-        test = evaluator.measure("test", None)
-        return MethodResult(
-            chosen=unsteered,
-            fits_cap=not candidates,
-            settings=(unsteered, *settings),
-            curve=((None, evaluator.measure("validation", None)),),
-            test=test,
-            matched=None if candidates else test,
-            matched_alpha=None,
-            spec=None,
-        )
+        return _unsteered(evaluator, settings, fits_cap=not candidates)
     chosen, spec, test = tested
     curve = tuple(
         (alpha, found)
@@ -128,6 +117,22 @@ def evaluate_method(
         matched_alpha=alpha if matched else None,
         spec=spec,
         bounded=bounded,
+    )
+
+
+def _unsteered(evaluator: Evaluator, settings: tuple[Setting, ...], fits_cap: bool) -> MethodResult:
+    """Return the result of a method that steers nothing, as it has nothing to or may not."""
+    unsteered = _setting(evaluator, None, None, math.inf)
+    test = evaluator.measure("test", None)
+    return MethodResult(
+        chosen=unsteered,
+        fits_cap=fits_cap,
+        settings=(unsteered, *settings),
+        curve=((None, evaluator.measure("validation", None)),),
+        test=test,
+        matched=test if fits_cap else None,
+        matched_alpha=None,
+        spec=None,
     )
 
 
