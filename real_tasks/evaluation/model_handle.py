@@ -11,13 +11,15 @@ from real_tasks.evaluation.answers.greedy import continuations
 from real_tasks.evaluation.gradients import LogProbs, TextBatches
 from real_tasks.models.families import places, projection_weight
 from real_tasks.models.loading import LoadedModel
+from real_tasks.questions.samples import rows_of_questions, samples_of
 from real_tasks.reading.batches import check_lengths, encode
 from real_tasks.reading.overflow import check_finite
+from real_tasks.reading.prompts import answered_text, prompt_text
 from real_tasks.reading.shared_rows import common_length
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.model_access import Text
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import ModuleId, ModuleKind
+from real_tasks.vocabulary.types import BehaviourData, FoldSplit, ModuleId, ModuleKind
 
 _WRITES: dict[ModuleKind, ModuleKind] = {
     "head": "head",
@@ -197,3 +199,22 @@ def _check_embeddings(
         raise UserInputError(
             "gates look at tokens, and embeddings have none; leave the gates out, or the embeddings"
         )
+
+
+def model_given(
+    loaded: LoadedModel, data: BehaviourData, split: FoldSplit, batch_tokens: int
+) -> dict[str, Any]:
+    """Return what a fitter that asks for the model is given: it, and the training samples' texts.
+
+    The texts are as the evaluation puts them.
+    """
+    samples = samples_of(data)
+    chosen = [samples[row] for row in rows_of_questions(samples, split.train)]
+    texts = tuple(
+        Text(
+            prompt_text(loaded, data, one.question),
+            answered_text(loaded, data, one.question, one.answer),
+        )
+        for one in chosen
+    )
+    return {"model": ModelHandle(loaded, batch_tokens), "texts": texts}

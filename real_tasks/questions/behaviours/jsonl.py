@@ -121,16 +121,23 @@ class OwnFile:
                 "the behaviour 'jsonl' has no questions of its own: give params.path, a file with "
                 f"the columns {', '.join(COLUMNS)}"
             )
-        file = read_data_file(params.path)
-        parsed = parse(file)
+        stem = re.sub(r"[^\w.-]", "_", Path(params.path).stem)
+        return self.of(read_data_file(params.path), stem)
+
+    def of(self, file: DataFile, name: str) -> BehaviourData:
+        """Return the questions of rows that were read; they are called ``name`` if not otherwise.
+
+        Raises:
+            UserInputError: bad rows, or a template that does not fit them.
+        """
+        params, parsed = self.params, parse(file)
         source = accepted(file, parsed, params.skip_bad)
         passage = any(question.context for question in parsed.questions)
-        for name in ("template", "prompt", "chat_prompt"):
-            _check_passage(name, getattr(params, name), passage)
+        for template in ("template", "prompt", "chat_prompt"):
+            _check_passage(template, getattr(params, template), passage)
         before = "{context}\n" if passage else ""
-        stem = re.sub(r"[^\w.-]", "_", Path(params.path).stem)
         return BehaviourData(
-            name=params.name or stem,
+            name=params.name or name,
             questions=parsed.questions,
             neutral_texts=DEFAULT_NEUTRAL,
             template=params.template or f"{before}Q: {{question}} A: {{answer}}",

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from real_tasks.reading.activations import activations_at, check_vocabulary
-from real_tasks.reading.positions_read import positions_read
-from real_tasks.reading.prompts import reading_text
+from real_tasks.reading.answers_read import activations_of
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
 from real_tasks.tasks.stages import references
@@ -35,21 +33,8 @@ def activations(
     data, samples = references.load_dataset(shard.dataset), shard.samples()
     loaded = model.load(execution)
     pairs = [(sample.question, sample.answer) for sample in samples]
-    texts = [reading_text(loaded, data, *pair) for pair in pairs]
-    check_vocabulary(loaded, texts)
     largest = float(np.finfo(config.dtype).max)
-    positions = None
-    if reading != "last":
-        # Marks are places in an answer, which ends its text.
-        marks = [
-            [
-                (len(text) - len(one.text) + start, len(text) - len(one.text) + stop)
-                for start, stop in one.marks
-            ]
-            for text, (_, one) in zip(texts, pairs, strict=True)
-        ]
-        positions = positions_read(loaded, data, pairs, reading, marks)
-    values = activations_at(loaded, texts, positions, config.batch_tokens, kind, largest)
+    values = activations_of(loaded, data, pairs, config.batch_tokens, kind, reading, largest)
     rows = [
         {
             **model.columns,

@@ -1,0 +1,67 @@
+"""What fitters are given of an experiment's data, and the tensors that they find."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from real_tasks.questions.samples import (
+    localizer_input,
+    numbered,
+    pairs_of,
+    rows_of_questions,
+    samples_of,
+)
+from real_tasks.steering.fitters import FITTERS, FitterInput
+from real_tasks.vocabulary.config import PlugIn
+from real_tasks.vocabulary.types import BehaviourData, FoldSplit, ModuleKind, layer_modules
+
+
+def fitted_tensors(
+    fitter: PlugIn,
+    layers: Iterable[Float[np.ndarray, "sample module d"]],
+    data: BehaviourData,
+    split: FoldSplit,
+    kind: ModuleKind,
+    seed: int,
+    further: Mapping[str, Any],
+) -> dict[str, Float[Tensor, "layer module ..."]]:
+    """Return the tensors of every module of a kind, found on the training questions of one fold.
+
+    Args:
+        fitter: who finds them.
+        layers: activations of all samples, layer by layer.
+        data: the behaviour.
+        split: the fold.
+        kind: of the modules.
+        seed: of the fitter.
+        further: of `FitterInput`, beside what data and activations tell.
+    """
+    train_only = replace(split, validation=(), test=())
+    further = {**_of_samples(data, split), **further}
+    made, found = FITTERS.made(fitter.name, fitter.params), []
+    for layer, values in enumerate(layers):
+        modules = layer_modules(kind, layer, values.shape[1])
+        train = localizer_input(modules, values, data, train_only, torch.device("cpu"))
+        seen = FitterInput(modules, train.values, train.labels, train.questions, **further)
+        found.append(made.fit(seen, seed))
+    return {name: torch.stack([one[name] for one in found]) for name in made.gives}
+
+
+def _of_samples(data: BehaviourData, split: FoldSplit) -> dict[str, Any]:
+    """Return what the samples of the training questions have besides, as `FitterInput` takes it."""
+    samples = samples_of(data)
+    samples = [samples[row] for row in rows_of_questions(samples, split.train)]
+    classes, class_names = numbered([one.answer.class_name for one in samples])
+    conditions, condition_names = numbered([one.question.condition for one in samples])
+    return {
+        "pairs": pairs_of(samples, data.paired),
+        "classes": classes,
+        "class_names": class_names,
+        "conditions": conditions,
+        "condition_names": condition_names,
+    }
