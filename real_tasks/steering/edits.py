@@ -102,6 +102,17 @@ class Intervention:
 
         return cls(tuple(pushed(layer, vector) for layer, vector in displacement.items()))
 
+    @classmethod
+    def together(cls, parts: Sequence["Intervention"]) -> "Intervention | None":
+        """Return what does several interventions at once, the first first; None if nothing."""
+        edits = tuple(
+            replace(edit, weights=part.strength * edit.weights)
+            for part in parts
+            if not part.is_identity
+            for edit in part.edits
+        )
+        return cls(edits) if edits else None
+
     @property
     def scope(self) -> Scope:
         """``all`` where every edit is done at every position, else the first other scope."""

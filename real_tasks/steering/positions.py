@@ -29,6 +29,7 @@ class Positions:
         n_cached: columns that were read before.
         inputs: token ids, or embeddings where ids are not given.
         fresh: whether sequences begin here that no earlier pass of the context has read.
+        rows: of the batch, those that are looked at; None for all of them.
     """
 
     def __init__(self, prompt_lengths: Int[Tensor, "row"] | None, forward: Any) -> None:
@@ -36,6 +37,7 @@ class Positions:
         self.prompt_width: int | None = None
         self.number = self.n_cached = 0
         self.fresh = True
+        self.rows: Int[Tensor, "own"] | None = None
         self.inputs: Tensor
         self._attention_mask: Tensor | None = None
         self._has_cache = False
@@ -48,19 +50,30 @@ class Positions:
     ) -> None:
         """Note where a forward pass of the decoder stands; hooks within it ask."""
         call = self._signature.bind_partial(*args, **kwargs).arguments
-        self.inputs = call["inputs_embeds"] if call.get("input_ids") is None else call["input_ids"]
+        ids, mask = call.get("input_ids"), call.get("attention_mask")
+        self.inputs = self.own(call["inputs_embeds"] if ids is None else ids)
+        self._attention_mask = None if mask is None else self.own(mask)
         cache = call.get("past_key_values")
         self.n_cached = 0 if cache is None else int(cache.get_seq_length())
-        self._has_cache, self._attention_mask = cache is not None, call.get("attention_mask")
+        self._has_cache = cache is not None
         self._steered, self.number = {}, self.number + 1
         # Without a cache, generate reads the same sequences from their start at each step.
         self.fresh = not self.n_cached and not self._begun
         self._begun = self.prompt_width is not None
 
+    def own(self, values: Tensor) -> Tensor:
+        """Return the rows that are looked at, of what has one entry for each row of the batch."""
+        return values if self.rows is None else values[self.rows.to(values.device)]
+
     @contextmanager
-    def generating(self, prompt_width: int) -> Iterator[None]:
-        """Take the width of the prompts while ``generate`` runs."""
-        outer, self.prompt_width, self._begun = self.prompt_width, prompt_width, False
+    def generating(self, prompt_width: int, begun: bool = False) -> Iterator[None]:
+        """Take the width of the prompts while ``generate`` runs.
+
+        Args:
+            prompt_width: columns of the prompts; 0 where only what follows them is read.
+            begun: whether the same sequences were read before, and are now read anew.
+        """
+        outer, self.prompt_width, self._begun = self.prompt_width, prompt_width, begun
         try:
             yield
         finally:

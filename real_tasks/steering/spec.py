@@ -126,12 +126,22 @@ class SteeringSpec:
         Raises:
             UserInputError: the model has another shape, or is another one and ``force`` is not set.
         """
+        self.check_model(model, force=force, digest=digest)
+        with applied(model, self.intervention()):
+            yield
+
+    def check_model(
+        self,
+        model: LoadedModel | PreTrainedModel,
+        *,
+        force: bool = False,
+        digest: str | None = None,
+    ) -> None:
+        """Check that a model is the spec's, as `applied_to` does; see there."""
         plain = model.model if isinstance(model, LoadedModel) else model
         self._check_shape(plain)
         if not force:
             self._check_identity(plain, digest)
-        with applied(model, self.intervention()):
-            yield
 
     def _check_shape(self, model: PreTrainedModel) -> None:
         shape = model_shape(model)

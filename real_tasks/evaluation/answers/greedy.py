@@ -138,7 +138,7 @@ def _generate(
     draws: Sequence[torch.Generator],
 ) -> list[list[int]]:
     """Return each row's new tokens up to, and without, its first end-of-sequence token."""
-    ends = _end_tokens(loaded)
+    ends = end_tokens(loaded)
     # A stop string of n bytes spans at most n tokens; two more for blanks that decoding drops.
     tail = 2 + max((len(s.encode()) for s in stop), default=0)
     new: list[list[int]] = [[] for _ in range(len(batch.input_ids))]
@@ -203,7 +203,8 @@ def _steps(
             positions = mask.cumsum(1) - 1
 
 
-def _end_tokens(loaded: LoadedModel) -> set[int]:
+def end_tokens(loaded: LoadedModel) -> set[int]:
+    """Return the tokens that end a text, by the tokenizer and the model's generation settings."""
     configured: Any = getattr(loaded.model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     return {int(t) for t in (*listed, loaded.tokenizer.eos_token_id) if t is not None}

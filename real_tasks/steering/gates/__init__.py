@@ -136,6 +136,15 @@ class Decision:
         self._number = positions.number
         return self._said
 
+    @property
+    def kept(self) -> Float[Tensor, "row one"] | None:
+        """What was decided on the prompts; None where each pass is decided anew."""
+        return self._said if self._fitted.gate.once else None
+
+    def keep(self, said: Float[Tensor, "row one"]) -> None:
+        """Go on with rows whose prompts were read in other batches, by what was decided there."""
+        self._said, self._number = said, self._positions.number
+
     def _check_kept(self, n_rows: int) -> None:
         if self._number < 0 or len(self._said) != n_rows:
             raise UserInputError(
