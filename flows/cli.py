@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.commands import export, methods, plan, rescore, results, up
+from flows.commands import export, methods, plan, rescore, results, trying, up
 from flows.commands import run as run_commands
 from flows.running.signals import StoppedError, end_on_sigterm, say_stopped
 from flows.terminal.app import app
@@ -19,6 +19,7 @@ from storage.paths import Home
 from storage.room import room_error
 
 COMMANDS = (
+    trying,
     run_commands,
     rescore,
     plan,

@@ -307,7 +307,9 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
 def _check_inputs(projections: Sequence[nn.Module], name: str, stated: str, field: str) -> None:
     width = int(stated.rpartition(" = ")[2])
     for layer, projection in enumerate(projections):
-        d_in = projection_weight(projection).shape[1]
+        weight = projection_weight(projection)
+        # Quantised weights are packed in shapes of their own.
+        d_in = weight.shape[1] if weight.is_floating_point() else projection.in_features
         if d_in != width:
             raise UserInputError(
                 f"layer {layer}: the input of {name} has {d_in} numbers, but the configuration "

@@ -153,7 +153,7 @@ def prepare(
     tokenizer(["a"])
     if getattr(model, "hf_device_map", None):
         place = device_of_embeddings(model)
-    else:
+    elif model.device != place:  # quantised weights cannot be moved
         # The stub of `to` is written for the decorator that wraps it.
         model = cast(Any, model).to(place)
     model = model.eval().requires_grad_(False)

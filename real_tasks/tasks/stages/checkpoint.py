@@ -7,13 +7,13 @@ from real_tasks.models.checkpoints import DTYPES
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.hub import local_checkpoint, resolved_revision, unedited
 from real_tasks.models.identity import checkpoint_files
-from real_tasks.models.loading import check_model
+from real_tasks.models.loading import LoadedModel, check_model
 from real_tasks.models.weights import check_stored_finite
 from real_tasks.tasks.cache import progress
 from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
-from real_tasks.tasks.stages.models import content_of
+from real_tasks.tasks.stages.models import ModelRef, content_of
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from storage.artifacts.store import sha256_of
@@ -47,3 +47,15 @@ def fingerprint_of(model: ModelConfig) -> str:
     if model.path in EMBEDDED_MODELS:
         return ""
     return sha256_of(content_of(local_checkpoint(model.path, model.revision), model))
+
+
+def model_here(model: ModelConfig, execution: ExecutionConfig) -> LoadedModel:
+    """Return a model loaded in this process, without Prefect; made first if it is embedded.
+
+    Raises:
+        UserInputError: there is no such model, or it cannot be read.
+    """
+    made = checkpoint.without_prefect(
+        model=model, fingerprint=fingerprint_of(model), execution=execution
+    )
+    return ModelRef(config=model, checkpoint=made).load(execution)

@@ -14,6 +14,7 @@ from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.models.families import (
     FAMILIES,
     configured_shape,
+    model_shape,
     output_projections,
     projection_weight,
     sites,
@@ -349,3 +350,12 @@ def test_the_eager_attention_of_gemma_2_caps_its_scores() -> None:
         loaded_family("gemma2", attn_logit_softcapping=cap).model(ids).logits for cap in (2.0, 1e6)
     )
     assert not torch.allclose(capped, free, atol=1e-3)
+
+
+def test_the_shape_of_a_model_with_packed_weights_is_that_of_its_projections() -> None:
+    model = tiny_family("llama")
+    expected = model_shape(model)
+    for projection in output_projections(model):
+        packed = torch.zeros(7, 1, dtype=torch.uint8)
+        projection.weight = torch.nn.Parameter(packed, requires_grad=False)
+    assert model_shape(model) == expected

@@ -1,0 +1,87 @@
+"""The command that tries steering on a model at once, in minutes and without a pipeline."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from flows.terminal.app import HomeOption, app
+from flows.terminal.console import out, progress_shown
+from flows.terminal.environment import use_home
+
+
+@app.command("try")
+def try_(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Hugging Face id, folder of a checkpoint, GGUF file, or a name: demo, smollm2."
+        ),
+    ],
+    questions: Annotated[
+        str | None,
+        typer.Argument(
+            help="File of questions (`real data check` says what is wrong with one), or name of a "
+            "behaviour. Without: everyday_myths; for the model demo, demo_truth.",
+            show_default=False,
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="Way of steering; `real methods` lists them.")
+    ] = "real",
+    minutes: Annotated[
+        float,
+        typer.Option(min=0.1, max=10_000, help="About how long: more use more questions."),
+    ] = 5,
+    max_kl: Annotated[
+        float, typer.Option(min=1e-6, max=100, help="Cap on side effects: nats a token of KL.")
+    ] = 0.05,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--plain", help="Prompts in the chat template, or as plain text."),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the steering. Without: steered-MODEL.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31)] = 0,
+    home: HomeOption = None,
+) -> None:
+    """Steer a model towards the true answers of some questions, and see what it gains and costs.
+
+    Learns on some of the questions which modules to steer, chooses on others how strongly, under a
+    cap on side effects, and measures on a third part, which nothing was chosen by. Ctrl-C keeps the
+    best that was found.
+
+    Examples:
+    - `real try demo`: on the embedded model, offline
+    - `real try smollm2`: on a real one of 135 M parameters
+    - `real try ./my-llama questions.jsonl --minutes 20 --to truthful`
+    - `real try smollm2 --method caa`: another way of steering
+    """
+    current = use_home(home)
+    from storage.artifacts.store import prepare_home
+
+    prepare_home(current)  # Prefect wants to write there when it is imported
+
+    from real_tasks.tasks.trying import tried
+
+    folder = to or Path(f"steered-{Path(model).stem}")
+    with progress_shown():
+        steered = tried(
+            model,
+            questions,
+            method=method,
+            minutes=minutes,
+            max_kl=max_kl,
+            chat=chat,
+            seed=seed,
+        )
+    out.print(f"\n{escape(str(steered))}\n", highlight=False)
+    out.print(f"{escape(str(steered.examples()))}\n", highlight=False)
+    steered.save(folder)
+    out.print(f"saved in {folder}. Next:", highlight=False, markup=False)
+    shown = [f"real chat {model} {folder}", f"real serve {model} --spec steered={folder}"]
+    for command in (*shown, f"real run --set model.path={model}  # compared with other methods"):
+        out.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)

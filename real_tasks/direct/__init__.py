@@ -1,0 +1,1 @@
+"""Steering a model in memory: questions in, a steered model out, without a pipeline around it."""

@@ -1,0 +1,165 @@
+"""From questions to candidates for steering a model in memory: what an experiment does on one fold.
+
+Only what the method asks for is read and scored, and only of questions for training and validation.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from real_tasks.evaluation.answers.effects import Effects
+from real_tasks.evaluation.gating import gate_input
+from real_tasks.evaluation.model_handle import model_given
+from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
+from real_tasks.experiment.fitting import fitted_tensors
+from real_tasks.experiment.methods.known import rankings_of
+from real_tasks.experiment.methods.method import Method
+from real_tasks.localizers import LOCALIZERS
+from real_tasks.models.identity import weights_fingerprint
+from real_tasks.models.loading import LoadedModel
+from real_tasks.questions.samples import localizer_input, samples_of
+from real_tasks.reading.answers_read import activations_of
+from real_tasks.steering.fitters import FITTERS
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
+from real_tasks.vocabulary.types import (
+    BehaviourData,
+    FoldSplit,
+    ModuleKind,
+    ModuleScore,
+    Reading,
+    SelectedModule,
+)
+
+OnProgress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+SHARD = 128
+"""Answers that are read between two words on progress."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One method on one split of the questions.
+
+    Attributes:
+        loaded: the model.
+        data: the behaviour.
+        split: which questions are for what; those of the test are not looked at.
+        config: complete, with the one method.
+        method: that one.
+        told: hears of progress.
+        until: when ranking ends, by `time.monotonic`; layers that were not reached are not steered.
+    """
+
+    loaded: LoadedModel
+    data: BehaviourData
+    split: FoldSplit
+    config: ExperimentConfig
+    method: Method
+    told: OnProgress
+    until: float = math.inf
+    _values: dict[tuple[ModuleKind, Reading], Tensor] = field(default_factory=dict, init=False)
+
+    def candidates(self) -> dict[int, tuple[SteeringSpec, tuple[SelectedModule, ...]]]:
+        """Return for every K a spec of strength 1 and its modules; none where nothing is fitted."""
+        method, loaded = self.method, self.loaded
+        if method.fitter is None:
+            return {}
+        scores = self._scores() if method.localizer else None
+        batch_tokens = self.config.evaluation.batch_tokens
+        prompts = None
+        if method.gate:
+            prompts = gate_input(loaded, self.data, self.split.train, batch_tokens)
+        template = SpecTemplate(
+            method,
+            self.config.model.path,
+            "",
+            weights_fingerprint(loaded.model),
+            loaded.shape,
+            self._tensors(),
+            {"method": method.name, "behaviour": self.data.name},
+            prompts,
+        )
+        chosen = candidate_selections(method, scores, loaded.shape)
+        return {k: (template.spec(selected), selected) for k, selected in chosen.items()}
+
+    def _scores(self) -> list[ModuleScore]:
+        ranking = next(
+            one
+            for one in rankings_of(self.config)
+            if (one.localizer.name, one.kind) == (self.method.localizer, self.method.kind)
+        )
+        localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
+        values, seen = self._read(ranking.kind, "last"), self._seen()
+        effect = None
+        if LOCALIZERS[ranking.localizer.name].uses_effects:
+            validation = self.split.validation
+            effect = Effects(
+                self.loaded, self.data, validation, self.config.evaluation.batch_tokens
+            )
+        found: list[ModuleScore] = []
+        n_layers = values.shape[1]
+        for done, layer in enumerate(coarse_to_fine(n_layers)):
+            if done and time.monotonic() > self.until:
+                break
+            self.told("scores", done, n_layers)
+            modules = self.loaded.shape.layer_modules(ranking.kind, layer)
+            given = localizer_input(modules, values[:, layer].numpy(), *seen, self.loaded.device)
+            given = replace(given, effect=effect)
+            found += localizer.localize(given, self.config.seeds[0]).scores
+        self.told("scores", n_layers, n_layers)
+        return found
+
+    def _tensors(self) -> dict[str, Float[Tensor, "layer module ..."]]:
+        fitter = self.method.fitter
+        assert fitter is not None
+        entry = FITTERS[fitter.name]
+        values = self._read(self.method.kind, entry.reading)
+        layers = (values[:, layer].numpy() for layer in range(values.shape[1]))
+        further: dict[str, Any] = {}
+        if entry.access != "activations":
+            batch_tokens = self.config.evaluation.batch_tokens
+            further = model_given(self.loaded, self.data, self.split, batch_tokens)
+        return fitted_tensors(
+            fitter, layers, *self._seen(), self.method.kind, self.config.seeds[0], further
+        )
+
+    def _seen(self) -> tuple[BehaviourData, FoldSplit]:
+        """Return the questions for training and validation alone, and which is for what."""
+        chosen = [*self.split.train, *self.split.validation]
+        data = replace(self.data, questions=tuple(self.data.questions[i] for i in chosen))
+        n_train = len(self.split.train)
+        parts = tuple(range(n_train)), tuple(range(n_train, len(chosen)))
+        return data, FoldSplit(*parts, test=())
+
+    def _read(self, kind: ModuleKind, reading: Reading) -> Float[Tensor, "sample layer module d"]:
+        """Return what was read, once, of the questions that are seen."""
+        if (kind, reading) in self._values:
+            return self._values[kind, reading]
+        data, _ = self._seen()
+        pairs = [(one.question, one.answer) for one in samples_of(data)]
+        parts = []
+        for start in range(0, len(pairs), SHARD):
+            self.told("activations", start, len(pairs))
+            shard = pairs[start : start + SHARD]
+            batch_tokens = self.config.extraction.batch_tokens
+            parts.append(activations_of(self.loaded, data, shard, batch_tokens, kind, reading))
+        self.told("activations", len(pairs), len(pairs))
+        self._values[kind, reading] = torch.cat(parts)
+        return self._values[kind, reading]
+
+
+def coarse_to_fine(n: int) -> list[int]:
+    """Return 0 to n - 1 so that wherever one stops, those before it are spread evenly.
+
+    By the digits of their places in base 2, the last one first (van der Corput's sequence).
+    """
+    bits = max(n - 1, 1).bit_length()
+    order = (int(f"{place:0{bits}b}"[::-1], 2) for place in range(2**bits))
+    return [place for place in order if place < n]

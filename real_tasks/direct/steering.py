@@ -1,0 +1,195 @@
+"""A model in memory with a way of steering it: on within a ``with``, compared, saved, loaded."""
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from real_tasks.evaluation.answers.greedy import continuations
+from real_tasks.models.chat import ChatFormat, conversation
+from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import BehaviourData
+
+BATCH_TOKENS = 4096
+"""Tokens of a batch, padding included."""
+PROMPT = "prompt"
+"""Of a spec's provenance, how prompts were put when it was made."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a prompt is put to the model: in its chat template, or in a template of plain text.
+
+    Attributes:
+        chat: None: plain text.
+        template: of the plain text, with ``{question}``.
+        stop: strings that end an answer.
+    """
+
+    chat: ChatFormat | None = None
+    template: str = "{question}"
+    stop: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: BehaviourData, chat: ChatFormat | None) -> "Asking":
+        """Return how the evaluation puts a behaviour's questions, where they have no context."""
+        template = data.preamble + (data.prompt or data.template).removesuffix("{answer}").rstrip()
+        plain = "{context}" not in template
+        return cls(chat, template if plain else "{question}", data.stop)
+
+    def text(self, loaded: LoadedModel, prompt: str) -> str:
+        """Return the text that the model goes on with."""
+        if self.chat is None:
+            return self.template.format(question=prompt)
+        return conversation(loaded.tokenizer, self.chat, self.chat.messages(prompt))
+
+    def as_facts(self) -> dict[str, Any]:
+        """Return what `from_facts` reads, as JSON has it."""
+        chat = self.chat and {"system_prompt": self.chat.system_prompt, "thinking": "closed"}
+        return {"chat": chat, "template": self.template, "stop": list(self.stop)}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> "Asking":
+        """Return what a spec's provenance says of it; plain prompts where it says nothing."""
+        chat = facts.get("chat")
+        return cls(
+            ChatFormat(chat["system_prompt"], thinking="closed") if chat else None,
+            facts.get("template", "{question}"),
+            tuple(facts.get("stop", ())),
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Answers to prompts before and after steering."""
+
+    prompts: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return them one above the other."""
+        rows = zip(self.prompts, self.before, self.after, strict=True)
+        return "\n\n".join(f"{p}\n  before: {b}\n  after:  {a}" for p, b, a in rows)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = zip(self.prompts, self.before, self.after, strict=True)
+        cells = ("".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows)
+        head = "<tr><th>prompt</th><th>before</th><th>after</th></tr>"
+        style = ' style="text-align: left; white-space: pre-wrap"'
+        return f"<table{style}>{head}{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+
+@dataclass
+class Steering:
+    """A model and how it is steered: within ``with`` it is; not for several threads.
+
+    Attributes:
+        model: the user's own model object; it is changed only within ``with``.
+        tokenizer: its tokenizer; only `compare` asks for one.
+        spec: what is done to it.
+        asking: how `compare` puts prompts.
+        force: whether another model than the spec's of the same shape is steered all the same.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    spec: SteeringSpec
+    asking: Asking
+    force: bool = False
+    _entered: list[ExitStack] = field(default_factory=list, init=False, repr=False)
+
+    def __enter__(self) -> "Steering":
+        """Steer the model until the end of the ``with``."""
+        stack = ExitStack()
+        stack.enter_context(self.spec.applied_to(self.model, force=self.force))
+        self._entered.append(stack)
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        """Give the model back as it was."""
+        self._entered.pop().close()
+
+    def at(self, strength: float) -> "Steering":
+        """Return the same at another strength, as a multiple of that which was tuned."""
+        if isinstance(strength, bool) or not isinstance(strength, int | float):
+            raise UserInputError(f"strength {strength!r}, expected a number; 1 is as tuned")
+        return replace(self, spec=self.spec.with_alpha(self.spec.alpha * strength))
+
+    def compare(self, prompts: str | Sequence[str], max_new_tokens: int = 50) -> Comparison:
+        """Return greedy answers without steering and with it.
+
+        Args:
+            prompts: what is asked; put as the questions were with which the steering was tuned.
+            max_new_tokens: length limit of an answer.
+        """
+        asked = [prompts] if isinstance(prompts, str) else list(prompts)
+        if self.tokenizer is None:
+            raise UserInputError("compare writes answers, which needs the tokenizer: hand it over")
+        with borrowed(self.model, self.tokenizer) as loaded:
+            loaded = replace(loaded, chat=self.asking.chat)
+            texts = [self.asking.text(loaded, prompt) for prompt in asked]
+            answers = [
+                continuations(
+                    loaded, texts, one, max_new_tokens, BATCH_TOKENS, self.asking.stop, False
+                )
+                for one in (None, self.spec.intervention())
+            ]
+        return Comparison(tuple(asked), *map(tuple, answers))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the spec into a folder; `load` reads it, and `real chat` and `real serve` do."""
+        self.spec.save(folder)
+
+    def __str__(self) -> str:
+        """Return in plain words what is done."""
+        return self.spec.explain()
+
+
+def load(
+    folder: str | Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    force: bool = False,
+) -> Steering:
+    """Return a steering that was saved, for the model that it was made for.
+
+    Args:
+        folder: what `Steering.save`, or an experiment, wrote.
+        model: in memory.
+        tokenizer: of the model; only `Steering.compare` asks for it.
+        force: steer another model of the same shape all the same.
+
+    Raises:
+        UserInputError: no spec, or one for another model.
+    """
+    spec = SteeringSpec.load(folder)
+    spec.check_model(model, force=force)
+    asking = Asking.from_facts(spec.provenance.get(PROMPT, {}))
+    return Steering(model, tokenizer, spec, asking, force)
+
+
+@contextmanager
+def borrowed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[LoadedModel]:
+    """Have a model ready to be read, where it lies, and give it back as it was.
+
+    Its device stays; training mode and gradients are off meanwhile.
+    """
+    training = [one for one in model.modules() if one.training]
+    asked = [one for one in model.parameters() if one.requires_grad]
+    try:
+        yield prepare(model, tokenizer, str(model.device))
+    finally:
+        for module in training:
+            module.training = True
+        for one in asked:
+            one.requires_grad_(True)

@@ -1,0 +1,57 @@
+"""Steering tried at once on a model by name: no Prefect, no tables, the artifact store's cache."""
+
+from dataclasses import replace
+
+from real_tasks.direct.steer import Steered, steer
+from real_tasks.experiment.plug_ins import resolved
+from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.tasks.cache import progress
+from real_tasks.tasks.cache.machine import use_threads
+from real_tasks.tasks.stages.checkpoint import model_here
+from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
+
+OWN_QUESTIONS = "everyday_myths"
+"""What a model is asked where the user has no questions."""
+OF_EMBEDDED = "demo_truth"
+"""And an embedded one, which knows no other world than its own."""
+
+
+def tried(
+    path: str,
+    questions: str | None,
+    *,
+    method: str,
+    minutes: float,
+    max_kl: float,
+    chat: bool | None,
+    seed: int,
+) -> Steered:
+    """Learn and test a steering of a model; see `real_tasks.direct.steer.steer`.
+
+    Args:
+        path: as `ModelConfig.path`.
+        questions: a file, or the name of a behaviour; None: the project's own.
+        method: name of a method.
+        minutes: about how long it may take once the model is loaded.
+        max_kl: cap on side effects, nats a token.
+        chat: whether prompts go into the chat template; None: if there is one.
+        seed: of the parts and of the method.
+    """
+    execution = ExecutionConfig()
+    use_threads(execution, alone=True)
+    model = resolved(ExperimentConfig(model=ModelConfig(path=path), baselines=())).model
+    loaded = model_here(model, execution)
+    steered = steer(
+        loaded.model,
+        loaded.tokenizer,
+        questions or (OF_EMBEDDED if path in EMBEDDED_MODELS else OWN_QUESTIONS),
+        method=method,
+        minutes=minutes,
+        max_kl=max_kl,
+        chat=chat,
+        seed=seed,
+        told=progress.report,
+    )
+    steered.spec = replace(steered.spec, model=path)
+    return steered
