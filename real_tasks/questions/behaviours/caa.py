@@ -49,7 +49,7 @@ TEXTS = ("matching", "other")
 """Names of answers that are texts, in ids."""
 
 _LABEL = re.compile(r"[(（\[]?([A-Za-z1-9])[)）\].．、:：]?")
-_CUE = "\n\nAnswer:"
+CUE = "\n\nAnswer:"
 """Stands between a question that does not end with a cue of its own and its answer."""
 
 
@@ -121,7 +121,7 @@ class ContrastiveActivationAddition:
             name=self.params.name or re.sub(r"[^\w.-]", "_", name) + suffix,
             questions=kept,
             neutral_texts=DEFAULT_NEUTRAL,
-            template="{question} {answer}" if True in cues else f"{{question}}{_CUE} {{answer}}",
+            template="{question} {answer}" if True in cues else f"{{question}}{CUE} {{answer}}",
             stop=("\n",),
             measures=("options",),
             source=source
@@ -158,6 +158,29 @@ def parse(file: DataFile) -> Parsed:
     asked = (row.fields.get("question") for row in file.rows)
     habits = habits_of(text.strip() for text in asked if isinstance(text, str))
     return parse_rows(file, COLUMNS, lambda row: _question(row, part, habits))
+
+
+def both_orders(
+    question_id: str,
+    texts: tuple[str, str],
+    category: str,
+    given: Sequence[str],
+    names: Sequence[str],
+) -> Question:
+    """Return a question with its options in both orders; labels change places, texts do not.
+
+    Args:
+        question_id: the alternate's has ``-swapped`` at its end.
+        texts: the question with its options in either order.
+        category: of the question.
+        given: the aligned answer to the first text and the violating one, labels or texts.
+        names: of the two in ids: what labels they are, or `TEXTS`.
+    """
+    other = f"{question_id}-swapped"
+    turned = (given, names) if names is TEXTS else (given[::-1], names[::-1])
+    alternate = Question(other, texts[1], category, _answers(other, *turned))
+    answers = _answers(question_id, given, names)
+    return Question(question_id, texts[0], category, answers, alternates=(alternate,))
 
 
 def _inside(path: Path, missing: list[str]) -> str:
@@ -198,7 +221,7 @@ def _question(row: Row, part: str, habits: FileHabits) -> Question:
             "of options written alike, as '(A)' and '(B)', or two texts"
         )
     swapped = _swapped(text, _found(text, names, given[0].upper()), names, habits)
-    return _both_orders(question_id, (text, swapped), part, given, names)
+    return both_orders(question_id, (text, swapped), part, given, names)
 
 
 def _with_texts(
@@ -218,18 +241,7 @@ def _with_texts(
             "they say"
         )
     swapped = _swapped(text, options, names, habits)
-    return _both_orders(question_id, (text, swapped), part, (given[0], given[1]), TEXTS)
-
-
-def _both_orders(
-    question_id: str, texts: tuple[str, str], part: str, given: Sequence[str], names: Sequence[str]
-) -> Question:
-    """Return a question with its options in both orders; labels change places, texts do not."""
-    other = f"{question_id}-swapped"
-    turned = (given, names) if names is TEXTS else (given[::-1], names[::-1])
-    alternate = Question(other, texts[1], part, _answers(other, *turned))
-    answers = _answers(question_id, given, names)
-    return Question(question_id, texts[0], part, answers, alternates=(alternate,))
+    return both_orders(question_id, (text, swapped), part, (given[0], given[1]), TEXTS)
 
 
 def _found(text: str, names: Sequence[str], shape: str) -> Options:
@@ -276,8 +288,8 @@ def _with_cue(question: Question) -> Question:
         return question
     return replace(
         question,
-        text=question.text + _CUE,
-        alternates=tuple(replace(one, text=one.text + _CUE) for one in question.alternates),
+        text=question.text + CUE,
+        alternates=tuple(replace(one, text=one.text + CUE) for one in question.alternates),
     )
 
 
