@@ -7,12 +7,11 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from real_tasks.evaluation.answers.logits import chunks_of, next_token_log_probs
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.text_model import ReadsTexts
-from real_tasks.reading.batches import check_lengths, encode, pack, pad
+from real_tasks.reading.batches import batch_cost, check_lengths, encode, pack_tightly, pad
 from real_tasks.reading.out_of_memory import halving
 from real_tasks.reading.overflow import check_finite
 from real_tasks.steering.edits import Intervention
@@ -107,7 +106,8 @@ def encode_neutral(
     """
     rows = neutral_rows(loaded, texts)
     lengths = [len(row) for row in rows]
-    packed = pack(lengths, batch_tokens, [loaded.regime(length) for length in lengths])
+    regimes = [loaded.regime(length) for length in lengths]
+    packed = pack_tightly(lengths, batch_tokens, regimes, batch_cost(loaded))
     batches = tuple(_batch(loaded, [rows[i] for i in indices]) for indices in packed)
     check_finite(
         loaded, _original(loaded, _rows_of(batches[0], [0])[0]), "neutral text", steered=False
@@ -235,6 +235,8 @@ def _summed(
         else:
             assert unsteered is not None
             log_p = next_token_log_probs(loaded, unsteered[chunk])
-        sums[0] += functional.nll_loss(log_q, batch.targets[chunk], reduction="sum")
-        sums[1] += functional.kl_div(log_q, log_p, reduction="sum", log_target=True)
+        sums[0] -= log_q.gather(1, batch.targets[chunk, None]).sum()
+        # Only one more block of this size is taken for it.
+        gap = torch.sub(log_p, log_q, out=log_q)
+        sums[1] += torch.exp(log_p).mul_(gap).sum()
     return sums

@@ -154,8 +154,8 @@ def _batch_activations(
     for number, (length, members) in enumerate(groups):
         row = SharedRow(ids[members[0]][:length])
         for sample in members:
-            end = row.add(ids[sample][length:]) - length
-            columns = [place if place < length else end + place for place in read[sample]]
+            end = row.add(ids[sample][length:])
+            columns = [place if place < length else end[place - length] for place in read[sample]]
             found_at += [(number, column) for column in columns]
             counts.append(len(columns))
         rows.append(row)

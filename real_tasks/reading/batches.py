@@ -18,6 +18,10 @@ MAX_WASTE = 0.15
 """Largest share of padding in a batch that has reached `MIN_BATCH_TOKENS`."""
 MIN_BATCH_TOKENS = 1024
 """Below this size a batch costs what its calls cost, not what its tokens cost."""
+BATCH_COST = 128
+"""Tokens that take about as long as what a batch costs besides its tokens, on a processor."""
+LAUNCH_COST = 2048
+"""The same on other devices, where small work waits for its start."""
 N_NAMED = 3
 """How many of the offending texts or words an error message names."""
 
@@ -125,6 +129,43 @@ def pack(lengths: Sequence[int], batch_tokens: int, regimes: Sequence[Regime]) -
         current.append(index)
         n_real += lengths[index]
     return [*batches, current] if current else batches
+
+
+def pack_tightly(
+    lengths: Sequence[int], batch_tokens: int, regimes: Sequence[Regime], batch_cost: int
+) -> list[list[int]]:
+    """Cut sequences, sorted by length, into the batches that cost least; see `pack`.
+
+    Args:
+        lengths: see `pack`.
+        batch_tokens: see `pack`.
+        regimes: see `pack`.
+        batch_cost: what a batch costs besides its tokens, padding included, in tokens.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (regimes[i], lengths[i], i))
+    # By the number of sequences in batches: the least cost, and where the last batch starts.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for stop, last in enumerate(order, 1):
+        options: list[tuple[int, int]] = []
+        for start in reversed(range(stop)):
+            tokens = (stop - start) * lengths[last]
+            mixed = regimes[order[start]] != regimes[last]
+            if options and (tokens > batch_tokens or mixed):
+                break
+            options.append((best[start][0] + tokens + batch_cost, start))
+        best.append(min(options))
+    batches: list[list[int]] = []
+    stop = len(order)
+    while stop:
+        start = best[stop][1]
+        batches.append(order[start:stop])
+        stop = start
+    return batches[::-1]
+
+
+def batch_cost(loaded: LoadedModel) -> int:
+    """Return what a batch costs besides its tokens, in tokens."""
+    return BATCH_COST if loaded.device.type == "cpu" else LAUNCH_COST
 
 
 def pad(

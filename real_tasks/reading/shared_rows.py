@@ -1,17 +1,17 @@
 """Rows that hold the common beginning of several texts once, and their ends one after another.
 
-The answers of a question share its words. A mask keeps each end from the others, and positions
-count on from the common beginning in each, so that every text gets what it gets alone, for a
-fraction of the tokens.
+The answers of a question share its words, and often their own first ones. A mask keeps each end
+from the others, and positions count on from what is common, so that every text gets what it gets
+alone, for a fraction of the tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from real_tasks.models.loading import LoadedModel
@@ -20,35 +20,39 @@ MAX_SHARED_ROW = 1024
 """Tokens up to which texts join a row; the mask grows with the square of a row's length."""
 WORTHWHILE = 0.25
 """Share of its tokens that a text has to save to join a row."""
-BEGINNING = 0
-PADDING = -1
 
 
 @dataclass
 class SharedRow:
-    """A common beginning and the ends added to it.
+    """A common beginning and the ends added to it, which may begin alike themselves.
 
-    `segments` is 0 in the beginning and k in the k-th end.
+    A token sees those before it that its own text has: of each position the nearest one. So the
+    positions say all of who sees whom, see `last_seen_from`.
     """
 
     beginning: Sequence[int]
     tokens: list[int] = field(init=False)
     positions: list[int] = field(init=False)
-    segments: list[int] = field(init=False)
+    _columns: list[int] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         """Start with the beginning alone."""
         self.tokens = list(self.beginning)
         self.positions = list(range(len(self.tokens)))
-        self.segments = [BEGINNING] * len(self.tokens)
 
-    def add(self, end: Sequence[int]) -> int:
-        """Add an end and return the column of its first token."""
+    def add(self, end: Sequence[int], shared: int = 0) -> list[int]:
+        """Add an end and return the columns of its tokens.
+
+        Args:
+            end: its tokens.
+            shared: how many of them, from the first on, are those of the end that was added before
+                it, and not added again.
+        """
         column, first = len(self.tokens), len(self.beginning)
-        self.tokens += end
-        self.positions += range(first, first + len(end))
-        self.segments += [self.segments[-1] + 1] * len(end)
-        return column
+        self.tokens += end[shared:]
+        self.positions += range(first + shared, first + len(end))
+        self._columns = [*self._columns[:shared], *range(column, len(self.tokens))]
+        return self._columns
 
 
 @dataclass(frozen=True)
@@ -56,20 +60,33 @@ class SharedBatch:
     """Rows filled up on the right, on the model's device.
 
     Attributes:
-        segments: 0 in a row's beginning, k in its k-th end, -1 in the padding.
+        until: the last column of the row that sees each column.
+        lengths: of the rows, without what fills them up.
         beginnings: lengths of the rows' beginnings.
         shares: whether any row has an end.
     """
 
     input_ids: Int[Tensor, "row position"]
     position_ids: Int[Tensor, "row position"]
-    segments: Int[Tensor, "row position"]
+    until: Int[Tensor, "row position"]
+    lengths: Int[Tensor, "row"]
     beginnings: Int[Tensor, "row"]
     shares: bool
 
+    def part(self, start: int, stop: int) -> "SharedBatch":
+        """Return the rows from ``start`` up to, and without, ``stop``."""
+        names = ("input_ids", "position_ids", "until", "lengths", "beginnings")
+        return replace(self, **{name: getattr(self, name)[start:stop] for name in names})
+
     def decoder_inputs(self, dtype: torch.dtype) -> dict[str, Any]:
         """Return the arguments for the decoder; ``dtype`` is that of the model."""
-        mask = _additive_mask(self.segments, dtype) if self.shares else self.segments != PADDING
+        columns = torch.arange(self.until.shape[1], device=self.until.device)
+        mask = columns < self.lengths[:, None]
+        if self.shares:
+            visible = (columns <= columns[:, None]) & (columns[:, None] <= self.until[:, None, :])
+            mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+            mask.masked_fill_(~visible, torch.finfo(dtype).min)
+            mask = rearrange(mask, "row sees seen -> row 1 sees seen")
         return {
             "input_ids": self.input_ids,
             "position_ids": self.position_ids,
@@ -78,8 +95,19 @@ class SharedBatch:
         }
 
 
+def last_seen_from(positions: Sequence[int]) -> list[int]:
+    """Return for every column the last one that sees it: before the next of no later position."""
+    until = [len(positions) - 1] * len(positions)
+    seen: list[int] = []
+    for column, position in enumerate(positions):
+        while seen and positions[seen[-1]] >= position:
+            until[seen.pop()] = column - 1
+        seen.append(column)
+    return until
+
+
 def filled(loaded: LoadedModel, rows: Sequence[SharedRow], shares: bool) -> SharedBatch:
-    """Fill rows up to the longest of them.
+    """Fill rows up to the longest of them; what fills them up sees nothing but itself.
 
     Args:
         loaded: the model, for its device and padding.
@@ -89,28 +117,22 @@ def filled(loaded: LoadedModel, rows: Sequence[SharedRow], shares: bool) -> Shar
     """
     width = max(len(row.tokens) for row in rows)
 
-    def full(values: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "row position"]:
-        padded = [[*v, *[fill] * (width - len(v))] for v in values]
-        return torch.tensor(padded, device=loaded.device)
+    def full(values: Sequence[int], fill: int) -> list[int]:
+        return [*values, *[fill] * (width - len(values))]
+
+    positions = [full(row.positions, 0) for row in rows]
+
+    def placed(values: Sequence[Any]) -> Tensor:
+        return torch.tensor(values, device=loaded.device)
 
     return SharedBatch(
-        full([row.tokens for row in rows], loaded.pad_token_id),
-        full([row.positions for row in rows], 0),
-        full([row.segments for row in rows], PADDING),
-        torch.tensor([len(row.beginning) for row in rows], device=loaded.device),
+        placed([full(row.tokens, loaded.pad_token_id) for row in rows]),
+        placed(positions),
+        placed([last_seen_from(one) for one in positions]),
+        placed([len(row.tokens) for row in rows]),
+        placed([len(row.beginning) for row in rows]),
         shares,
     )
-
-
-def _additive_mask(
-    segments: Int[Tensor, "row position"], dtype: torch.dtype
-) -> Float[Tensor, "row 1 position position"]:
-    """Return what is added to attention scores: 0 where a position may look, else the lowest."""
-    seen, sees = segments[:, None, :], segments[:, :, None]
-    visible = ((seen == BEGINNING) | (seen == sees)).tril()
-    mask = torch.zeros(visible.shape, dtype=dtype, device=segments.device)
-    mask.masked_fill_(~visible, torch.finfo(dtype).min)
-    return rearrange(mask, "row sees seen -> row 1 sees seen")
 
 
 def may_share(loaded: LoadedModel, longest: int) -> bool:

@@ -1,7 +1,8 @@
 """Questions with their answers as rows of tokens, and where the answers' tokens are predicted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -9,11 +10,16 @@ from torch import Tensor
 
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.asked import Asked
-from real_tasks.reading.shared_rows import MAX_SHARED_ROW, SharedBatch, SharedRow, filled
+from real_tasks.reading.shared_rows import (
+    MAX_SHARED_ROW,
+    SharedBatch,
+    SharedRow,
+    common_length,
+    filled,
+)
 
 
-@dataclass(frozen=True)
-class _Read:
+class _Read(NamedTuple):
     """A token of an answer, and the column of its row at which it is predicted."""
 
     column: int
@@ -32,13 +38,15 @@ class ChoiceBatch:
 
     Attributes:
         rows: the contexts, without the common prefix, are the beginnings, the answers the ends.
-        reads: flat index, row after row, of the position that predicts each answer token.
+        reads: flat index, row after row, of every position that predicts answer tokens.
+        at: of each answer token the one of `reads` that predicts it.
         targets: the answer tokens.
         slots: flat index of each answer token into ``[answer, token of the answer]``.
     """
 
     rows: SharedBatch
-    reads: Int[Tensor, "token"]
+    reads: Int[Tensor, "read"]
+    at: Int[Tensor, "token"]
     targets: Int[Tensor, "token"]
     slots: Int[Tensor, "token"]
 
@@ -47,20 +55,18 @@ class ChoiceBatch:
         n_rows, width = self.rows.input_ids.shape
         if (start, stop) == (0, n_rows):
             return self
-        rows = replace(
-            self.rows,
-            input_ids=self.rows.input_ids[start:stop],
-            position_ids=self.rows.position_ids[start:stop],
-            segments=self.rows.segments[start:stop],
-            beginnings=self.rows.beginnings[start:stop],
-        )
-        inside = (self.reads >= start * width) & (self.reads < stop * width)
-        reads = self.reads[inside] - start * width
-        return ChoiceBatch(rows, reads, self.targets[inside], self.slots[inside])
+        bounds = torch.tensor([start * width, stop * width], device=self.reads.device)
+        first, end = torch.searchsorted(self.reads, bounds).tolist()
+        own = (self.at >= first) & (self.at < end)
+        reads = self.reads[first:end] - start * width
+        targets, slots = self.targets[own], self.slots[own]
+        return ChoiceBatch(self.rows.part(start, stop), reads, self.at[own] - first, targets, slots)
 
 
 def rows_of(asked: Asked, n_prefix: int, first: int, share: bool) -> list[ChoiceRow]:
     """Make the rows of a question: one, unless it grows too long or answers may not share.
+
+    What answers begin with in common stands in a row once.
 
     Args:
         asked: the question.
@@ -69,17 +75,21 @@ def rows_of(asked: Asked, n_prefix: int, first: int, share: bool) -> list[Choice
         share: whether several answers may stand in a row.
     """
     rows: list[ChoiceRow] = []
-    for number, text in enumerate(asked.texts, start=first):
-        own = text[asked.split :]
-        if not rows or not share or len(rows[-1][0].tokens) + len(own) > MAX_SHARED_ROW:
-            rows.append((SharedRow(text[n_prefix : asked.split]), []))
-        row, reads = rows[-1]
-        before = len(row.beginning) - 1
+    before: Sequence[int] = ()
+    for number in sorted(range(len(asked.texts)), key=lambda i: list(asked.texts[i])):
+        text = asked.texts[number]
+        answer = text[asked.split :]
         # The last token predicts nothing that is asked for, but a text's length may count.
-        start = row.add(own[:-1] if share else own)
-        columns = [before, *range(start, start + len(own) - 1)]
-        for place, (column, token) in enumerate(zip(columns, own, strict=True)):
-            reads.append(_Read(column, token, number, place))
+        end = answer[:-1] if share else answer
+        shared = common_length(before, end)
+        if not rows or not share or len(rows[-1][0].tokens) + len(end) - shared > MAX_SHARED_ROW:
+            rows.append((SharedRow(text[n_prefix : asked.split]), []))
+            shared = 0
+        row, reads = rows[-1]
+        columns = [len(row.beginning) - 1, *row.add(end, shared)]
+        for place, (column, token) in enumerate(zip(columns, answer, strict=False)):
+            reads.append(_Read(column, token, first + number, place))
+        before = end
     return rows
 
 
@@ -89,10 +99,9 @@ def batch_of(
     """Make a batch of rows; ``longest`` is the number of tokens of the longest of all answers."""
     batch = filled(loaded, [row for row, _ in rows], share)
     width = batch.input_ids.shape[1]
-    reads = [(index * width + r.column, r) for index, (_, many) in enumerate(rows) for r in many]
-    return ChoiceBatch(
-        batch,
-        torch.tensor([flat for flat, _ in reads], device=loaded.device),
-        torch.tensor([r.token for _, r in reads], device=loaded.device),
-        torch.tensor([r.answer * longest + r.place_in_answer for _, r in reads]).to(loaded.device),
-    )
+    flat = [[index * width + r.column for r in many] for index, (_, many) in enumerate(rows)]
+    reads, at = torch.tensor(sum(flat, [])).unique(return_inverse=True)
+    targets = torch.tensor([r.token for _, many in rows for r in many])
+    slots = torch.tensor([r.answer * longest + r.place_in_answer for _, many in rows for r in many])
+    placed = [tensor.to(loaded.device) for tensor in (reads, at, targets, slots)]
+    return ChoiceBatch(batch, *placed)

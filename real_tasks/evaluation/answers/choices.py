@@ -25,7 +25,7 @@ from real_tasks.evaluation.answers.prefix import (
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.rope import Regime
 from real_tasks.reading.asked import ask
-from real_tasks.reading.batches import pack
+from real_tasks.reading.batches import batch_cost, pack_tightly
 from real_tasks.reading.out_of_memory import halving
 from real_tasks.reading.overflow import check_finite
 from real_tasks.reading.shared_rows import may_share
@@ -95,7 +95,7 @@ def encode_choices(
     lengths = [len(row.tokens) + n_prefix // CACHED_TOKENS_PER_TOKEN for row, _ in rows]
     batches = tuple(
         batch_of(loaded, [rows[i] for i in indices], longest, share)
-        for indices in pack(lengths, batch_tokens, regimes)
+        for indices in pack_tightly(lengths, batch_tokens, regimes, batch_cost(loaded))
     )
     labels = tuple(tuple(a.label for a in q.answers) for q in chosen)
     is_best = tuple(tuple(a.is_best for a in q.answers) for q in chosen)
@@ -144,7 +144,8 @@ def _score_batch(
         inputs = after_prefix(part.rows.decoder_inputs(loaded.model.dtype), prefix)
         with applied(loaded, intervention, part.rows.beginnings + n_prefix):
             hidden = loaded.hidden_states(**inputs).flatten(0, 1)
-        log_probs[part.slots] = target_log_probs(loaded, hidden[part.reads], part.targets)
+        found = target_log_probs(loaded, hidden[part.reads], part.targets, part.at)
+        log_probs[part.slots] = found
 
     n_rows, width = batch.rows.input_ids.shape
     halving(loaded, "choices", [width + n_prefix // CACHED_TOKENS_PER_TOKEN] * n_rows, run)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from real_tasks.models.loading import LoadedModel
 
-CHUNK_BYTES = 2**28
+CHUNK_BYTES = 2**26
 """Largest float32 block of logits held at a time."""
 
 
@@ -20,19 +20,30 @@ def chunks_of(loaded: LoadedModel, n_tokens: int) -> Iterator[slice]:
 
 
 def next_token_log_probs(
-    loaded: LoadedModel, hidden: Float[Tensor, "token d_model"]
-) -> Float[Tensor, "token vocab"]:
+    loaded: LoadedModel, hidden: Float[Tensor, "position d_model"]
+) -> Float[Tensor, "position vocab"]:
     """Return the log-probabilities of the token that follows each position, float32."""
     return torch.log_softmax(loaded.logits(hidden).float(), dim=-1)
 
 
 def target_log_probs(
-    loaded: LoadedModel, hidden: Float[Tensor, "token d_model"], targets: Int[Tensor, "token"]
+    loaded: LoadedModel,
+    hidden: Float[Tensor, "position d_model"],
+    targets: Int[Tensor, "token"],
+    at: Int[Tensor, "token"] | None = None,
 ) -> Float[Tensor, "token"]:
-    """Return the log-probability of one given next token at each position, float32."""
-    parts = []
-    for chunk in chunks_of(loaded, len(targets)):
-        logits = loaded.logits(hidden[chunk]).float()
-        loss = torch.nn.functional.cross_entropy(logits, targets[chunk], reduction="none")
-        parts.append(-loss)
-    return torch.cat(parts)
+    """Return the log-probabilities of given next tokens, float32.
+
+    Args:
+        loaded: the model.
+        hidden: the decoder's output.
+        targets: the tokens.
+        at: of each the position that predicts it; None: one each, in order.
+    """
+    at = torch.arange(len(targets), device=targets.device) if at is None else at
+    found = hidden.new_empty(len(targets), dtype=torch.float32)
+    for chunk in chunks_of(loaded, len(hidden)):
+        own = (at >= chunk.start) & (at < chunk.stop)
+        log_probs = next_token_log_probs(loaded, hidden[chunk])
+        found[own] = log_probs[at[own] - chunk.start, targets[own]]
+    return found

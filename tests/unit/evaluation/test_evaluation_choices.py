@@ -95,6 +95,23 @@ def test_half_precision_is_scored_near_the_full() -> None:
     assert_close(score_choices(half, encoded, None), expected, 0.1)
 
 
+@pytest.mark.parametrize("scope", ["all", "generated", "last"])
+def test_answers_that_begin_alike_are_read_together_and_score_what_each_does(scope) -> None:
+    words = ("w1 w2 .", "w1 w2 w3 w4 .", "w5 .", "w1 w2 w3 .", "w1 w6 .", "w1 w2 .")
+    answers = tuple(Answer(str(i), text, int(i < 3), i == 0) for i, text in enumerate(words))
+    data = BehaviourData("alike", (Question("q", "w7 w8 ?", "", answers),))
+    loaded = tiny_loaded()
+    iv = random_intervention(loaded, scope)
+    encoded = encode_choices(loaded, data, (0,), 1000)
+    assert_close(score_choices(loaded, encoded, iv), one_at_a_time(loaded, data, (0,), iv))
+    (batch,) = encoded.batches
+    context = len(loaded.tokenizer(data.context(data.questions[0]))["input_ids"])
+    # w1, w2, w3 and w4 in a line, w5, and w6 after w1; full stops are only predicted.
+    assert batch.rows.input_ids.shape == (1, context + 6)
+    # After the context, w1, w2, w3, w4, w5 and w6.
+    assert len(batch.reads) == 7
+
+
 def test_the_logits_come_in_chunks_without_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_loaded()
     encoded = encode_choices(loaded, DATA, QUESTIONS, 1000)

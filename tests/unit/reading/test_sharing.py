@@ -46,7 +46,7 @@ def test_rows_stay_under_their_limit(monkeypatch) -> None:
 
 def test_an_end_sees_the_beginning_and_itself_but_no_other_end() -> None:
     row = SharedRow([1, 9])
-    assert [row.add([10, 11]), row.add([12])] == [2, 4]
+    assert [row.add([10, 11]), row.add([12])] == [[2, 3], [4]]
     batch = filled(tiny_loaded(), [row, SharedRow([1, 2, 3, 4, 5, 6])], shares=True)
     assert batch.position_ids.tolist()[0] == [0, 1, 2, 3, 2, 0]
     assert batch.beginnings.tolist() == [2, 6]
@@ -55,6 +55,19 @@ def test_an_end_sees_the_beginning_and_itself_but_no_other_end() -> None:
     for position, columns in enumerate(seen):
         assert (mask[0, 0, position] == 0).nonzero().flatten().tolist() == columns
     assert torch.equal(mask[1, 0] == 0, torch.ones(6, 6, dtype=torch.bool).tril())
+
+
+def test_what_ends_begin_with_in_common_stands_in_a_row_once_and_is_seen_by_both() -> None:
+    row = SharedRow([1, 9])
+    ends = [row.add([10, 11, 12]), row.add([10, 13, 14], shared=1), row.add([10, 13], shared=2)]
+    assert ends == [[2, 3, 4], [2, 5, 6], [2, 5]]
+    assert row.tokens == [1, 9, 10, 11, 12, 13, 14]
+    (mask,) = filled(tiny_loaded(), [row], shares=True).decoder_inputs(torch.float32)[
+        "attention_mask"
+    ]
+    for end in ends:
+        seen = (mask[0, end[-1]] == 0).nonzero().flatten().tolist()
+        assert seen == [0, 1, *end]
 
 
 def test_a_window_that_would_cut_forbids_sharing() -> None:
