@@ -13,7 +13,7 @@ from real_tasks.tasks.records.run import Run
 from real_tasks.tasks.stages import dataset as data
 from real_tasks.tasks.stages.activations import activations as read_activations
 from real_tasks.tasks.stages.checkpoint import checkpoint as make_checkpoint
-from real_tasks.tasks.stages.checkpoint import fingerprint_of
+from real_tasks.tasks.stages.checkpoint import checkpoint_inputs
 from real_tasks.tasks.stages.effects import effects as score_effects
 from real_tasks.tasks.stages.evaluation import evaluation
 from real_tasks.tasks.stages.fits import fits
@@ -53,8 +53,7 @@ def keep_inputs(run: Run, prepared: Prepared) -> tuple[ModelRef, ArtifactRef]:
     checkpoint = alone(
         run,
         make_checkpoint,
-        model=config.model,
-        fingerprint=fingerprint_of(config.model),
+        **checkpoint_inputs(config.model),
         execution=config.execution,
     )
     model = ModelRef(config=config.model, checkpoint=checkpoint)

@@ -59,6 +59,11 @@ class Home:
         return self.root / "verdicts"
 
     @property
+    def models(self) -> Path:
+        """Models that were fetched by name, and what GGUF files say of themselves."""
+        return self.root / "models"
+
+    @property
     def mlflow(self) -> Path:
         """MLflow's database and artifacts."""
         return self.root / "mlflow"

@@ -17,8 +17,8 @@ from real_tasks.experiment.plug_ins import resolved_with
 from real_tasks.experiment.work import Work, work_of
 from real_tasks.models.adapters import tokenizer_of
 from real_tasks.models.chat import chat_format, writes_date
-from real_tasks.models.checkpoints import has_tokenizer, read_tokenizer, token_counter
-from real_tasks.models.hub import local_checkpoint
+from real_tasks.models.checkpoints import has_tokenizer, read_tokenizer
+from real_tasks.models.hub import local_checkpoint, token_counter
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import Faults, SeveralFaultsError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig

@@ -1,7 +1,7 @@
 """The code of a steered model in MLflow ("model from code"): MLflow runs this file to load it.
 
 It finds its steering spec among the model's artifacts, and the base model where its configuration
-says; a small embedded base model lies among the artifacts as well.
+says; one that was made here (embedded, or of a GGUF file) lies among the artifacts as well.
 """
 
 from pathlib import Path

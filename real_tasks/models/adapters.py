@@ -15,7 +15,13 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from real_tasks.models.checkpoints import ADAPTER, ADAPTER_WEIGHTS, CONFIG, has_tokenizer
+from real_tasks.models.checkpoints import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    FROM_GGUF,
+    has_tokenizer,
+)
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.weights import header, read_mapping
 from real_tasks.vocabulary.errors import UserInputError
@@ -101,6 +107,11 @@ def base_of(folder: Path, config_only: bool = False) -> Path:
             found = beside if beside.is_dir() else local_checkpoint(name, revision, config_only)
     except UserInputError as error:
         raise UserInputError(f"the model of the adapter {folder}: {error}") from error
+    if (found / FROM_GGUF).is_file():
+        raise UserInputError(
+            f"the model {name} of the adapter {folder} is a GGUF file, into which no adapter is "
+            "merged; name the checkpoint that the adapter was trained on"
+        )
     if adapter_of(found) is not None:
         raise UserInputError(
             f"the model {found} of the adapter {folder} holds an adapter itself; merge that first"

@@ -1,7 +1,6 @@
 """Hugging Face checkpoint folders: what they have to contain, and reading them offline."""
 
 import logging
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,10 @@ from real_tasks.models.weights import (
 )
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.file_forms import expanded
 
 CONFIG = "config.json"
+FROM_GGUF = "gguf.json"
+"""Stands for the weights where these are in a GGUF file that is converted when they are needed."""
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -96,6 +96,8 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def _missing_weights(folder: Path) -> list[str]:
+    if (folder / FROM_GGUF).is_file():
+        return []
     missing = [path.name for path in weight_files(folder) if not path.is_file()]
     return [f"{WEIGHTS} (other formats are not read)"] if missing == [WEIGHTS] else missing
 
@@ -260,12 +262,3 @@ def _about_remote_code(error: Exception) -> str:
         ". The checkpoint brings Python code of its own: read it, and if you trust it, set "
         "model.trust_remote_code to true"
     )
-
-
-def token_counter(model: ModelConfig) -> Callable[[str], float] | None:
-    """Return what counts a text's tokens; None where the checkpoint is no folder."""
-    folder = expanded(model.path)
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        return None
-    tokenizer = read_tokenizer(folder, model.trust_remote_code)
-    return lambda text: float(len(tokenizer(text)["input_ids"])) if text else 0.0

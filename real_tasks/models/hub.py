@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,8 +23,13 @@ from real_tasks.models.checkpoints import (
     ADAPTER_WEIGHTS,
     CONFIG,
     check_checkpoint,
+    has_tokenizer,
     missing_from,
+    read_tokenizer,
 )
+from real_tasks.models.gguf.conversion import described
+from real_tasks.models.gguf.files import gguf_file
+from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.file_forms import expanded
 
@@ -55,9 +60,11 @@ def local_checkpoint(path: str, revision: str | None, config_only: bool = False)
     """Return the folder of a checkpoint, downloaded from the Hub unless it is there already.
 
     Args:
-        path: a folder, which is returned as it is, or a Hugging Face id (``org/name``).
+        path: a folder, which is returned as it is, a GGUF file, or a Hugging Face id
+            (``org/name``).
         revision: branch, tag or commit of a Hugging Face id; its main branch without.
-        config_only: fetch only the configuration, which is all that planning needs.
+        config_only: fetch only the configuration, which is all that planning needs. Of a GGUF file
+            there is nothing else before it is converted; its tokenizer is beside it.
 
     Raises:
         UserInputError: neither a folder nor an id; not in the cache and the Hub out of reach; no
@@ -65,21 +72,39 @@ def local_checkpoint(path: str, revision: str | None, config_only: bool = False)
             weights or without a tokenizer. Says what to download and how.
     """
     folder = expanded(path)
-    if path and folder.is_dir():
+    file = gguf_file(path) if path else None
+    if file is not None or (path and folder.is_dir()):
         if revision is not None:
             raise UserInputError(
-                f"model.revision is {revision!r}, but {path!r} is a folder, and only a Hugging "
-                "Face id has revisions; remove one of them"
+                f"model.revision is {revision!r}, but {path!r} is a file or folder, and only a "
+                "Hugging Face id has revisions; remove one of them"
             )
+        if file is not None and not config_only:
+            raise UserInputError(
+                f"{file} is a GGUF file, which only the model of an experiment may be; give the "
+                "folder of a checkpoint, or a Hugging Face id"
+            )
+        if file is not None:
+            return described(file)
         return folder
     try:
         return _configuration(path, revision) if config_only else _snapshot(path, revision)
     except HFValidationError as error:
         raise UserInputError(
             f"the model path {path!r} is no folder; expected the folder of a Hugging Face "
-            "checkpoint (as save_pretrained writes it), a Hugging Face id (org/name), or the name "
-            "of an embedded model"
+            "checkpoint (as save_pretrained writes it), a GGUF file, a Hugging Face id (org/name), "
+            "or the name of an embedded model"
         ) from error
+
+
+def token_counter(model: ModelConfig) -> Callable[[str], float] | None:
+    """Return what counts a text's tokens; None where the checkpoint is neither folder nor file."""
+    file = gguf_file(model.path)
+    folder = expanded(model.path) if file is None else described(file)
+    if not has_tokenizer(folder):
+        return None
+    tokenizer = read_tokenizer(folder, model.trust_remote_code)
+    return lambda text: float(len(tokenizer(text)["input_ids"])) if text else 0.0
 
 
 def resolved_revision(folder: Path) -> str | None:

@@ -1,8 +1,6 @@
 """Which model this is: told by the files of its checkpoint, or in memory by its weights."""
 
 import hashlib
-import json
-import time
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from real_tasks.models.adapters import base_of
 from real_tasks.models.checkpoints import ADAPTER, ADAPTER_WEIGHTS
+from real_tasks.models.checksums import remembered_checksum
 from real_tasks.models.weights import WEIGHTS_INDEX, weight_files
 from real_tasks.vocabulary.errors import UserInputError
 
@@ -34,8 +33,6 @@ READ_FILES = (
     "additional_chat_templates/*.jinja",
 )
 """What is read of a checkpoint beside its weights."""
-SETTLED_SECONDS = 2.0
-"""Age from which a file's times tell that it has changed: clocks of file systems are coarse."""
 
 N_SAMPLED = 61
 """Numbers that are looked at of every parameter; a prime, so that they lie in many columns."""
@@ -84,31 +81,7 @@ def checkpoint_content(
         UserInputError: see `checkpoint_files`.
     """
     files = checkpoint_files(folder, remote_code)
-    return {name: _remembered_checksum(path.resolve(), memory) for name, path in files.items()}
-
-
-def _remembered_checksum(path: Path, memory: MutableMapping[str, str]) -> str:
-    before = _state_of(path)
-    key = hashlib.sha256(json.dumps(["checksum", str(path), *before]).encode()).hexdigest()
-    found = memory.get(key, "")
-    if found == _sealed(found[:64], key):
-        return found[:64]
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    age = time.time() - max(before[-2:]) / 1e9
-    if age > SETTLED_SECONDS and _state_of(path) == before:
-        memory[key] = _sealed(digest, key)
-    return digest
-
-
-def _sealed(digest: str, key: str) -> str:
-    """Return a checksum with one of its own, so that a damaged memory is none."""
-    return digest + hashlib.sha256(f"{key} {digest}".encode()).hexdigest()[:8]
-
-
-def _state_of(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    return {name: remembered_checksum(path.resolve(), memory) for name, path in files.items()}
 
 
 @torch.no_grad()

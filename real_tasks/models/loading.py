@@ -21,6 +21,7 @@ from real_tasks.models.adapters import (
 )
 from real_tasks.models.chat import ChatFormat, chat_format, check_chat
 from real_tasks.models.checkpoints import (
+    FROM_GGUF,
     check_checkpoint,
     check_files,
     check_tied,
@@ -253,7 +254,8 @@ def check_model(options: ModelConfig) -> tuple[ModelShape, TextModel | None]:
         check_files(part)
     config = read_config(base, options.trust_remote_code)
     _check_shape(shape, options)
-    check_weights(base, config)
+    if not (base / FROM_GGUF).is_file():
+        check_weights(base, config)
     check_adapter(folder, config)
     tokenizer = read_tokenizer(tokenizer_of(folder), options.trust_remote_code)
     n_tokens = config.get_text_config().vocab_size

@@ -160,7 +160,7 @@ def check_weights(folder: Path, config: PreTrainedConfig) -> None:
     mapping: Any = AutoModelForCausalLM._model_mapping
     if type(config) not in mapping:  # remote code: known when it is loaded
         return
-    with _quiet():
+    with quiet():
         try:
             _, info = mapping[type(config)].from_pretrained(
                 None,
@@ -315,7 +315,7 @@ def _some(names: list[str]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers from reporting on what it sets up for a check."""
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

@@ -135,7 +135,8 @@ class ModelConfig(Frozen):
 
     path: str = Field(
         "demo",
-        description="Hugging Face id (org/name), folder of a checkpoint, or embedded model",
+        description="Hugging Face id (org/name), folder of a checkpoint, GGUF file, or embedded "
+        "model",
     )
     params: dict[str, Any] = Field(
         {}, title="Parameters", description="parameters of an embedded model; none for a checkpoint"
@@ -176,12 +177,13 @@ class ModelConfig(Frozen):
 
     @property
     def name(self) -> str:
-        """The name in tables: the embedded model's, or the last part of the path.
+        """The name in tables: the embedded model's, or the last part of the path, without .gguf.
 
         A folder that trainers call alike has those above it before its name, up to one that tells,
         as in ``llama-tuned/checkpoint-100``; one of the Hub's cache is called as its model is.
         """
-        parts = Path(os.path.normpath(Path(self.path).absolute())).parts
+        path = self.path.removesuffix(".gguf")
+        parts = Path(os.path.normpath(Path(path).absolute())).parts
         cached = [part for part in parts if part.startswith("models--")]
         if cached and "snapshots" in parts:
             return cached[-1].split("--")[-1]

@@ -20,7 +20,6 @@ from real_tasks.export.parity_prompts import parity_prompts
 from real_tasks.export.recognition import compare
 from real_tasks.export.served import check_export, saved_log_probs
 from real_tasks.export.targets import check_baking
-from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
 from real_tasks.tasks.export.registering import log_steered_model
@@ -96,7 +95,7 @@ def _registered(run: SteeredRun) -> Exported:
     asked = '{"dataframe_split": {"columns": ["prompt"], "data": [["Q: ... A:"]]}}'
     ask = f"curl localhost:5001/invocations -H 'Content-Type: application/json' -d '{asked}'"
     base = run.config.model.path
-    within = "inside it" if base in EMBEDDED_MODELS else f"loaded from {base}"
+    within = "inside it" if run.made_checkpoint else f"loaded from {base}"
     sentences = (
         f"Registered in MLflow as {uri}; the base model is {within}.",
         'It completes the texts of the column "prompt"; its parameter is max_new_tokens.',

@@ -4,7 +4,6 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.tasks.export.steered_runs import SteeredRun
 from storage.tracking.model_registry import CodeModel, log_code_model
 from storage.tracking.tracker import EXPERIMENT, Scalar, Tracker
@@ -29,7 +28,7 @@ def log_steered_model(run: SteeredRun) -> str:
     """
     artifacts = {"spec": run.spec_folder}
     options = run.config.model
-    if options.path in EMBEDDED_MODELS:
+    if run.made_checkpoint:
         artifacts["checkpoint"] = run.checkpoint
     elif Path(options.path).expanduser().is_dir():
         options = options.model_copy(update={"path": str(run.checkpoint)})

@@ -67,6 +67,11 @@ class SteeredRun:
         return checkpoint_folder(self.outcome.checkpoint, self.config.model)
 
     @property
+    def made_checkpoint(self) -> bool:
+        """Whether the checkpoint was made here: an embedded model's, or that of a GGUF file."""
+        return self.record["checkpoint"].get("folder") is None
+
+    @property
     def model_type(self) -> str | None:
         """The base model's architecture; None where its configuration is not there any more."""
         kept = self.record["checkpoint"].get("folder")

@@ -13,7 +13,7 @@ from real_tasks.tasks.cache.stage import Stage, store
 from real_tasks.tasks.records.run import CONFIG, config_file, finished_experiment, noted
 from real_tasks.tasks.stages import dataset, references
 from real_tasks.tasks.stages.activations import activations
-from real_tasks.tasks.stages.checkpoint import checkpoint, fingerprint_of
+from real_tasks.tasks.stages.checkpoint import checkpoint, checkpoint_inputs, fingerprint_of
 from real_tasks.tasks.stages.effects import effects
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.measured import measured
@@ -221,9 +221,7 @@ def _one_of_each(
     outcome, experiment = plan.compared.outcome, plan.experiment
     model = ModelRef(config=experiment.model, checkpoint=outcome.checkpoint)
     yield dataset.dataset, {"source": source}, outcome.dataset
-    fingerprint = fingerprint_of(experiment.model)
-    made = {"model": experiment.model, "fingerprint": fingerprint}
-    yield checkpoint, made, outcome.checkpoint
+    yield checkpoint, checkpoint_inputs(experiment.model), outcome.checkpoint
     shard = dataset.sample_shards(outcome.dataset, experiment.extraction)[0]
     for ranking in rankings_of(experiment):
         refs = outcome.activations[ranking.kind]

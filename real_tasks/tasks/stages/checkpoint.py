@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from real_tasks.models.checkpoints import DTYPES
 from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.models.gguf.conversion import convert
+from real_tasks.models.gguf.files import SUFFIX, gguf_file
 from real_tasks.models.hub import local_checkpoint, resolved_revision, unedited
 from real_tasks.models.identity import checkpoint_files
 from real_tasks.models.loading import LoadedModel, check_model
@@ -13,7 +17,7 @@ from real_tasks.tasks.cache import progress
 from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
-from real_tasks.tasks.stages.models import ModelRef, content_of
+from real_tasks.tasks.stages.models import ModelRef, checksum_of, content_of
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from storage.artifacts.store import sha256_of
@@ -23,7 +27,10 @@ from storage.artifacts.store import sha256_of
 def checkpoint(
     out: Path, *, model: ModelConfig, fingerprint: str, execution: ExecutionConfig
 ) -> dict[str, Any]:
-    """Make the embedded model, or note which checkpoint of the user's is meant."""
+    """Make the embedded model, or that of a GGUF file, or note which checkpoint is meant."""
+    file = None if model.path in EMBEDDED_MODELS else gguf_file(model.path)
+    if file is not None:
+        return _of_gguf(file, out, fingerprint)
     if model.path not in EMBEDDED_MODELS:
         folder = local_checkpoint(model.path, model.revision).absolute()
         check_model(model)
@@ -39,23 +46,49 @@ def checkpoint(
     return embedded.build(out, lambda done, total: progress.report("checkpoint", done, total))
 
 
-def fingerprint_of(model: ModelConfig) -> str:
-    """Return what tells a checkpoint from others: a hash of the files that are read of it.
+def _of_gguf(file: Path, out: Path, fingerprint: str) -> dict[str, Any]:
+    convert(file, out)
+    check_stored_finite(checkpoint_files(out).values(), torch.float32)
+    if checksum_of(file) != fingerprint:
+        raise UserInputError(f"{file} changes while it is read; run again when it is whole")
+    return {"gguf": file.name, "sha256": fingerprint}
 
-    An embedded model is known by its parameters.
+
+class _GgufConfig(ModelConfig):
+    """A GGUF file, whose checkpoint is the same whatever it is called and however it is loaded."""
+
+    @property
+    def identity(self) -> str:
+        """What a result depends on beside the fingerprint."""
+        return SUFFIX
+
+
+def checkpoint_inputs(model: ModelConfig) -> dict[str, Any]:
+    """Return what `checkpoint` is called with, but for where it runs.
+
+    A checkpoint is told from others by a hash of the files that are read of it, a GGUF file by its
+    SHA-256, an embedded model by its parameters.
     """
     if model.path in EMBEDDED_MODELS:
-        return ""
-    return sha256_of(content_of(local_checkpoint(model.path, model.revision), model))
+        return {"model": model, "fingerprint": ""}
+    file = gguf_file(model.path)
+    if file is not None:
+        by_content = _GgufConfig.model_validate(model.model_dump())
+        return {"model": by_content, "fingerprint": checksum_of(file)}
+    folder = local_checkpoint(model.path, model.revision)
+    return {"model": model, "fingerprint": sha256_of(content_of(folder, model))}
+
+
+def fingerprint_of(model: ModelConfig) -> str:
+    """Return what tells a checkpoint from others; see `checkpoint_inputs`."""
+    return str(checkpoint_inputs(model)["fingerprint"])
 
 
 def model_here(model: ModelConfig, execution: ExecutionConfig) -> LoadedModel:
-    """Return a model loaded in this process, without Prefect; made first if it is embedded.
+    """Return a model loaded in this process, without Prefect; made first where it has to be.
 
     Raises:
         UserInputError: there is no such model, or it cannot be read.
     """
-    made = checkpoint.without_prefect(
-        model=model, fingerprint=fingerprint_of(model), execution=execution
-    )
+    made = checkpoint.without_prefect(**checkpoint_inputs(model), execution=execution)
     return ModelRef(config=model, checkpoint=made).load(execution)

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from real_tasks.models.checksums import remembered_checksum
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.identity import checkpoint_content
 from real_tasks.models.loading import LoadedModel, load_model
@@ -50,6 +51,11 @@ def content_of(folder: Path, config: ModelConfig) -> dict[str, str]:
     """Return the checksum of every file that is read of a checkpoint, remembered in the home."""
     memory = VerdictMemory(Home.current())
     return checkpoint_content(folder, config.trust_remote_code, memory)
+
+
+def checksum_of(file: Path) -> str:
+    """Return the SHA-256 of a file, remembered in the home."""
+    return remembered_checksum(file.resolve(), VerdictMemory(Home.current()))
 
 
 def checkpoint_folder(ref: ArtifactRef, config: ModelConfig) -> Path:

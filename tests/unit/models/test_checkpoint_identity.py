@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from real_tasks.models import identity
+from real_tasks.models import checksums
 from real_tasks.models.identity import checkpoint_content, checkpoint_files
 from real_tasks.tasks.stages import checkpoint as making
 from real_tasks.tasks.stages import models
@@ -120,10 +120,10 @@ def test_a_file_that_stays_is_read_once_and_an_edit_is_seen_whatever_its_times_s
         raise AssertionError("a file was read again")
 
     memory: dict[str, str] = {}
-    monkeypatch.setattr(identity, "SETTLED_SECONDS", -1e9)
+    monkeypatch.setattr(checksums, "SETTLED_SECONDS", -1e9)
     first = checkpoint_content(checkpoint, False, memory)
     with monkeypatch.context() as patched:
-        patched.setattr(identity.hashlib, "file_digest", never)
+        patched.setattr(checksums.hashlib, "file_digest", never)
         assert checkpoint_content(checkpoint, False, memory) == first
     memory |= dict.fromkeys(list(memory)[:1], "0" * 72)  # damaged
     assert checkpoint_content(checkpoint, False, memory) == first
