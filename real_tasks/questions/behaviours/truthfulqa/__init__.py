@@ -3,12 +3,10 @@
 Lin, Hilton and Evans, "TruthfulQA: Measuring How Models Mimic Human Falsehoods" (arXiv 2109.07958).
 """
 
-from typing import Literal
-
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.questions.behaviours.truthfulqa.primer import six_shot_primer
+from real_tasks.questions.behaviours.truthfulqa.presets import Presets
 from real_tasks.questions.behaviours.truthfulqa.rows import parse
 from real_tasks.questions.files.data_file import DataFile, data_file_of, read_data_file
 from real_tasks.questions.files.hub import HubOrFile, hub_records
@@ -30,29 +28,12 @@ class TruthfulQA:
     false ones, MC2 takes all.
     """
 
-    class Params(HubOrFile):
+    class Params(HubOrFile, Presets):
         """Parameters of the behaviour."""
 
         path: str | None = Field(
             None, description="TruthfulQA.csv or mc_task.json; None: from the Hugging Face Hub"
         )
-        preset: Literal["plain", "primer", "instructed"] = Field(
-            "plain",
-            description="what stands before an evaluated question: plain: nothing; primer: the "
-            "six-shot QA primer, as in lm-evaluation-harness, with whose numbers only this one "
-            "compares (extra lm-eval); instructed: the instruction and the primer",
-        )
-        instruction: str = Field(
-            "", description="text before the primer, for the preset instructed (ITI and REAL)"
-        )
-
-        @model_validator(mode="after")
-        def _goes_together(self) -> "TruthfulQA.Params":
-            if bool(self.instruction.strip()) != (self.preset == "instructed"):
-                raise ValueError(
-                    "instruction and the preset 'instructed' go together: give both, or neither"
-                )
-            return self
 
     def __init__(self, params: Params) -> None:
         self.params = params
@@ -66,18 +47,15 @@ class TruthfulQA:
         file = self._file()
         parsed = parse(file)
         source = accepted(file, parsed, self.params.skip_bad)
-        preamble, primer_source = self._preamble()
-        return BehaviourData(
-            name="truthfulqa",
-            questions=parsed.questions,
-            neutral_texts=DEFAULT_NEUTRAL,
-            prompt="Q: {question}\nA: {answer}",
-            preamble=preamble,
-            # After examples, what lm-evaluation-harness puts into a chat template.
-            chat_prompt="Q: {question}\nA:" if preamble else "{question}",
-            measures=("multiple_choice",),
-            paired=False,
-            source=source | {"preset": self.params.preset} | primer_source,
+        return self.params.applied(
+            BehaviourData(
+                name="truthfulqa",
+                questions=parsed.questions,
+                neutral_texts=DEFAULT_NEUTRAL,
+                measures=("multiple_choice",),
+                paired=False,
+                source=source,
+            )
         )
 
     def _file(self) -> DataFile:
@@ -92,11 +70,3 @@ class TruthfulQA:
         ]
         revision = self.params.revision or "main"
         return data_file_of(f"{HUB_NAME}@{revision} (multiple_choice, validation)", records)
-
-    def _preamble(self) -> tuple[str, dict[str, str]]:
-        if self.params.preset == "plain":
-            return "", {}
-        primer, primer_source = six_shot_primer()
-        if self.params.preset == "instructed":
-            primer = f"{self.params.instruction.strip()}\n\n{primer}"
-        return primer, {"primer": primer_source}
