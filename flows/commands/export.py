@@ -20,6 +20,7 @@ class Taken(StrEnum):
     checkpoint = "checkpoint"
     spec = "spec"
     lofit = "lofit"
+    control_vector = "control-vector"
     mlflow = "mlflow"
 
 
@@ -72,8 +73,10 @@ def export(
     rotate by an angle) at heads, neurons, attention, MLP and embeddings, at all positions; a gate,
     another scope, keep_norm, mirror, or an operator other than add on the residual stream is
     refused with its reason. `spec`: the steering spec, for any of these and any architecture,
-    applied by hooks. `lofit`: the list of heads. `mlflow`: a registered model that `mlflow models
-    serve` serves. The model card says which of these, llama.cpp and servers can do the same.
+    applied by hooks. `lofit`: the list of heads. `control-vector`: a file of llama.cpp's, for what
+    is added to the output of blocks from the second on (`caa`). `mlflow`: a registered model that
+    `mlflow models serve` serves. The model card says which of these, llama.cpp and servers can do
+    the same.
 
     Examples:
     - `real export --to steered`: of the last run, the method under study

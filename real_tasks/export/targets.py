@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from real_tasks.experiment.candidates import WRITERS
 from real_tasks.experiment.methods.method import Method
+from real_tasks.export.control_vector import check_control_vector
 from real_tasks.export.routes import OTHER_ROUTE, WRITTEN, check_constants, route_of
 from real_tasks.models.families import FAMILIES
 from real_tasks.steering.edits import Edit, Intervention
@@ -13,7 +14,7 @@ from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import WHOLE_LAYER, ModuleKind
 
-Target = Literal["hooks", "bake", "gguf", "lofit", "serve"]
+Target = Literal["hooks", "bake", "gguf", "control vector", "lofit", "serve"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 Verdict = Literal["exactly", "with a difference", "refused"]
 
@@ -46,8 +47,8 @@ def can(what: SteeringSpec | Intervention, target: Target, model_type: str) -> S
     Args:
         what: the steering.
         target: ``hooks``, in this program; ``bake``, an ordinary checkpoint; ``gguf``, that
-            checkpoint converted for llama.cpp; ``lofit``, a list of heads; ``serve``, a server of
-            checkpoints.
+            checkpoint converted for llama.cpp; ``control vector``, its file for what is added to
+            blocks; ``lofit``, a list of heads; ``serve``, a server of checkpoints.
         model_type: the architecture, as transformers calls it.
     """
     intervention = what.intervention() if isinstance(what, SteeringSpec) else what
@@ -55,6 +56,7 @@ def can(what: SteeringSpec | Intervention, target: Target, model_type: str) -> S
         "hooks": _hooks,
         "bake": _bake,
         "gguf": _gguf,
+        "control vector": _control_vector,
         "lofit": _lofit,
         "serve": _serve,
     }[target]
@@ -207,6 +209,11 @@ def _gguf(intervention: Intervention, model_type: str) -> Support:
         f"llama.cpp is not known to keep the bias of {model_type!r} that would steer; it does for "
         f"{', '.join(sorted(KEEP_BIASES))}",
     )
+
+
+def _control_vector(intervention: Intervention, model_type: str) -> Support:  # noqa: ARG001
+    check_control_vector(intervention)
+    return Support("exactly", "constants that llama.cpp adds to the output of blocks")
 
 
 def _lofit(intervention: Intervention, model_type: str) -> Support:  # noqa: ARG001

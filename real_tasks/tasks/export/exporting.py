@@ -14,6 +14,7 @@ from typing import Literal
 from real_tasks.experiment.methods.known import known_methods
 from real_tasks.export.bake import Baked, bake
 from real_tasks.export.card import CardContent, Format, base_model, render_card
+from real_tasks.export.control_vector import check_control_vector, save_control_vector
 from real_tasks.export.lofit import save_heads
 from real_tasks.export.parity import PARITY_FILE, Parity, make_parity
 from real_tasks.export.parity_prompts import parity_prompts
@@ -31,8 +32,8 @@ from storage.tables.parquet import read_run
 
 __all__ = ["ExportFormat", "Exported", "check_export", "export_run"]
 
-ExportFormat = Literal["checkpoint", "spec", "lofit", "mlflow"]
-CARD, HEADS = "README.md", "heads.npy"
+ExportFormat = Literal["checkpoint", "spec", "lofit", "control-vector", "mlflow"]
+CARD, HEADS, VECTOR = "README.md", "heads.npy", "control-vector.gguf"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def export_run(
         method: the way of steering.
         to: folder to write, not there or empty; not used for ``mlflow``.
         format: ``checkpoint``, a Hugging Face checkpoint with the steering baked in; ``spec``, the
-            steering spec; ``lofit``, a list of heads; ``mlflow``, a registered model.
+            steering spec; ``lofit``, a list of heads; ``control-vector``, llama.cpp's; ``mlflow``,
+            a registered model.
         fold: cross-validation fold whose directions, K and alpha are taken.
         seed: of the localizer.
 
@@ -79,7 +81,12 @@ def export_run(
         return _registered(run)
     if to is None:
         raise UserInputError("say which folder to write (--to DIR)")
-    write = {"checkpoint": _checkpoint, "spec": _spec, "lofit": _lofit}[format]
+    write = {
+        "checkpoint": _checkpoint,
+        "spec": _spec,
+        "lofit": _lofit,
+        "control-vector": _control_vector,
+    }[format]
     with _whole_or_not_at_all(to.absolute()) as folder:
         sentences = write(run, folder, str(to))
     files = tuple(sorted(path.name for path in to.iterdir()))
@@ -152,6 +159,19 @@ def _lofit(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG
     return [f"{len(modules)} heads as [layer, head], best first."]
 
 
+def _control_vector(run: SteeredRun, folder: Path, shown: str) -> list[str]:
+    spec = run.spec
+    check_control_vector(spec.intervention())
+    save_control_vector(
+        spec.intervention(), spec.shape, run.model_type or spec.model, folder / VECTOR
+    )
+    _write_card(run, folder, "control-vector")
+    return [
+        f"Added to the output of {len(spec.modules)} blocks, at the scale 1 as tuned.",
+        f"llama.cpp: llama-cli -m MODEL.gguf --control-vector {shown}/{VECTOR}",
+    ]
+
+
 def _write_card(
     run: SteeredRun,
     folder: Path,
@@ -206,6 +226,8 @@ def _snippet(format: Format, folder: str, base: str) -> str:
             f'model = AutoModelForCausalLM.from_pretrained("{folder}")\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
         )
+    if format == "control-vector":
+        return f"llama-cli -m MODEL.gguf --control-vector {folder}/{VECTOR}"
     if format == "lofit":
         return f'import numpy as np\nheads = np.load("{folder}/{HEADS}")  # [[layer, head], ...]'
     return (
