@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.commands import export, methods, plan, rescore, results, trying, up
+from flows.commands import chat, export, methods, plan, rescore, results, serve, trying, up
 from flows.commands import run as run_commands
 from flows.running.signals import StoppedError, end_on_sigterm, say_stopped
 from flows.terminal.app import app
@@ -20,6 +20,8 @@ from storage.room import room_error
 
 COMMANDS = (
     trying,
+    chat,
+    serve,
     run_commands,
     rescore,
     plan,

@@ -56,7 +56,7 @@ class StackOptions:
 
     def host_names(self) -> list[str]:
         """Return the names, without ports, by which browsers may ask the servers."""
-        own = {"localhost", "127.0.0.1", "[::1]", self._reachable, *map(_in_url, self.names)}
+        own = {"localhost", "127.0.0.1", "[::1]", self._reachable, *map(in_url, self.names)}
         if not is_loopback(self.host):
             own |= {socket.gethostname(), socket.getfqdn()}
             found = (one for addresses in psutil.net_if_addrs().values() for one in addresses)
@@ -66,7 +66,7 @@ class StackOptions:
     @property
     def _reachable(self) -> str:
         wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-        return _in_url(wildcards.get(self.host, self.host))
+        return in_url(wildcards.get(self.host, self.host))
 
 
 def stack_options(
@@ -103,7 +103,7 @@ def stack_options(
         )
     with ExitStack() as listeners:
         options = zip(ports, ("--port", "--mlflow-port"), strict=True)
-        bound = [listeners.enter_context(_listener(host, *one)) for one in options]
+        bound = [listeners.enter_context(listener(host, *one)) for one in options]
         prefect, mlflow = (int(listener.getsockname()[1]) for listener in bound)
     return StackOptions(host, prefect, mlflow, workers, auth, tuple(names))
 
@@ -139,8 +139,12 @@ def read_auth(path: Path | None) -> str | None:
     return auth
 
 
-def _listener(host: str, port: int, option: str) -> socket.socket:
-    """Listen on the port as servers do, for 0 on any that is free."""
+def listener(host: str, port: int, option: str) -> socket.socket:
+    """Listen on the port as servers do, for 0 on any that is free.
+
+    Raises:
+        UserInputError: the port is taken or none, or the address is not this machine's.
+    """
     if not 0 <= port <= _HIGHEST_PORT:
         raise UserInputError(f"{option} {port}: expected 0 (any that is free) to {_HIGHEST_PORT}")
     try:
@@ -160,5 +164,6 @@ def _listener(host: str, port: int, option: str) -> socket.socket:
         ) from error
 
 
-def _in_url(host: str) -> str:
+def in_url(host: str) -> str:
+    """Return an address as URLs have it."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host

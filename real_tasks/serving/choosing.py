@@ -11,6 +11,9 @@ from real_tasks.serving.generations import Sampling, Score
 _COLDEST = 1e-5
 """Temperatures below it are 0: what they draw is the likeliest token."""
 
+_LOWEST = -9999.0
+"""What stands for minus infinity, which JSON does not have."""
+
 
 def is_greedy(sampling: Sampling) -> bool:
     """Say whether the likeliest token is taken."""
@@ -35,7 +38,7 @@ def score(
     logits: Float[Tensor, "vocab"], token: int, n: int, bytes_of: Callable[[int], bytes]
 ) -> Score:
     """Return the log-probability of a token, and those of the ``n`` likeliest."""
-    log_probs = logits.float().log_softmax(-1)
+    log_probs = logits.float().log_softmax(-1).clamp_min(_LOWEST)
     best = log_probs.topk(min(n, len(log_probs)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     likeliest = tuple((bytes_of(one), value) for one, value in pairs)

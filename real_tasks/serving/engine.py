@@ -34,16 +34,24 @@ PROMPT_TOKENS = 8192
 """Most tokens, padding included, of prompts that are read at once between two steps."""
 
 
+ANSWER_TOKENS = 1024
+"""New tokens of an answer where nobody says: one that never ends would take its row for hours."""
+
+
 class QueueFullError(RuntimeError):
     """So many generations wait that another one is not taken."""
 
 
+class PositionsError(UserInputError):
+    """A text that is longer than the model's positions."""
+
+
 @dataclass(frozen=True)
 class Step:
-    """What a pass of the model was: its rows, its tokens without padding, its seconds."""
+    """What a pass of the model was: its rows, each of which gets a token; prompts read; seconds."""
 
     rows: int
-    tokens: int
+    prompt_tokens: int
     seconds: float
 
 
@@ -102,11 +110,11 @@ class Engine:
         """Check that a text fits the model's positions.
 
         Raises:
-            UserInputError: it does not, with the counts.
+            PositionsError: it does not, with the counts.
         """
         limit = self.loaded.max_positions
         if limit is not None and len(prompt) + max_tokens > limit:
-            raise UserInputError(
+            raise PositionsError(
                 f"the model has {limit} positions; the prompt takes {len(prompt)} and max_tokens "
                 f"{max_tokens}, which is {len(prompt) + max_tokens}: shorten the prompt, or ask "
                 "for fewer tokens"
@@ -196,7 +204,7 @@ class Engine:
 
     def _step(self) -> None:
         rows = self._batch.rows
-        with self._told(len(rows), len(rows)):
+        with self._told(len(rows), 0):
             logits = self._batch.step()
         self._choose(rows, logits)
 
@@ -225,7 +233,13 @@ class Engine:
         raise AssertionError("NaN is not finite")
 
     @contextmanager
-    def _told(self, rows: int, tokens: int) -> Iterator[None]:
+    def _told(self, rows: int, prompt_tokens: int) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self._on_step(Step(rows, tokens, time.perf_counter() - began))
+        self._on_step(Step(rows, prompt_tokens, time.perf_counter() - began))
+
+
+def room(loaded: LoadedModel, n_prompt: int) -> int:
+    """Return how many tokens an answer may have where nobody says."""
+    limit = loaded.max_positions
+    return ANSWER_TOKENS if limit is None else max(min(limit - n_prompt, ANSWER_TOKENS), 1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from real_tasks.models.loading import LoadedModel
+from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.serving.engine import Engine
 from real_tasks.serving.generations import Generation, Piece, Sampling
 from real_tasks.steering.edits import Edit, Intervention
@@ -16,6 +16,7 @@ from real_tasks.steering.hooks import Steering, applied
 from real_tasks.steering.operators import OPERATORS
 from real_tasks.vocabulary.scopes import PromptEnds
 from real_tasks.vocabulary.types import ModuleId
+from tests.unit.tiny_models import tiny_llama, tiny_tokenizer
 
 ONE = torch.ones(1)
 
@@ -76,6 +77,13 @@ def expected(
     new = made.sequences[0, len(prompt) :].tolist()
     scores = [logits[0].log_softmax(-1) for logits in made.logits]
     return new, [float(row[token]) for row, token in zip(scores, new, strict=True)]
+
+
+def endless() -> LoadedModel:
+    """A model without an end-of-sequence token, and with room for long texts."""
+    loaded = prepare(tiny_llama(max_positions=100_000), tiny_tokenizer())
+    loaded.tokenizer.eos_token = loaded.model.generation_config.eos_token_id = None
+    return loaded
 
 
 class Asked:

@@ -13,8 +13,8 @@ from real_tasks.serving.generations import Sampling
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import Steering
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
-from tests.unit.serving.served import Asked, expected, interventions, prompts, push, served
-from tests.unit.tiny_models import tiny_family, tiny_llama, tiny_loaded, tiny_tokenizer
+from tests.unit.serving.served import Asked, endless, expected, interventions, prompts, push, served
+from tests.unit.tiny_models import tiny_family, tiny_loaded, tiny_tokenizer
 
 N_NEW = 10
 GREEDY = Sampling(N_NEW, alternatives=1)
@@ -98,8 +98,7 @@ def test_a_seed_gives_the_same_text_whatever_else_is_in_the_batch() -> None:
 
 
 def test_a_text_that_nobody_wants_any_more_leaves_its_row_to_another() -> None:
-    loaded = prepare(tiny_llama(max_positions=100_000), tiny_tokenizer())
-    with Engine(loaded, max_rows=1, max_waiting=1).running() as engine:
+    with Engine(endless(), max_rows=1, max_waiting=1).running() as engine:
         gone = Asked([1, 10], Sampling(90_000, temperature=3.0, seed=1))
         engine.submit([gone.generation])
         assert gone.pieces.get(timeout=60).text

@@ -1,0 +1,38 @@
+"""What `real serve` and `real chat` refuse before a model is loaded."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+from flows.commands.serve import checked_key, named_folders
+from real_tasks.vocabulary.errors import UserInputError
+
+
+def test_specs_are_named() -> None:
+    assert named_folders(["a=x", "b=y=z"]) == {"a": Path("x"), "b": Path("y=z")}
+    for wrong in (["a"], ["=x"], ["a="]):
+        with pytest.raises(UserInputError, match="expected NAME=FOLDER"):
+            named_folders(wrong)
+    with pytest.raises(UserInputError, match="'a' is given twice"):
+        named_folders(["a=x", "a=y"])
+
+
+def test_other_machines_need_a_key() -> None:
+    assert checked_key("127.0.0.1", None) is None
+    assert checked_key("0.0.0.0", "a-key") == "a-key"
+    with pytest.raises(UserInputError, match="--api-key KEY or set REAL_API_KEY"):
+        checked_key("0.0.0.0", None)
+    for wrong in ("", " ", "two words", "schlüssel"):
+        with pytest.raises(UserInputError, match="printable ASCII without blanks"):
+            checked_key("127.0.0.1", wrong)
+
+
+def test_a_taken_port_is_said_before_the_model_is_looked_for(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit) as ended:
+        main(["serve", "nowhere", "--port", str(taken.getsockname()[1])])
+    assert ended.value.code == 2
+    assert "choose another with --port N" in " ".join(capsys.readouterr().err.split())
