@@ -30,6 +30,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.bench_extraction
 	$(BIN)/python -m tests.benchmarks.bench_overhead
 	$(BIN)/python -m tests.benchmarks.bench_prefix
+	$(BIN)/python -m tests.benchmarks.bench_tuning
 	$(BIN)/python -m tests.benchmarks.bench_hooks
 	$(BIN)/python -m tests.benchmarks.bench_serving
 	$(BIN)/python -m tests.benchmarks.bench_plan

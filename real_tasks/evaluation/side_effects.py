@@ -9,19 +9,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from real_tasks.evaluation.answers.logits import chunks_of, next_token_log_probs
+from real_tasks.models.kept_states import batch_key
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.text_model import ReadsTexts
 from real_tasks.reading.batches import batch_cost, check_lengths, encode, pack_tightly, pad
 from real_tasks.reading.out_of_memory import halving
 from real_tasks.reading.overflow import check_finite
 from real_tasks.steering.edits import Intervention
-from real_tasks.steering.hooks import applied
+from real_tasks.steering.resuming import steered_states
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 
 MAX_TOKENS = 256
 """Tokens of a neutral text that are read: paragraphs of a data set differ much in length."""
-CACHE_BYTES = 2**28
-"""Size up to which the original model's log-probabilities are kept, by default."""
 LARGEST_CROSS_ENTROPY = 700.0
 """Nats per token of which the perplexity is a number."""
 WORK = "side effects"
@@ -48,6 +47,7 @@ class NeutralBatch:
         reads: flat index, row after row, of the positions that predict a token.
         targets: the tokens that come next there.
         prompt_lengths: 1 for every text.
+        key: tells the batch from others.
     """
 
     input_ids: Int[Tensor, "row position"]
@@ -55,6 +55,7 @@ class NeutralBatch:
     prompt_lengths: Int[Tensor, "row"]
     reads: Int[Tensor, "token"]
     targets: Int[Tensor, "token"]
+    key: str
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,10 @@ class EncodedNeutral:
     """Neutral texts encoded once, to be measured under many interventions.
 
     Attributes:
-        original: the unsteered model's log-probabilities by batch, None where they are too large to
-            keep and are computed again each time.
         n_tokens: tokens predicted.
     """
 
     batches: tuple[NeutralBatch, ...]
-    original: tuple[Float[Tensor, "token vocab"], ...] | None
     n_tokens: int
 
 
@@ -90,16 +88,13 @@ def neutral_rows(loaded: ReadsTexts, texts: Sequence[str]) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def encode_neutral(
-    loaded: LoadedModel, texts: Sequence[str], batch_tokens: int, cache_bytes: int = CACHE_BYTES
-) -> EncodedNeutral:
-    """Encode neutral texts, and run the unsteered model over them where that can be kept.
+def encode_neutral(loaded: LoadedModel, texts: Sequence[str], batch_tokens: int) -> EncodedNeutral:
+    """Encode neutral texts; the unsteered model is read once, with the first measurement.
 
     Args:
         loaded: the model, unsteered.
         texts: without the behaviour; of each the first `MAX_TOKENS` tokens count.
         batch_tokens: most tokens of a batch, padding included.
-        cache_bytes: size up to which the unsteered model's log-probabilities are kept.
 
     Raises:
         UserInputError: no text has two tokens, or texts longer than the model's positions.
@@ -109,15 +104,10 @@ def encode_neutral(
     regimes = [loaded.regime(length) for length in lengths]
     packed = pack_tightly(lengths, batch_tokens, regimes, batch_cost(loaded))
     batches = tuple(_batch(loaded, [rows[i] for i in indices]) for indices in packed)
-    check_finite(
-        loaded, _original(loaded, _rows_of(batches[0], [0])[0]), "neutral text", steered=False
-    )
-    n_tokens = sum(len(batch.targets) for batch in batches)
-    n_vocab = loaded.lm_head.get_parameter("weight").shape[0]
-    original = None
-    if 4 * n_tokens * n_vocab <= cache_bytes:
-        original = tuple(_original(loaded, batch) for batch in batches)
-    return EncodedNeutral(batches, original, n_tokens)
+    shortest = _rows_of(batches[0], [0])
+    log_probs = next_token_log_probs(loaded, _hidden(loaded, shortest, None))
+    check_finite(loaded, log_probs, "neutral text", steered=False)
+    return EncodedNeutral(batches, sum(len(batch.targets) for batch in batches))
 
 
 def _batch(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> NeutralBatch:
@@ -128,18 +118,8 @@ def _batch(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> NeutralBatch:
     reads = predicts.flatten().nonzero().flatten()
     targets = padded.input_ids.flatten()[reads + 1]
     ones = torch.ones(len(rows), dtype=torch.long, device=loaded.device)
-    return NeutralBatch(padded.input_ids, padded.mask, ones, reads, targets)
-
-
-def _original(loaded: LoadedModel, batch: NeutralBatch) -> Float[Tensor, "token vocab"]:
-    parts: list[Float[Tensor, "part vocab"]] = []
-
-    def run(rows: list[int]) -> None:
-        part, _ = _rows_of(batch, rows)
-        parts.append(next_token_log_probs(loaded, _hidden(loaded, part, None)))
-
-    halving(loaded, WORK, _lengths(batch), run)
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    key = batch_key("neutral", rows)
+    return NeutralBatch(padded.input_ids, padded.mask, ones, reads, targets, key)
 
 
 def _lengths(batch: NeutralBatch) -> list[int]:
@@ -147,32 +127,31 @@ def _lengths(batch: NeutralBatch) -> list[int]:
     return [width] * n_rows
 
 
-def _rows_of(batch: NeutralBatch, rows: Sequence[int]) -> tuple[NeutralBatch, slice]:
-    """Return some rows, one after another, and where their tokens are among the batch's."""
+def _rows_of(batch: NeutralBatch, rows: Sequence[int]) -> NeutralBatch:
+    """Return some rows, one after another."""
     n_rows, width = batch.input_ids.shape
     if len(rows) == n_rows:
-        return batch, slice(None)
+        return batch
     first, end = rows[0], rows[-1] + 1
     bounds = torch.tensor([first * width, end * width], device=batch.reads.device)
     tokens = slice(*torch.searchsorted(batch.reads, bounds).tolist())
-    part = NeutralBatch(
+    return NeutralBatch(
         batch.input_ids[first:end],
         batch.mask[first:end],
         batch.prompt_lengths[first:end],
         batch.reads[tokens] - first * width,
         batch.targets[tokens],
+        batch_key(batch.key, first, end),
     )
-    return part, tokens
 
 
 def _hidden(
     loaded: LoadedModel, batch: NeutralBatch, intervention: Intervention | None
 ) -> Float[Tensor, "token d_model"]:
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.mask, "use_cache": False}
     # To a gate the whole text is a prompt.
-    with applied(loaded, intervention, batch.prompt_lengths, batch.mask.sum(dim=1)):
-        states = loaded.hidden_states(
-            input_ids=batch.input_ids, attention_mask=batch.mask, use_cache=False
-        )
+    lengths = batch.mask.sum(dim=1)
+    states = steered_states(loaded, intervention, batch.key, inputs, batch.prompt_lengths, lengths)
     return states.flatten(0, 1)[batch.reads]
 
 
@@ -190,9 +169,12 @@ def side_effects(
         OverflowedError: steering is so strong that they are no numbers.
     """
     sums = torch.zeros(2, dtype=torch.float64, device=loaded.device)
-    for number, batch in enumerate(encoded.batches):
-        original = encoded.original[number] if encoded.original else None
-        _add_batch(sums, loaded, batch, intervention, original)
+    for batch in encoded.batches:
+
+        def run(rows: list[int], batch: NeutralBatch = batch) -> None:
+            sums.add_(_summed(loaded, _rows_of(batch, rows), intervention))
+
+        halving(loaded, WORK, _lengths(batch), run)
     check_finite(loaded, sums, "cross-entropy and KL", steered=intervention is not None)
     cross_entropy, kl = (sums / encoded.n_tokens).tolist()
     if cross_entropy > LARGEST_CROSS_ENTROPY:
@@ -203,40 +185,16 @@ def side_effects(
     return SideEffects(cross_entropy, kl)
 
 
-def _add_batch(
-    sums: Float[Tensor, "2"],
-    loaded: LoadedModel,
-    batch: NeutralBatch,
-    intervention: Intervention | None,
-    original: Float[Tensor, "token vocab"] | None,
-) -> None:
-    def run(rows: list[int]) -> None:
-        part, tokens = _rows_of(batch, rows)
-        known = None if original is None else original[tokens]
-        sums.add_(_summed(loaded, part, intervention, known))
-
-    halving(loaded, WORK, _lengths(batch), run)
-
-
 def _summed(
-    loaded: LoadedModel,
-    batch: NeutralBatch,
-    intervention: Intervention | None,
-    original: Float[Tensor, "token vocab"] | None,
+    loaded: LoadedModel, batch: NeutralBatch, intervention: Intervention | None
 ) -> Float[Tensor, "2"]:
     """Return cross-entropy and KL, summed over the tokens of a batch."""
     sums = torch.zeros(2, dtype=torch.float64, device=loaded.device)
-    steered = _hidden(loaded, batch, intervention)
-    unsteered = None if original is not None else _hidden(loaded, batch, None)
+    unsteered, steered = (_hidden(loaded, batch, one) for one in (None, intervention))
     for chunk in chunks_of(loaded, len(batch.targets)):
-        log_q = next_token_log_probs(loaded, steered[chunk])
-        if original is not None:
-            log_p = original[chunk]
-        else:
-            assert unsteered is not None
-            log_p = next_token_log_probs(loaded, unsteered[chunk])
+        log_p, log_q = (next_token_log_probs(loaded, one[chunk]) for one in (unsteered, steered))
         sums[0] -= log_q.gather(1, batch.targets[chunk, None]).sum()
-        # Only one more block of this size is taken for it.
+        # In place: blocks of logits are the largest that there is.
         gap = torch.sub(log_p, log_q, out=log_q)
-        sums[1] += torch.exp(log_p).mul_(gap).sum()
+        sums[1] += log_p.exp_().mul_(gap).sum()
     return sums

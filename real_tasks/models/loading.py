@@ -39,6 +39,7 @@ from real_tasks.models.families import (
     model_shape,
 )
 from real_tasks.models.hub import local_checkpoint
+from real_tasks.models.kept_states import KeptStates
 from real_tasks.models.rope import Regime, followers, forget_longer_texts, length_rules
 from real_tasks.models.text_model import TextModel, longest_text
 from real_tasks.models.weights import check_finite, check_weights, stored_weights
@@ -64,6 +65,7 @@ class LoadedModel:
         chat: how prompts are put into the tokenizer's chat template; None: they are plain text.
         batch_limits: by work, most tokens of a batch, where more ran out of memory; see
             `real_tasks.reading.out_of_memory`. Private copies have one between them.
+        kept: what is known of the unsteered model's layers, of batches that were read; likewise.
     """
 
     model: PreTrainedModel
@@ -74,6 +76,7 @@ class LoadedModel:
     pad_token_id: int
     chat: ChatFormat | None = None
     batch_limits: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    kept: KeptStates = field(default_factory=KeptStates, compare=False, repr=False)
 
     def hidden_states(self, **inputs: Any) -> Float[Tensor, "row position d_model"]:
         """Run the decoder; its output is on `device`, wherever its last layer is."""

@@ -5,7 +5,6 @@ What an allocator keeps besides, a CUDA context (about 0.5 GB) and padding are n
 
 from real_tasks.evaluation.answers.logits import CHUNK_BYTES
 from real_tasks.evaluation.measures import MEASURES
-from real_tasks.evaluation.side_effects import CACHE_BYTES
 from real_tasks.planning.costs import FLOAT_BYTES, ModelSize
 from real_tasks.planning.workload import DataSize, generated_tokens, validation_share
 from real_tasks.reading.shared_rows import MAX_SHARED_ROW
@@ -18,8 +17,6 @@ IN_THE_MLP = 3
 """Tensors of the feed-forward block's width: gate, input, their product."""
 BLOCKS_OF_LOGITS = 3
 """Logits in the model's type, in float32, and their log-probabilities."""
-CACHES = 2
-"""Of the unsteered model's log-probabilities: for validation and for the test."""
 
 
 def forward_bytes(model: ModelSize, tokens: float, row_tokens: float) -> int:
@@ -60,8 +57,9 @@ def shard_bytes(shape: ModelShape, kind: ModuleKind, n_samples: int) -> int:
 def evaluation_bytes(model: ModelSize, config: ExperimentConfig, size: DataSize) -> int:
     """Return the peak memory of measuring a steered model.
 
-    Weights, a batch, a block of logits, what is kept of the unsteered model, and while answers are
-    generated the keys and values of all their tokens.
+    Weights, a batch, a block of logits, and while answers are generated the keys and values of all
+    their tokens. What is kept of the unsteered model is in the main memory, see `KEPT_BYTES` of
+    `real_tasks.models.kept_states`.
     """
     options = config.evaluation
     share = max(validation_share(config), 1 / config.data.n_folds)
@@ -75,8 +73,6 @@ def evaluation_bytes(model: ModelSize, config: ExperimentConfig, size: DataSize)
     neutral = options.neutral_texts / 2 * size.neutral_tokens
     tokens = min(options.batch_tokens, max(read, neutral))
     logits = min(CHUNK_BYTES, FLOAT_BYTES * tokens * model.vocabulary) * BLOCKS_OF_LOGITS
-    originals = FLOAT_BYTES * neutral * model.vocabulary
-    kept = CACHES * originals if originals <= CACHE_BYTES else 0.0
     row = size.n_answers / size.n_questions * size.prompt_tokens * size.prompt_share
     batch = forward_bytes(model, tokens, row + size.prefix_tokens)
-    return round(model.weight_bytes + max(batch + logits, cached) + kept)
+    return round(model.weight_bytes + max(batch + logits, cached))

@@ -70,7 +70,7 @@ def plan(config: ExperimentConfig, shape: ModelShape, size: DataSize, model: Mod
     n_shard, n_shards = min(size.n_answers, per_shard), -(-size.n_answers // per_shard)
     of_a_shard = {kind: shard_bytes(shape, kind, n_shard) for kind in kinds}
     reading: ModuleKind = max(kinds, key=of_a_shard.__getitem__)
-    tested = [evaluation_tokens(one.method, config, size, model.vocabulary) for one in work.trials]
+    tested = [evaluation_tokens(one.method, config, size) for one in work.trials]
     read = partial(_language_model, model)
     return Plan(
         modules={kind: len(shape.modules(kind)) for kind in kinds},

@@ -7,7 +7,7 @@ from os.path import commonprefix
 
 from real_tasks.evaluation.answers.prefix import MIN_PREFIX
 from real_tasks.evaluation.measures import MEASURES
-from real_tasks.evaluation.side_effects import CACHE_BYTES, MAX_TOKENS
+from real_tasks.evaluation.side_effects import MAX_TOKENS
 from real_tasks.experiment.methods.method import Method
 from real_tasks.questions.samples import samples_of
 from real_tasks.vocabulary.experiment_config import EvaluationConfig, ExperimentConfig
@@ -17,7 +17,6 @@ CHARACTERS_PER_TOKEN = 4
 """Rule of thumb for English: help.openai.com, "What are tokens and how to count them?"."""
 STEPS_TO_MATCH_KL = 10
 """Side effects measured, about, to find the alpha of a given KL."""
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -98,28 +97,23 @@ def data_size(
     )
 
 
-def evaluation_tokens(
-    method: Method, config: ExperimentConfig, size: DataSize, vocabulary: int = 0
-) -> float:
+def evaluation_tokens(method: Method, config: ExperimentConfig, size: DataSize) -> float:
     """Return the tokens that tuning and testing a method once reads.
 
     Every K and alpha is measured on validation questions and neutral text; the best and the one of
-    matched KL on test questions, each with the other half of the neutral texts. What the unsteered
-    model says of neutral text is kept, or read again each time where a large ``vocabulary`` makes
-    it too large.
+    matched KL on test questions, each with the other half of the neutral texts. The unsteered model
+    reads neutral text once. A pass that can start behind the first layer counts as a whole one.
     """
     n_texts = config.evaluation.neutral_texts
     n_texts = n_texts if size.n_neutral is None else min(n_texts, size.n_neutral)
     neutral = n_texts / 2 * size.neutral_tokens
-    kept = FLOAT_BYTES * neutral * vocabulary <= CACHE_BYTES
-    effects = neutral if kept else neutral * 2
-    validation = effects + _measured(validation_share(config), config, size)
-    test = effects + _measured(1 / config.data.n_folds, config, size)
-    original = neutral * 2 if kept else 0.0
+    validation = neutral + _measured(validation_share(config), config, size)
+    test = neutral + _measured(1 / config.data.n_folds, config, size)
+    original = neutral * 2
     if method.fitter is None:
         return original + validation + test
     points = (len(set(method.top_k)) if method.localizer else 1) * len(set(method.strengths))
-    return original + validation * points + effects * STEPS_TO_MATCH_KL + test * 2
+    return original + validation * points + neutral * STEPS_TO_MATCH_KL + test * 2
 
 
 def validation_share(config: ExperimentConfig) -> float:

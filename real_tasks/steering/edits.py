@@ -123,6 +123,15 @@ class Intervention:
         """Whether nothing is done at all."""
         return self.strength == 0
 
+    def first_layer(self, n_layers: int) -> int:
+        """Return the first layer that an edit touches or a gate reads; ``n_layers`` if none is."""
+        if self.is_identity:
+            return n_layers
+        touched = {(layer, edit.kind) for edit in self.edits for layer in edit.layers}
+        gates = [edit.gate.gate for edit in self.edits if edit.gate]
+        touched |= {(site.layer, site.kind) for gate in gates for site in gate.reads}
+        return min(n_layers if kind == "final" else layer for layer, kind in touched)
+
     @property
     def shares_prompts(self) -> bool:
         """Whether the beginning of a prompt may be read before the rest of it is known."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from real_tasks.models.kept_states import batch_key
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.asked import Asked
 from real_tasks.reading.shared_rows import (
@@ -42,8 +43,10 @@ class ChoiceBatch:
         at: of each answer token the one of `reads` that predicts it.
         targets: the answer tokens.
         slots: flat index of each answer token into ``[answer, token of the answer]``.
+        key: tells the batch from others, the common prefix included.
     """
 
+    key: str
     rows: SharedBatch
     reads: Int[Tensor, "read"]
     at: Int[Tensor, "token"]
@@ -59,8 +62,9 @@ class ChoiceBatch:
         first, end = torch.searchsorted(self.reads, bounds).tolist()
         own = (self.at >= first) & (self.at < end)
         reads = self.reads[first:end] - start * width
-        targets, slots = self.targets[own], self.slots[own]
-        return ChoiceBatch(self.rows.part(start, stop), reads, self.at[own] - first, targets, slots)
+        key, rows = batch_key(self.key, start, stop), self.rows.part(start, stop)
+        at, targets, slots = self.at[own] - first, self.targets[own], self.slots[own]
+        return ChoiceBatch(key, rows, reads, at, targets, slots)
 
 
 def rows_of(asked: Asked, n_prefix: int, first: int, share: bool) -> list[ChoiceRow]:
@@ -94,9 +98,14 @@ def rows_of(asked: Asked, n_prefix: int, first: int, share: bool) -> list[Choice
 
 
 def batch_of(
-    loaded: LoadedModel, rows: Sequence[ChoiceRow], longest: int, share: bool
+    loaded: LoadedModel,
+    rows: Sequence[ChoiceRow],
+    longest: int,
+    share: bool,
+    prefix: Sequence[int],
 ) -> ChoiceBatch:
     """Make a batch of rows; ``longest`` is the number of tokens of the longest of all answers."""
+    key = batch_key(share, list(prefix), [(row.tokens, row.positions) for row, _ in rows])
     batch = filled(loaded, [row for row, _ in rows], share)
     width = batch.input_ids.shape[1]
     flat = [[index * width + r.column for r in many] for index, (_, many) in enumerate(rows)]
@@ -104,4 +113,4 @@ def batch_of(
     targets = torch.tensor([r.token for _, many in rows for r in many])
     slots = torch.tensor([r.answer * longest + r.place_in_answer for _, many in rows for r in many])
     placed = [tensor.to(loaded.device) for tensor in (reads, at, targets, slots)]
-    return ChoiceBatch(batch, *placed)
+    return ChoiceBatch(key, batch, *placed)

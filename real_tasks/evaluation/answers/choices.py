@@ -30,7 +30,7 @@ from real_tasks.reading.out_of_memory import halving
 from real_tasks.reading.overflow import check_finite
 from real_tasks.reading.shared_rows import may_share
 from real_tasks.steering.edits import Intervention
-from real_tasks.steering.hooks import applied
+from real_tasks.steering.resuming import steered_states
 from real_tasks.vocabulary.types import BehaviourData
 
 
@@ -93,14 +93,14 @@ def encode_choices(
         regimes += [loaded.regime(len(row.tokens) if not share else 0) for row, _ in own]
         first += len(one.texts)
     lengths = [len(row.tokens) + n_prefix // CACHED_TOKENS_PER_TOKEN for row, _ in rows]
+    prefix = tuple(contexts[0][:n_prefix]) if n_prefix else ()
     batches = tuple(
-        batch_of(loaded, [rows[i] for i in indices], longest, share)
+        batch_of(loaded, [rows[i] for i in indices], longest, share, prefix)
         for indices in pack_tightly(lengths, batch_tokens, regimes, batch_cost(loaded))
     )
     labels = tuple(tuple(a.label for a in q.answers) for q in chosen)
     is_best = tuple(tuple(a.is_best for a in q.answers) for q in chosen)
     presentations = tuple(len(data.questions[i].presentations) for i in questions)
-    prefix = tuple(contexts[0][:n_prefix]) if n_prefix else ()
     return EncodedChoices(prefix, batches, presentations, labels, is_best, longest)
 
 
@@ -142,8 +142,8 @@ def _score_batch(
     def run(numbers: list[int]) -> None:
         part = batch.part(numbers[0], numbers[-1] + 1)
         inputs = after_prefix(part.rows.decoder_inputs(loaded.model.dtype), prefix)
-        with applied(loaded, intervention, part.rows.beginnings + n_prefix):
-            hidden = loaded.hidden_states(**inputs).flatten(0, 1)
+        ends = part.rows.beginnings + n_prefix
+        hidden = steered_states(loaded, intervention, part.key, inputs, ends).flatten(0, 1)
         found = target_log_probs(loaded, hidden[part.reads], part.targets, part.at)
         log_probs[part.slots] = found
 

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
 
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
+from real_tasks.models.kept_states import KeptStates
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import applied
@@ -36,17 +39,18 @@ def text_by_text(loaded: LoadedModel, iv: Intervention | None) -> tuple[float, f
     return cross_entropy / n_tokens, kl / n_tokens
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+@pytest.mark.parametrize("kept_bytes", [0, 2**20])
 @pytest.mark.parametrize("batch_tokens", [1, 50, 10_000])
 @pytest.mark.parametrize("scope", ["all", "generated", "last"])
-def test_side_effects_equal_a_plain_loop(scope, batch_tokens: int, cache_bytes: int) -> None:
-    loaded = tiny_loaded()
+def test_side_effects_equal_a_plain_loop(scope, batch_tokens: int, kept_bytes: int) -> None:
+    loaded = replace(tiny_loaded(), kept=KeptStates(kept_bytes))
     iv = random_intervention(loaded, scope, scale=0.7)
-    encoded = encode_neutral(loaded, TEXTS, batch_tokens, cache_bytes)
-    assert (encoded.original is None) == (cache_bytes == 0)
+    encoded = encode_neutral(loaded, TEXTS, batch_tokens)
     found = side_effects(loaded, encoded, iv)
+    assert (loaded.kept.n_bytes > 0) == (kept_bytes > 0)
     assert tuple(found) == pytest.approx(text_by_text(loaded, iv), rel=1e-4)
     assert found.kl > 0.01
+    assert side_effects(loaded, encoded, iv) == found
 
 
 def test_another_family_gives_the_loop_s_figures_as_well() -> None:
@@ -58,8 +62,8 @@ def test_another_family_gives_the_loop_s_figures_as_well() -> None:
 
 def test_the_unsteered_model_has_its_own_cross_entropy_and_no_kl() -> None:
     loaded = tiny_loaded()
-    for cache_bytes in (0, 2**20):
-        found = side_effects(loaded, encode_neutral(loaded, TEXTS, 50, cache_bytes), None)
+    for _ in range(2):
+        found = side_effects(loaded, encode_neutral(loaded, TEXTS, 50), None)
         assert found.cross_entropy == pytest.approx(text_by_text(loaded, None)[0], rel=1e-5)
         assert found.kl == 0.0
 
@@ -79,9 +83,8 @@ def test_the_logits_come_in_chunks_without_a_difference(monkeypatch: pytest.Monk
     iv = random_intervention(loaded, "all")
     at_once = side_effects(loaded, encode_neutral(loaded, TEXTS, 1000), iv)
     monkeypatch.setattr("real_tasks.evaluation.answers.logits.CHUNK_BYTES", 4 * 68 * 5)
-    for cache_bytes in (0, 2**20):
-        encoded = encode_neutral(loaded, TEXTS, 1000, cache_bytes)
-        assert tuple(side_effects(loaded, encoded, iv)) == pytest.approx(tuple(at_once))
+    encoded = encode_neutral(loaded, TEXTS, 1000)
+    assert tuple(side_effects(loaded, encoded, iv)) == pytest.approx(tuple(at_once))
 
 
 def test_half_precision_is_measured_near_the_full() -> None:

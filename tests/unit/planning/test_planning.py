@@ -381,15 +381,6 @@ def test_a_long_beginning_of_all_prompts_is_read_once_for_each_measurement() -> 
     assert primed - plain == pytest.approx(2 * words[1].prefix_tokens, rel=0.3)
 
 
-def test_a_large_vocabulary_has_the_unsteered_model_read_neutral_text_again() -> None:
-    config = load_config(None, ["evaluation.neutral_texts=64", "methods=[unsteered, real]"])
-    method = known_methods(config)["real"]
-    small, large = (evaluation_tokens(method, config, SIZE, n) for n in (1000, 128_000))
-    assert large > small
-    short = replace(SIZE, n_neutral=4, neutral_tokens=10.0)
-    assert evaluation_tokens(method, config, short, 128_000) < small
-
-
 def test_planned_memory_of_extraction_is_what_a_batch_really_allocates() -> None:
     loaded = tiny_loaded()
     texts = random_texts(300)
