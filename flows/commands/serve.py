@@ -34,7 +34,7 @@ class Dtype(StrEnum):
 ModelArgument = Annotated[
     str,
     typer.Argument(
-        help="Folder of a checkpoint, Hugging Face id, GGUF file, or embedded model (demo)."
+        help="Hugging Face id, folder of a checkpoint, GGUF file, or a name: demo, smollm2."
     ),
 ]
 RevisionOption = Annotated[

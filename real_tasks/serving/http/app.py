@@ -3,8 +3,9 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -36,7 +37,7 @@ def served(engine: Engine, catalogue: Catalogue, metrics: Metrics, key: str | No
         metrics: those that the engine's passes are told to.
         key: that clients must send; None: none.
     """
-    app = FastAPI(title="real serve", docs_url=None, redoc_url=None)
+    app = FastAPI(title="real serve", docs_url=None, redoc_url=None, lifespan=_threads_ready)
     handle_errors(app)
     metrics.watch(engine)
 
@@ -72,6 +73,13 @@ def served(engine: Engine, catalogue: Catalogue, metrics: Metrics, key: str | No
         return await _answer(engine, wanted, reply, asked, request)
 
     return Guard(app, metrics, key)
+
+
+@asynccontextmanager
+async def _threads_ready(_app: FastAPI) -> AsyncIterator[None]:
+    """Use a thread once: what that imports cannot be imported when all files are taken."""
+    await run_in_threadpool(time.monotonic)
+    yield
 
 
 def _model(catalogue: Catalogue, name: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def told(error: Exception) -> tuple[int, Any]:
 def handle_errors(app: FastAPI) -> None:
     """Have an application answer every error in this form."""
 
-    def answer(_request: Request, error: Exception) -> JSONResponse:
+    async def answer(_request: Request, error: Exception) -> JSONResponse:
         status, content = told(error)
         headers = {"Retry-After": "1"} if status == 429 else None
         return JSONResponse(content, status, headers)
