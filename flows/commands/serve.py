@@ -1,8 +1,8 @@
 """The command that serves a model over HTTP, steered as each request asks."""
 
 import json
-import logging
 import os
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -195,14 +195,14 @@ def _take_all_files() -> None:
     except ImportError:  # not there on Windows
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with suppress(ValueError, OSError):  # some systems allow less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _show(
     catalogue: "Catalogue", url: str, rows: int, key: str | None, loaded: "LoadedModel"
 ) -> None:
     """Print where the server listens, what it offers, and how to ask it."""
-    logging.getLogger("real_tasks.serving").setLevel(logging.INFO)
     shown = {"listening on": url, "bare model": catalogue.name}
     for model, spec in catalogue.models.items():
         if spec is not None:

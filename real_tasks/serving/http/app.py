@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -21,8 +20,6 @@ from real_tasks.serving.http.errors import handle_errors, told
 from real_tasks.serving.http.guard import Guard, Metrics
 from real_tasks.serving.http.replies import ChatReply, Choice, Reply
 from real_tasks.serving.http.requests import Wanted, chat_wanted, completion_wanted
-
-log = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
 """Status of a request whose client has gone, in the metrics; nobody is told."""
