@@ -3,11 +3,18 @@
 import math
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 from real_tasks.evaluation.judges import JUDGES, Judge
-from real_tasks.evaluation.measures import MEASURES, MeasureInput
-from real_tasks.evaluation.side_effects import encode_neutral, side_effects
+from real_tasks.evaluation.measures import MEASURES, Measure, MeasureInput, Reading
+from real_tasks.evaluation.portions import (
+    encoded_texts,
+    joined,
+    mean_effects,
+    question_portions,
+)
+from real_tasks.evaluation.side_effects import SideEffects, encode_neutral, side_effects
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.prompts import prompt_text
 from real_tasks.steering.spec import SteeringSpec
@@ -58,7 +65,15 @@ def measuring_modules(config: EvaluationConfig) -> list[str]:
 class Evaluator:
     """Measures one method on one fold; not for several threads.
 
-    Prompts are encoded once, and what was measured at a setting is not measured again.
+    Prompts are encoded once, and what was measured at a setting is not measured again. For a race
+    validation questions and neutral texts are measured in portions, see `search.portions`.
+
+    Attributes:
+        objective: metrics whose sum decides K and alpha.
+        n_texts: neutral texts of validation.
+        n_text_portions: portions that they are measured in.
+        n_questions: validation questions of the first portion, of the first two, ... and all.
+        order: indices of the validation questions, in the order in which they are measured.
     """
 
     def __init__(
@@ -81,33 +96,55 @@ class Evaluator:
             share_prompts: see `Intervention.shares_prompts`.
         """
         assert config.measures and config.objective, "a configuration without is not complete"
-        self._side_effects: dict[_Setting, tuple[float, float]] = {}
-        self._measured: dict[_Setting, Measurement] = {}
+        self._effects: dict[tuple[_Setting, int], SideEffects] = {}
+        self._readings: dict[tuple[_Setting, int, str], Reading] = {}
         self._loaded = loaded
         self._questions = {"validation": split.validation, "test": split.test}
         judge = judge_of(config, {} if memory is None else memory)
+        self._portions = {
+            part: question_portions(len(questions), _raced(config, part))
+            for part, questions in self._questions.items()
+        }
         self._measures = {
             part: [
-                MEASURES[name](MeasureInput(loaded, data, questions, config, judge, share_prompts))
-                for name in config.measures
+                _encoded_measures(
+                    MeasureInput(
+                        loaded, data, [questions[i] for i in portion], config, judge, share_prompts
+                    )
+                )
+                for portion in self._portions[part]
             ]
             for part, questions in self._questions.items()
         }
         texts = data.neutral_texts if len(data.neutral_texts) > 1 else data.neutral_texts * 2
         self._neutral = {
-            part: encode_neutral(loaded, texts[start::2], config.batch_tokens)
+            part: encoded_texts(loaded, texts[start::2], config.batch_tokens, _raced(config, part))
             for start, part in enumerate(self._questions)
         }
         self.objective = config.objective
         self._data, self._batch_tokens = data, config.batch_tokens
+        deciding = [n for n in config.measures if {*MEASURES[n].metrics(data)} & {*self.objective}]
+        self._deciding, self._named = tuple(deciding), config.measures
+        self.n_texts, self.n_text_portions = len(texts[::2]), len(self._neutral["validation"])
+        self.order = tuple(
+            split.validation[i] for portion in self._portions["validation"] for i in portion
+        )
+        self.n_questions = tuple(accumulate(map(len, self._portions["validation"])))
 
     def side_effects(self, part: Part, spec: SteeringSpec | None) -> tuple[float, float]:
         """Return cross-entropy and KL(original || steered) on neutral text, nats per token."""
-        key = _setting(part, spec)
-        if key not in self._side_effects:
-            intervention = spec.intervention() if spec else None
-            self._side_effects[key] = side_effects(self._loaded, self._neutral[part], intervention)
-        return self._side_effects[key]
+        return mean_effects(self.effects_of_texts(part, spec, len(self._neutral[part])))
+
+    def effects_of_texts(
+        self, part: Part, spec: SteeringSpec | None, n_portions: int
+    ) -> list[tuple[SideEffects, int]]:
+        """Return the side effects on each of the first portions of texts, and its tokens."""
+        key, encoded = _setting(part, spec), self._neutral[part][:n_portions]
+        for portion, texts in enumerate(encoded):
+            if (key, portion) not in self._effects:
+                intervention = spec.intervention() if spec else None
+                self._effects[key, portion] = side_effects(self._loaded, texts, intervention)
+        return [(self._effects[key, n], texts.n_tokens) for n, texts in enumerate(encoded)]
 
     def kl_on_prompts(self, part: Part, spec: SteeringSpec) -> float:
         """Return KL(original || steered) on the prompts themselves, nats per token.
@@ -119,16 +156,25 @@ class Evaluator:
         encoded = encode_neutral(self._loaded, prompts, self._batch_tokens)
         return side_effects(self._loaded, encoded, spec.intervention()).kl
 
+    def values(self, spec: SteeringSpec, n_portions: int) -> dict[str, list[float]]:
+        """Return what the objective asks of the first portions of validation questions.
+
+        Every metric, in the order in which questions are measured, the same for all specs.
+        """
+        found: dict[str, Sequence[float]] = {}
+        for name in self._deciding:
+            readings = [self._reading("validation", spec, n, name) for n in range(n_portions)]
+            found |= joined(readings).per_question
+        return {name: list(found[name]) for name in self.objective}
+
     def measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
         """Measure everything: choices, generations with their verdicts, side effects."""
-        key = _setting(part, spec)
-        if key not in self._measured:
-            self._measured[key] = self._measure(part, spec)
-        return self._measured[key]
-
-    def _measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
-        intervention = spec.intervention() if spec else None
-        readings = [measure.read(intervention) for measure in self._measures[part]]
+        portions = self._portions[part]
+        places = [place for portion in portions for place in portion]
+        readings = [
+            joined([self._reading(part, spec, n, name) for n in range(len(portions))], places)
+            for name in self._named
+        ]
         cross_entropy, kl = self.side_effects(part, spec)
         said = next((reading for reading in readings if reading.generations), None)
         return Measurement(
@@ -139,6 +185,15 @@ class Evaluator:
             cross_entropy=cross_entropy,
             kl=kl,
         )
+
+    def _reading(
+        self, part: Part, spec: SteeringSpec | None, portion: int, measure: str
+    ) -> Reading:
+        key = (_setting(part, spec), portion, measure)
+        if key not in self._readings:
+            intervention = spec.intervention() if spec else None
+            self._readings[key] = self._measures[part][portion][measure].read(intervention)
+        return self._readings[key]
 
 
 def judge_of(config: EvaluationConfig, memory: MutableMapping[str, str]) -> Judge:
@@ -181,3 +236,11 @@ def metrics_of(measures: Sequence[str], data: BehaviourData) -> tuple[str, ...]:
 def _setting(part: Part, spec: SteeringSpec | None) -> _Setting:
     """What tells two specs of one method apart."""
     return (part, spec.modules, spec.alpha) if spec else (part, (), 0.0)
+
+
+def _raced(config: EvaluationConfig, part: str) -> bool:
+    return config.search == "race" and part == "validation"
+
+
+def _encoded_measures(given: MeasureInput) -> dict[str, Measure]:
+    return {name: MEASURES[name](given) for name in given.config.measures}

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from real_tasks.evaluation.tuning import MethodResult, Setting
+from real_tasks.evaluation.search.setting import Setting
+from real_tasks.evaluation.tuning import MethodResult
 from real_tasks.vocabulary.types import SelectedModule
 
 OVERFLOWS = "overflows"
@@ -14,9 +15,11 @@ OVERFLOWS = "overflows"
 def evaluation_record(result: MethodResult, selected: Sequence[SelectedModule]) -> dict[str, Any]:
     """Return a method's result as JSON has it; `results.rows` makes rows of it."""
     rows = [_validation_row(setting) for setting in result.settings]
-    measured = {(result.chosen.top_k, alpha): m.metrics() for alpha, m in result.curve}
-    for row in rows:
-        row["metrics"] |= measured.get((row["top_k"], row["alpha"]), {})
+    for alpha, measured in result.curve:
+        for row in rows:
+            if (row["top_k"], row["alpha"]) == (result.chosen.top_k, alpha):
+                row["metrics"] |= measured.metrics()
+                row["n_questions"] = len(measured.questions)
     return {
         "top_k": result.chosen.top_k,
         "alpha": result.chosen.alpha,
@@ -31,15 +34,12 @@ def evaluation_record(result: MethodResult, selected: Sequence[SelectedModule]) 
 
 
 def _validation_row(setting: Setting) -> dict[str, Any]:
-    if setting.overflows:
-        return {
-            "top_k": setting.top_k,
-            "alpha": setting.alpha,
-            "metrics": {OVERFLOWS: 1.0},
-        }
     effects = {"cross_entropy": setting.cross_entropy, "kl": setting.kl}
+    metrics = {OVERFLOWS: 1.0} if setting.overflows else {**setting.metrics, **effects}
     return {
         "top_k": setting.top_k,
         "alpha": setting.alpha,
-        "metrics": {**setting.metrics, **effects},
+        "n_questions": setting.n_questions,
+        "n_texts": setting.n_texts,
+        "metrics": metrics,
     }

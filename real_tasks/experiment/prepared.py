@@ -18,6 +18,7 @@ from real_tasks.experiment.work import Work, work_of
 from real_tasks.models.adapters import tokenizer_of
 from real_tasks.models.chat import chat_format, writes_date
 from real_tasks.models.checkpoints import has_tokenizer, read_tokenizer
+from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.hub import local_checkpoint, token_counter
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import Faults, SeveralFaultsError
@@ -71,6 +72,9 @@ def completed(config: ExperimentConfig, data: BehaviourData) -> ExperimentConfig
         UserInputError: an unknown method, measure or metric.
     """
     evaluation = complete_evaluation(config.evaluation, data)
+    if evaluation.search is None:
+        search = "grid" if config.model.path in EMBEDDED_MODELS else "race"
+        evaluation = evaluation.model_copy(update={"search": search})
     return with_methods(config.model_copy(update={"evaluation": evaluation}))
 
 

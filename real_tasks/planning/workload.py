@@ -17,6 +17,8 @@ CHARACTERS_PER_TOKEN = 4
 """Rule of thumb for English: help.openai.com, "What are tokens and how to count them?"."""
 STEPS_TO_MATCH_KL = 10
 """Side effects measured, about, to find the alpha of a given KL."""
+RACED_QUESTIONS, RACED_TEXTS, RACED_STEPS = 0.5, 0.4, 3
+"""Shares of a grid's work, about, that a race takes, and its steps to the alpha of a given KL."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +103,23 @@ def evaluation_tokens(method: Method, config: ExperimentConfig, size: DataSize) 
     """Return the tokens that tuning and testing a method once reads.
 
     Every K and alpha is measured on validation questions and neutral text; the best and the one of
-    matched KL on test questions, each with the other half of the neutral texts. The unsteered model
-    reads neutral text once. A pass that can start behind the first layer counts as a whole one.
+    matched KL on test questions, each with the other half of the neutral texts. A race leaves out
+    about half of the validation, as on the recorded grids of the embedded model. The unsteered
+    model reads neutral text once. A pass that can start behind the first layer counts as a whole
+    one.
     """
     n_texts = config.evaluation.neutral_texts
     n_texts = n_texts if size.n_neutral is None else min(n_texts, size.n_neutral)
     neutral = n_texts / 2 * size.neutral_tokens
-    validation = neutral + _measured(validation_share(config), config, size)
+    asked, steps = _measured(validation_share(config), config, size), STEPS_TO_MATCH_KL
     test = neutral + _measured(1 / config.data.n_folds, config, size)
-    original = neutral * 2
+    original, validation = neutral * 2, neutral + asked
     if method.fitter is None:
         return original + validation + test
     points = (len(set(method.top_k)) if method.localizer else 1) * len(set(method.strengths))
-    return original + validation * points + neutral * STEPS_TO_MATCH_KL + test * 2
+    if config.evaluation.search == "race" and points > 1:
+        validation, steps = RACED_QUESTIONS * asked + RACED_TEXTS * neutral, RACED_STEPS
+    return original + validation * points + neutral * steps + test * 2
 
 
 def validation_share(config: ExperimentConfig) -> float:

@@ -60,6 +60,23 @@ def answer_sample(pairs: Sequence[AnswerPair], count: int = 12, seed: int = 0) -
     return sorted(chosen, key=lambda pair: (pair.before_verdict, pair.after_verdict))
 
 
+def race_in_words(evaluations: Sequence[Row]) -> str:
+    """Say how much of the grid a race measured; nothing where there was no race.
+
+    ``evaluations`` are rows of the view of that name.
+    """
+    asked = [row["value"] for row in evaluations if row["metric"] == "n_questions"]
+    over = sum(value == 0 for value in asked)
+    if not asked or not max(asked):
+        return ""
+    share = sum(asked) / (len(asked) - over) / max(asked)
+    return (
+        f"race: of {len(asked)} settings {over} were ruled out before a question was asked; the "
+        f"others were asked {share:.0%} of the validation questions, and what is said of those not "
+        "measured on all is an estimate (metrics n_questions and n_texts in evaluations)"
+    )
+
+
 def top_modules(
     scores: Sequence[Row], selected: Sequence[Row], localizer: str, count: int = 10
 ) -> list[dict[str, Any]]:

@@ -25,6 +25,8 @@ METRIC_LABELS = {
     "mc3": "MC3",
     "cross_entropy": "cross-entropy",
     "perplexity": "perplexity",
+    "n_questions": "questions measured",
+    "n_texts": "neutral texts measured",
 }
 """In the order of the tables: the cost, then the effects that matter most."""
 _HEADLINES = (

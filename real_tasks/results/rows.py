@@ -14,6 +14,8 @@ Row = dict[str, Any]
 Evaluation = Mapping[str, Any]
 """What `evaluation.record.evaluation_record` makes of a method's result."""
 
+MEASURED_ON = ("n_questions", "n_texts")
+"""How many validation questions and neutral texts the metrics of a setting come from."""
 BASES = {"tuned": "test", "matched_kl": "matched"}
 
 
@@ -73,9 +75,16 @@ def selected_rows(method: str, fold: int, seed: int, evaluation: Evaluation) -> 
 def evaluation_rows(
     method: str, fold: int, seed: int, token_scope: str, evaluation: Evaluation
 ) -> list[Row]:
-    """Return one row per metric: of every validation setting, and of the tested one."""
+    """Return one row per metric: of every validation setting, and of the tested one.
+
+    After a race `MEASURED_ON` are among the metrics: some settings were measured on few.
+    """
     chosen = {name: evaluation[name] for name in ("top_k", "alpha")}
-    settings = [("validation", setting, setting["metrics"]) for setting in evaluation["validation"]]
+    known = MEASURED_ON if evaluation.get("race") else ()
+    settings = [
+        ("validation", one, one["metrics"] | {name: float(one[name]) for name in known})
+        for one in evaluation["validation"]
+    ]
     settings.append(("test", chosen, evaluation["test"]["metrics"]))
     return [
         {

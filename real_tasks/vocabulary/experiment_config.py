@@ -1,6 +1,6 @@
 """The configuration of an experiment, and of a transfer."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -50,6 +50,13 @@ class EvaluationConfig(Frozen):
         title="Objective (none named: that of the measures)",
         description="metrics whose sum on validation questions decides K and alpha; empty: those "
         "that the measures name",
+    )
+    search: Literal["grid", "race"] | None = Field(
+        None,
+        title="Search (none named: grid for embedded models, race for others)",
+        description="how K and alpha are found: grid measures all settings on all validation "
+        "questions; race rules settings out early, by a KL on few texts that is far over the cap "
+        "or by fewer questions, and chooses the same or one that all questions hardly tell from it",
     )
     matched_kl: Annotated[float, Field(gt=0)] = Field(
         0.02,

@@ -64,12 +64,14 @@ def _effects(data: GalleryData) -> Iterator[Picture]:
         main=data.main,
     )
     methods = ordered_methods(row["method"] for row in data.curves)
+    raced = " After a race, points are estimates from as many questions as it took."
     yield _picture(
         "effect_against_kl",
         "Effect at equal side effect",
         "The fair comparison: alpha is not the same dose for two methods, so read up and down at "
         "one KL. Higher at the same KL is better. Each point is one alpha, averaged over folds and "
-        "seeds along both axes; left of the solid line a setting is within the cap on KL.",
+        "seeds along both axes; left of the solid line a setting is within the cap on KL."
+        + (raced if any("n_questions" in row for row in data.curves) else ""),
         f"Curves of {', '.join(map(metric_label, metrics))} against KL on neutral text for "
         f"{', '.join(method_label(name, data.main) for name in methods)}.",
         figure,

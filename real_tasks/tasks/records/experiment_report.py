@@ -12,6 +12,7 @@ from real_tasks.report.contents import (
     answer_pairs,
     answer_sample,
     default_queries,
+    race_in_words,
     top_modules,
     verdict_changes,
 )
@@ -80,10 +81,12 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
     pairs = answer_pairs(tables["answers"], method)
     scores = [r for r in tables["module_scores"] if r["module_kind"] == config.module_kind]
     causal = causal_agreement(scores, method)
+    raced = race_in_words(tables["evaluations"])
+    search = {"search": raced} if raced else {}
     rivals = [baseline.name for baseline in config.baselines] or ["random"]
     return ReportContent(
         title=f"Steering {run['behaviour']} in {run['model']}",
-        facts=run_facts(run) | _facts_of_record(record) | prompts,
+        facts=run_facts(run) | _facts_of_record(record) | prompts | search,
         results=result_table(tables["evaluations"]),
         max_kl=config.evaluation.max_kl,
         matched_kl=config.evaluation.matched_kl,

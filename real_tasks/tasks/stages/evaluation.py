@@ -64,6 +64,8 @@ def evaluation(
         evaluator, candidates, config, method.strengths, method.largest_strength
     )
     record = evaluation_record(result, selections.get(result.chosen.top_k or 0, ()))
+    if config.search == "race":
+        record["race"] = {"order": evaluator.order}
     if method.gate and result.spec:
         record["test"]["metrics"]["kl_open"] = evaluator.kl_on_prompts("test", result.spec)
     record["test"]["metrics"] |= _harness(loaded, result.spec, config)

@@ -10,7 +10,8 @@ import torch
 
 from real_tasks.evaluation.measuring import Evaluator, Measurement, Part
 from real_tasks.evaluation.record import OVERFLOWS, evaluation_record
-from real_tasks.evaluation.tuning import MethodResult, alpha_at_kl, evaluate_method
+from real_tasks.evaluation.search.matched import alpha_at_kl
+from real_tasks.evaluation.tuning import MethodResult, evaluate_method
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import OverflowedError
 from real_tasks.vocabulary.experiment_config import EvaluationConfig
@@ -32,6 +33,7 @@ class Known:
     cost: Callable[[int, float], float]
     asked: list[tuple[str, str, int, float]] = field(default_factory=list)
     objective: tuple[str, ...] = ("mc1", "mc2", "true_share")
+    n_texts: int = 5
 
     def side_effects(self, part: Part, spec: SteeringSpec | None) -> tuple[float, float]:
         k, alpha = self._note("side_effects", part, spec)
@@ -294,6 +296,8 @@ def test_the_record_holds_each_setting_once_with_what_was_measured_there() -> No
     assert rows[2, 4.0]["mc1"] == pytest.approx(0.8)  # from the curve, though beyond the cap
     assert set(rows[1, 4.0]) == {"cross_entropy", "kl"}
     assert rows[1, 4.0]["kl"] == pytest.approx(0.08)
+    counts = [(row["n_questions"], row["n_texts"]) for row in record["validation"]]
+    assert counts.count((2, 5)) == 7 and counts.count((0, 5)) == 1  # the one beyond the cap
     assert (record["top_k"], record["alpha"], record["fits_cap"]) == (2, 3.0, True)
     assert record["test"]["metrics"]["mc1"] == pytest.approx(0.6)
     assert record["selected"][0]["module"] == {"kind": "head", "layer": 0, "head": 1}

@@ -249,6 +249,8 @@ class _Spec:
 
 
 class _Measurement:
+    questions = (0,)
+
     def metrics(self) -> dict[str, float]:
         return {"mc1": 0.5, "kl": 0.0}
 
@@ -256,7 +258,7 @@ class _Measurement:
 class CountingEvaluator:
     """Counts the tokens that an evaluator reads; like a real one, it reads no setting twice."""
 
-    objective = ("mc1",)
+    objective, n_texts = ("mc1",), 1
 
     def __init__(self, of_part: Mapping[str, float], neutral: float) -> None:
         self.of_part, self.neutral = of_part, neutral
@@ -290,6 +292,9 @@ def test_tokens_of_an_evaluation_are_those_that_tuning_and_testing_read(name: st
     evaluate_method(evaluator, candidates, config.evaluation)
     planned = evaluation_tokens(method, config, SIZE)
     assert planned == pytest.approx(evaluator.tokens, rel=0.05)
+    raced = config.evaluation.model_copy(update={"search": "race"})
+    fewer = evaluation_tokens(method, config.model_copy(update={"evaluation": raced}), SIZE)
+    assert fewer == planned if name == "unsteered" else fewer < 0.8 * planned
 
 
 def test_generated_answers_count_their_prompts_and_their_own_tokens() -> None:
