@@ -3,7 +3,7 @@
 import html
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.evaluation.gain import OBJECTIVE, Gain, gains
 from real_tasks.evaluation.measures import MEASURES
 from real_tasks.evaluation.measuring import Evaluator, Measurement
-from real_tasks.evaluation.tuning import MethodResult, evaluate_method
+from real_tasks.evaluation.tuning import Choice, choose
 from real_tasks.experiment.methods.known import methods_of
 from real_tasks.experiment.needs import check_needs
 from real_tasks.experiment.parameters import explained
@@ -58,8 +58,10 @@ READINGS = 4.0
 """How often a question is read, about: for activations or settings, and in tests."""
 READ_SHARE = 0.5
 """Of the time, that reading may take; scores take the rest."""
-RANKED_AT = 0.5
-"""Of the time, by when modules are ranked."""
+RANKED_AT, CHOSEN_AT = 0.5, 0.8
+"""Of the time, by when modules are ranked, and strengths chosen."""
+NEUTRAL_TEXTS = 32
+"""Most of them, half for the choice and half for the test."""
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Steered(Steering):
         data: the questions, in the order in which they were parted.
     """
 
-    found: MethodResult | None = None
+    found: Choice | None = None
     unsteered: Measurement | None = None
     gains: Mapping[str, Gain] = field(default_factory=dict)
     described: str = ""
@@ -158,6 +160,7 @@ def steer(
     evaluation: Mapping[str, Any] | None = None,
     minutes: float | None = None,
     told: OnProgress | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Steered:
     """Learn how to steer a model towards the aligned answers, and measure what that does.
 
@@ -179,6 +182,8 @@ def steer(
         minutes: about how long it may take: as many questions are used, and as many layers ranked,
             as the time allows; None: all.
         told: hears of progress: what is done, how much of it is done, and how much there is.
+        enough: asked now and then while strengths are tried; once it says so, the best so far is
+            taken.
 
     Raises:
         UserInputError: questions, a method or options that cannot be used, or a model of another
@@ -196,14 +201,16 @@ def steer(
         (chosen,) = methods_of(config)
         until = begun + RANKED_AT * seconds
         learner = Learner(loaded, data, parts, config, chosen, told or _unheard, until)
-        return _tuned(learner, model)
+        end = begun + CHOSEN_AT * seconds
+        return _tuned(learner, model, lambda: enough() or time.monotonic() > end)
 
 
 def _mixed(data: BehaviourData, neutral: tuple[str, ...], seed: int) -> BehaviourData:
     """Return the data in an order of its own, as files are often sorted."""
     order = np.random.default_rng(seed).permutation(len(data.questions))
     questions = tuple(data.questions[place] for place in order)
-    return replace(data, questions=questions, neutral_texts=neutral or data.neutral_texts)
+    texts = neutral or data.neutral_texts[:NEUTRAL_TEXTS]
+    return replace(data, questions=questions, neutral_texts=texts)
 
 
 def _sized(
@@ -259,6 +266,7 @@ def _config(
                     "alphas": ALPHAS,
                     "measures": measures or data.measures,
                     "batch_tokens": BATCH_TOKENS,
+                    "search": "race",
                     **evaluation,
                 }
             ),
@@ -285,18 +293,18 @@ def _with_top_k(
     )
 
 
-def _tuned(learner: Learner, model: PreTrainedModel) -> Steered:
+def _tuned(learner: Learner, model: PreTrainedModel, enough: Callable[[], bool]) -> Steered:
     """Choose K and strength on validation questions, and test them."""
     config, method, data = learner.config.evaluation, learner.method, learner.data
     candidates = learner.candidates()
     specs = {k: spec for k, (spec, _) in candidates.items()}
     share = all(spec.intervention().shares_prompts for spec in specs.values())
+    learner.told("evaluation", 0, 1)
     evaluator = Evaluator(learner.loaded, data, learner.split, config, share_prompts=share)
-    found = evaluate_method(evaluator, specs, config, method.strengths, method.largest_strength)
-    if found.spec is None:
-        costs = [
-            f"K {s.top_k}, strength {s.alpha:g}: {s.kl:.3f}" for s in found.settings if s.top_k
-        ]
+    found = choose(evaluator, specs, config, method.strengths, enough)
+    learner.told("evaluation", 1, 1)
+    if not isinstance(found, Choice):
+        costs = [f"K {s.top_k}, strength {s.alpha:g}: {s.kl:.3f}" for s in found]
         raise UserInputError(
             f"nothing to steer with fits the cap on KL of {config.max_kl:g} nats a token "
             f"({'; '.join(costs) or 'the method steers nothing'}); raise max_kl, or give weaker "
@@ -325,7 +333,7 @@ def _tuned(learner: Learner, model: PreTrainedModel) -> Steered:
     )
 
 
-def _described(learner: Learner, found: MethodResult) -> str:
+def _described(learner: Learner, found: Choice) -> str:
     chosen, parts = found.chosen, learner.split
     method = learner.method
     total = len(learner.loaded.shape.modules(method.kind))

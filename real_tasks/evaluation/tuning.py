@@ -5,7 +5,7 @@ two methods, so each is also tested at the alpha that costs a given KL.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from real_tasks.evaluation.measuring import Evaluator, Measurement, Part
@@ -46,6 +46,48 @@ class MethodResult:
     bounded: bool = False
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen on validation questions, and its test.
+
+    Attributes:
+        settings: all points of the grid.
+        chosen: the best of them.
+        spec: that steers so.
+        test: on test questions.
+    """
+
+    settings: tuple[Setting, ...]
+    chosen: Setting
+    spec: SteeringSpec
+    test: Measurement
+
+
+def choose(
+    evaluator: Evaluator,
+    candidates: Mapping[int, SteeringSpec],
+    config: EvaluationConfig,
+    strengths: Sequence[float] = (),
+    enough: Callable[[], bool] = lambda: False,
+) -> Choice | tuple[Setting, ...]:
+    """Choose K and alpha, and test the choice; see `evaluate_method`.
+
+    ``enough`` ends a race early: its leader then wins.
+
+    Returns:
+        The settings alone where none can be used.
+    """
+    grid = sorted(strengths or config.alphas)
+    pairs = [(k, spec.with_alpha(alpha)) for k, spec in candidates.items() for alpha in grid]
+    if config.search == "race":
+        search: Race | Grid = Race(evaluator, pairs, config.max_kl, enough)
+    else:
+        search = Grid(evaluator, pairs, config.max_kl)
+    tested = next(_tested(evaluator, candidates, search.best_first()), None)
+    settings = search.settings()
+    return settings if tested is None else Choice(settings, *tested)
+
+
 def evaluate_method(
     evaluator: Evaluator,
     candidates: Mapping[int, SteeringSpec],
@@ -67,13 +109,10 @@ def evaluate_method(
     """
     grid = sorted(strengths or config.alphas)
     race = config.search == "race"
-    pairs = [(k, spec.with_alpha(alpha)) for k, spec in candidates.items() for alpha in grid]
-    search = (Race if race else Grid)(evaluator, pairs, config.max_kl)
-    tested = next(_tested(evaluator, candidates, search.best_first()), None)
-    settings = search.settings()
-    if tested is None:
-        return _unsteered(evaluator, settings, fits_cap=not candidates)
-    chosen, spec, test = tested
+    choice = choose(evaluator, candidates, config, strengths)
+    if not isinstance(choice, Choice):
+        return _unsteered(evaluator, choice, fits_cap=not candidates)
+    settings, chosen, spec = choice.settings, choice.chosen, choice.spec
     curve = tuple(
         (alpha, found)
         for alpha in ([spec.alpha] if race else grid)
@@ -90,7 +129,7 @@ def evaluate_method(
         fits_cap=True,
         settings=settings,
         curve=curve,
-        test=test,
+        test=choice.test,
         matched=matched,
         matched_alpha=alpha if matched else None,
         spec=spec,

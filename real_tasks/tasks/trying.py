@@ -1,5 +1,8 @@
 """Steering tried at once on a model by name: no Prefect, no tables, the artifact store's cache."""
 
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from real_tasks.direct.steer import Steered, steer
@@ -42,16 +45,35 @@ def tried(
     use_threads(execution, alone=True)
     model = resolved(ExperimentConfig(model=ModelConfig(path=path), baselines=())).model
     loaded = model_here(model, execution)
-    steered = steer(
-        loaded.model,
-        loaded.tokenizer,
-        questions or (OF_EMBEDDED if path in EMBEDDED_MODELS else OWN_QUESTIONS),
-        method=method,
-        minutes=minutes,
-        max_kl=max_kl,
-        chat=chat,
-        seed=seed,
-        told=progress.report,
-    )
+    with _first_interrupt_asks() as enough:
+        steered = steer(
+            loaded.model,
+            loaded.tokenizer,
+            questions or (OF_EMBEDDED if path in EMBEDDED_MODELS else OWN_QUESTIONS),
+            method=method,
+            minutes=minutes,
+            max_kl=max_kl,
+            chat=chat,
+            seed=seed,
+            told=progress.report,
+            enough=enough,
+        )
     steered.spec = replace(steered.spec, model=path)
     return steered
+
+
+@contextmanager
+def _first_interrupt_asks() -> Iterator[Callable[[], bool]]:
+    """Have the first Ctrl-C be asked for, while the context lasts; the second one ends all."""
+    asked: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: object) -> None:  # noqa: ARG001
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)

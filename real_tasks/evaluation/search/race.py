@@ -7,7 +7,7 @@ what paired differences from the leader tell with confidence, as in racing (Maro
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -66,7 +66,7 @@ def still_racing(
         n_all: all questions.
         largest: difference that a question may make.
     """
-    n, leader = values.shape[1], int(values.mean(axis=1).argmax())
+    n, (leader,) = values.shape[1], _leader(values)
     differences = values - values[leader]
     squares = differences.var(axis=1) * n + UNSEEN * largest**2
     spread = float(stdtrit(n - 1, LEVEL)) * np.sqrt(squares / (n - 1 + UNSEEN))
@@ -74,6 +74,10 @@ def still_racing(
     racing = best_case >= MARGIN * spread / math.sqrt(n_all)
     racing[leader] = True
     return np.flatnonzero(racing).tolist()
+
+
+def _leader(values: Float[np.ndarray, "setting question"]) -> list[int]:
+    return [int(values.mean(axis=1).argmax())]
 
 
 @dataclass
@@ -105,7 +109,11 @@ class Race:
     """A race between the settings of a method on validation questions; see the module."""
 
     def __init__(
-        self, evaluator: Evaluator, settings: Sequence[tuple[int, SteeringSpec]], max_kl: float
+        self,
+        evaluator: Evaluator,
+        settings: Sequence[tuple[int, SteeringSpec]],
+        max_kl: float,
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
         """Measure KL, on as many neutral texts as it takes to tell it from the cap.
 
@@ -113,8 +121,9 @@ class Race:
             evaluator: measures.
             settings: by K; the specs with their alpha.
             max_kl: the cap.
+            enough: asked after every round; once it says so, the leader wins.
         """
-        self._evaluator, self._max_kl = evaluator, max_kl
+        self._evaluator, self._max_kl, self._enough = evaluator, max_kl, enough
         self._racers = [_Racer(top_k, spec) for top_k, spec in settings]
         self._last: _Racer | None = None
         for racer in self._racers:
@@ -199,7 +208,8 @@ class Race:
                 break
             known = np.array([row for row in values if row is not None])
             largest = max(largest, float(np.ptp(known, axis=0).max()))
-            racing = [racing[i] for i in still_racing(known, rounds[-1], largest)]
+            kept = still_racing(known, rounds[-1], largest)
+            racing = [racing[i] for i in (_leader(known) if self._enough() else kept)]
         return self._best(racing)
 
     def _values(self, racer: _Racer, n_portions: int) -> list[float] | None:

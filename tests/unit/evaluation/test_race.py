@@ -13,7 +13,7 @@ from real_tasks.evaluation.measuring import Evaluator
 from real_tasks.evaluation.record import OVERFLOWS, evaluation_record
 from real_tasks.evaluation.search.race import kl_bounds
 from real_tasks.evaluation.side_effects import SideEffects
-from real_tasks.evaluation.tuning import MethodResult, evaluate_method
+from real_tasks.evaluation.tuning import Choice, MethodResult, choose, evaluate_method
 from real_tasks.report.contents import race_in_words
 from real_tasks.results.rows import evaluation_rows
 from real_tasks.steering.spec import SteeringSpec
@@ -279,3 +279,14 @@ def test_measured_in_portions_a_model_gives_the_numbers_that_it_gives_at_once() 
         assert result.chosen.alpha in (0.1, 0.2)
         assert result.settings[2].metrics == {}  # alpha 50 is over the cap
         assert result.matched_alpha == pytest.approx(0.7, rel=0.02)
+
+
+def test_once_it_is_enough_the_leader_wins_and_is_measured_in_full() -> None:
+    whole, replay = planted(5), planted(5)
+    config = EvaluationConfig(alphas=ALPHAS, max_kl=CAP, search="race")
+    choose(whole.as_evaluator(), whole.candidates(), config)
+    found = choose(replay.as_evaluator(), replay.candidates(), config, enough=lambda: True)
+    assert isinstance(found, Choice)
+    in_full = [one for one in found.settings if one.n_questions == replay.n_questions[-1]]
+    assert in_full == [found.chosen]
+    assert replay.work[0] < whole.work[0]
