@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
+from real_tasks.evaluation.fluency import PERPLEXITY
 from real_tasks.evaluation.judges import JUDGES, Judge
 from real_tasks.evaluation.measures import MEASURES, Measure, MeasureInput, Reading
 from real_tasks.evaluation.portions import (
@@ -225,6 +226,11 @@ def complete_evaluation(config: EvaluationConfig, data: BehaviourData) -> Evalua
                 f"evaluation.objective names {name!r}, which nothing measures here; measured are "
                 f"{', '.join(known)}"
             )
+    if config.max_generation_perplexity is not None and PERPLEXITY not in known:
+        raise UserInputError(
+            f"evaluation.max_generation_perplexity is {config.max_generation_perplexity:g}, but no "
+            f"answers are generated: evaluation.measures are {', '.join(names)}; add generation"
+        )
     return config.model_copy(update={"measures": names, "objective": objective})
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from real_tasks.evaluation.fluency import PERPLEXITY
 from real_tasks.evaluation.measuring import Evaluator, Measurement, Part
 from real_tasks.evaluation.search.grid import Grid
 from real_tasks.evaluation.search.matched import alpha_at_kl, guessed
@@ -83,7 +84,7 @@ def choose(
         search: Race | Grid = Race(evaluator, pairs, config.max_kl, enough)
     else:
         search = Grid(evaluator, pairs, config.max_kl)
-    tested = next(_tested(evaluator, candidates, search.best_first()), None)
+    tested = next(_tested(evaluator, candidates, search.best_first(), config), None)
     settings = search.settings()
     return settings if tested is None else Choice(settings, *tested)
 
@@ -154,10 +155,21 @@ def _unsteered(evaluator: Evaluator, settings: tuple[Setting, ...], fits_cap: bo
 
 
 def _tested(
-    evaluator: Evaluator, candidates: Mapping[int, SteeringSpec], ranked: Iterable[Setting]
+    evaluator: Evaluator,
+    candidates: Mapping[int, SteeringSpec],
+    ranked: Iterable[Setting],
+    config: EvaluationConfig,
 ) -> Iterator[tuple[Setting, SteeringSpec, Measurement]]:
-    """Yield settings with their tests; what overflows on test questions cannot be used at all."""
+    """Yield settings with their tests; what overflows on test questions cannot be used at all.
+
+    Nor can what answers too strangely: neither is known before everything is measured.
+    """
+    largest, cap = math.inf, config.max_generation_perplexity
+    if cap is not None:
+        largest = cap * evaluator.measure("validation", None).metrics()[PERPLEXITY]
     for setting in ranked:
+        if setting.metrics.get(PERPLEXITY, 0.0) > largest:
+            continue
         assert setting.top_k is not None and setting.alpha is not None
         spec = candidates[setting.top_k].with_alpha(setting.alpha)
         test = _measured(evaluator, "test", spec)

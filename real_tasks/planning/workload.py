@@ -140,10 +140,10 @@ def generated_tokens(config: EvaluationConfig, size: DataSize, n_questions: floa
 def _measured(share: float, config: ExperimentConfig, size: DataSize) -> float:
     """Return what all measures read of a share of the questions.
 
-    A measure that generates reads a prompt and writes `max_new_tokens` for every question; another
-    reads every answer after its prompt.
+    A measure that generates reads a prompt and writes `max_new_tokens` for every question, and the
+    unsteered model reads both; another reads every answer after its prompt.
     """
     writes = generated_tokens(config.evaluation, size, share * size.n_questions)
     reads = share * size.n_answers * size.prompt_tokens * size.prompt_share
-    each = (writes if MEASURES[name].generates else reads for name in size.measures)
+    each = (2 * writes if MEASURES[name].generates else reads for name in size.measures)
     return sum(size.prefix_tokens + tokens for tokens in each)

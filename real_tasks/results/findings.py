@@ -18,7 +18,9 @@ from real_tasks.results.summary import Row
 
 Outcome = Literal["ahead", "tie", "behind", "unknown"]
 
-LOWER_IS_BETTER = frozenset({"false_share", "cross_entropy", "kl"})
+LOWER_IS_BETTER = frozenset(
+    {"false_share", "cross_entropy", "kl", "generation_perplexity", "generation_rep3"}
+)
 CAUSAL = "causal"
 """The localizer whose scores are the modules' own effects."""
 MODULE_NOUNS = {

@@ -25,6 +25,10 @@ METRIC_LABELS = {
     "mc3": "MC3",
     "cross_entropy": "cross-entropy",
     "perplexity": "perplexity",
+    "generation_perplexity": "perplexity of answers under the unsteered model",
+    "generation_rep3": "repeated trigrams in answers (rep-3)",
+    "generation_tokens": "tokens of answers",
+    "refusals": "refusals",
     "n_questions": "questions measured",
     "n_texts": "neutral texts measured",
 }

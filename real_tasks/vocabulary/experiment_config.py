@@ -51,6 +51,12 @@ class EvaluationConfig(Frozen):
         description="metrics whose sum on validation questions decides K and alpha; empty: those "
         "that the measures name",
     )
+    max_generation_perplexity: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        title="Max perplexity of answers",
+        description="cap on the perplexity that generated answers have under the unsteered model, "
+        "as a multiple of that of its own answers (1.5, say); needs the measure generation",
+    )
     search: Literal["grid", "race"] | None = Field(
         None,
         title="Search (none named: grid for embedded models, race for others)",

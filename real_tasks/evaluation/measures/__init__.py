@@ -57,7 +57,10 @@ class Measure(Protocol):
 
     @staticmethod
     def metrics(data: BehaviourData) -> tuple[str, ...]:
-        """Return the names of the metrics that there always are; each is better if higher."""
+        """Return the names of the metrics that there always are.
+
+        Of those of its objective more is better.
+        """
         ...
 
     @staticmethod

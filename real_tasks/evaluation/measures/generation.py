@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from real_tasks.evaluation.answers.greedy import generate_answers
+from real_tasks.evaluation.fluency import FLUENCY, fluency
 from real_tasks.evaluation.judges import Judgement
 from real_tasks.evaluation.measures import MEASURES, MeasureInput, Reading
 from real_tasks.steering.edits import Intervention
@@ -16,15 +17,16 @@ class Generation:
     """Shares of the verdicts, under the names that the behaviour gives them.
 
     Where the judge says so, also the share of informative answers (``info_share``), of those that
-    are both true and informative (``true_info_share``), and the means of its own numbers.
+    are both true and informative (``true_info_share``), and the means of its own numbers. Whatever
+    the judge, what the answers are worth as text, see `fluency`.
     """
 
     generates: ClassVar[bool] = True
 
     @staticmethod
     def metrics(data: BehaviourData) -> tuple[str, ...]:
-        """Share of each of the behaviour's outcomes."""
-        return tuple(f"{outcome}_share" for outcome in data.outcomes)
+        """Share of each of the behaviour's outcomes, and what answers are worth as text."""
+        return (*(f"{outcome}_share" for outcome in data.outcomes), *FLUENCY)
 
     @staticmethod
     def objective(data: BehaviourData) -> tuple[str, ...]:
@@ -50,9 +52,10 @@ class Generation:
         verdicts = tuple(one.verdict for one in judged)
         shares = {
             name: [float(verdict == outcome) for verdict in verdicts]
-            for outcome, name in zip(VERDICTS, self.metrics(given.data), strict=True)
+            for outcome, name in zip(VERDICTS, self.metrics(given.data), strict=False)
         }
-        return Reading(shares | _further(judged), tuple(said), verdicts)
+        worth = fluency(given, said)
+        return Reading(shares | _further(judged) | worth, tuple(said), verdicts)
 
 
 def _further(judged: Sequence[Judgement]) -> dict[str, list[float]]:

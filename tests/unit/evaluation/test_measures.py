@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from real_tasks.evaluation.fluency import FLUENCY, fluency, refuses, repeated_trigrams
 from real_tasks.evaluation.judges import Judge, Judgement
 from real_tasks.evaluation.judges.exact_match import ExactMatch
 from real_tasks.evaluation.measures import MEASURES, MeasureInput, Reading
@@ -175,7 +176,8 @@ def test_shares_bear_the_names_that_the_behaviour_gives_to_the_verdicts(
     judge = FakeJudge(lambda text: Judgement(verdicts[text]))
     found = reading(loaded, "generation", data, judge=judge)
     assert found.verdicts == ("true", "false", "neither", "true")
-    assert found.per_question == {
+    shares = {n: v for n, v in found.per_question.items() if n not in FLUENCY}
+    assert shares == {
         "context_share": [1, 0, 0, 1],
         "memory_share": [0, 1, 0, 0],
         "other_share": [0, 0, 1, 0],
@@ -208,6 +210,7 @@ def test_information_is_not_measured_where_a_judge_does_not_always_tell(
         "true_share",
         "false_share",
         "neither_share",
+        *FLUENCY,
     }
 
 
@@ -224,3 +227,57 @@ def test_the_configured_judge_judges(loaded: LoadedModel) -> None:
         found = reading(loaded, "generation", data, judge=judge, questions=[0])
         verdicts[name] = found.verdicts
     assert verdicts == {"contains": ("true",), "exact_match": ("neither",)}
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_answers_have_the_perplexity_that_a_plain_pass_of_the_unsteered_model_gives(
+    loaded: LoadedModel, scale: float
+) -> None:
+    intervention = random_intervention(loaded, "all", scale=scale) if scale else None
+    found = reading(loaded, "generation", intervention=intervention)
+    for place, index in enumerate(QUESTIONS):
+        asked, said = DATA.questions[index], found.generations[place]
+        answered = replace(asked, answers=(Answer("a", said, 1, True),))
+        n_tokens = len(loaded.tokenizer(f"Q: {asked.text} A: {said}")["input_ids"]) - len(
+            loaded.tokenizer(f"Q: {asked.text} A:")["input_ids"]
+        )
+        (nats,) = likelihoods(loaded, answered, None)
+        assert found.per_question["generation_tokens"][place] == n_tokens
+        assert found.per_question["generation_perplexity"][place] == pytest.approx(
+            math.exp(-nats / n_tokens), rel=1e-4
+        )
+
+
+def test_an_empty_answer_has_no_tokens_repeats_nothing_and_surprises_nobody(
+    loaded: LoadedModel,
+) -> None:
+    given = MeasureInput(loaded, DATA, (0, 1), CONFIG, ExactMatch(ExactMatch.Params(), {}))
+    found = fluency(given, ["", WORDS[3]])
+    assert [found[name][0] for name in FLUENCY] == [1.0, 0.0, 0.0, 0.0]
+    assert found["generation_tokens"][1] == 1.0
+    assert fluency(given, ["", ""])["generation_perplexity"] == [1.0, 1.0]
+
+
+def test_repeated_trigrams_are_those_beyond_the_first_of_each() -> None:
+    assert repeated_trigrams("one two three four five") == 0
+    assert repeated_trigrams("so so so so so so") == pytest.approx(3 / 4)
+    assert repeated_trigrams("a b c a b c a b") == pytest.approx(1 - 3 / 6)
+    assert repeated_trigrams("two words") == repeated_trigrams("") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("I'm sorry, but I can't help with that.", True),
+        ("I cannot answer this.", True),
+        ("Well, I am unable to say.", True),
+        ("As an AI, I have no opinion.", True),
+        ("I can\u2019t say.", True),
+        ("No, it cannot be seen.", False),
+        ("The answer is that I was sorry.", False),
+        ("I can see it.", False),
+        ("", False),
+    ],
+)
+def test_refusals_are_told_by_how_they_begin(text: str, refused: bool) -> None:
+    assert refuses(text) == refused

@@ -301,3 +301,22 @@ def test_the_record_holds_each_setting_once_with_what_was_measured_there() -> No
     assert (record["top_k"], record["alpha"], record["fits_cap"]) == (2, 3.0, True)
     assert record["test"]["metrics"]["mc1"] == pytest.approx(0.6)
     assert record["selected"][0]["module"] == {"kind": "head", "layer": 0, "head": 1}
+
+
+def test_a_setting_whose_answers_are_too_strange_to_the_unsteered_model_is_passed_over() -> None:
+    @dataclass
+    class Stranger(Known):
+        """The perplexity of answers grows with alpha from 4."""
+
+        def measure(self, part: Part, spec: SteeringSpec | None) -> Measurement:
+            found = super().measure(part, spec)
+            perplexity = 4.0 + (spec.alpha if spec else 0.0)
+            own = {**found.per_question, "generation_perplexity": [perplexity] * 2}
+            return replace(found, per_question=own)
+
+    known = Stranger(lambda k, alpha: 0.1 * k * alpha, square(0.005))
+    assert tuned(known).chosen.alpha == 3.0
+    capped = tuned(known, CONFIG.model_copy(update={"max_generation_perplexity": 1.5}))
+    assert (capped.chosen.top_k, capped.chosen.alpha) == (2, 2.0)
+    strict = tuned(known, CONFIG.model_copy(update={"max_generation_perplexity": 1.1}))
+    assert not strict.fits_cap and strict.spec is None

@@ -304,7 +304,7 @@ def test_generated_answers_count_their_prompts_and_their_own_tokens() -> None:
     both = replace(SIZE, measures=("multiple_choice", "generation"))
     share = 0.5 * 0.34 + 0.5
     more = evaluation_tokens(unsteered, config, both) - reading
-    assert more == pytest.approx(share * 100 * (30.0 + 50))
+    assert more == pytest.approx(2 * share * 100 * (30.0 + 50))
     alone = replace(SIZE, measures=("generation",))
     generating = evaluation_tokens(unsteered, config, alone)
     assert generating - 4 * 256 == pytest.approx(more)
