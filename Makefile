@@ -6,11 +6,15 @@ STYLE = $(BIN)/ruff check . && $(BIN)/ruff format --check .
 TYPES = $(BIN)/mypy && $(BIN)/lint-imports
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench drill clean
+.PHONY: demo demo-real test lint bench drill clean
 
 ## demo: set up, then find and steer through the heads of the embedded model
 demo: $(USE)
 	$(BIN)/real run
+
+## demo-real: the same on a real model of 135 M parameters (fetched once, 93 MB) and the project's own questions
+demo-real: $(USE)
+	$(BIN)/real run deployments/experiments/smollm2.yaml
 
 ## test: set up, then lint and tests, with types and import contracts beside them, which speak last
 test: $(DEV)

@@ -23,6 +23,7 @@ from real_tasks.experiment.methods.method import Method
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
+from real_tasks.questions.folds import evenly_spaced
 from real_tasks.questions.samples import localizer_input, samples_of
 from real_tasks.reading.answers_read import activations_of
 from real_tasks.steering.fitters import FITTERS
@@ -99,7 +100,7 @@ class Learner:
         values, seen = self._read(ranking.kind, "last"), self._seen()
         effect = None
         if LOCALIZERS[ranking.localizer.name].uses_effects:
-            validation = self.split.validation
+            validation = evenly_spaced(self.split.validation, localizer.most_questions)
             effect = Effects(
                 self.loaded, self.data, validation, self.config.evaluation.batch_tokens
             )

@@ -5,11 +5,12 @@ from dataclasses import replace
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.loading import checkpoint_shape
 from real_tasks.questions.behaviours import BEHAVIOURS
+from real_tasks.questions.folds import evenly_spaced
 from real_tasks.questions.neutral import load_neutral
 from real_tasks.questions.samples import with_shuffled_labels
-from real_tasks.vocabulary.config import DataConfig, PlugIn
+from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
-from real_tasks.vocabulary.types import BehaviourData, ModelShape, Question
+from real_tasks.vocabulary.types import BehaviourData, ModelShape
 
 
 def load_behaviour(behaviour: PlugIn) -> BehaviourData:
@@ -26,7 +27,9 @@ def dataset_of(config: ExperimentConfig) -> BehaviourData:
     data = load_behaviour(config.behaviour)
     limit, source = config.evaluation.neutral_texts, config.evaluation.neutral
     neutral = load_neutral(source, limit) if source else data.neutral_texts[:limit]
-    data = replace(data, neutral_texts=neutral, questions=_limited(data.questions, config.data))
+    data = replace(
+        data, neutral_texts=neutral, questions=evenly_spaced(data.questions, config.data.limit)
+    )
     if source:
         n_words = sum(len(text.split()) for text in neutral)
         said = f"{source}: {len(neutral)} texts, {n_words} words"
@@ -34,13 +37,6 @@ def dataset_of(config: ExperimentConfig) -> BehaviourData:
     if config.data.shuffle_labels:
         return with_shuffled_labels(data, config.data.split_seed)
     return data
-
-
-def _limited(questions: tuple[Question, ...], config: DataConfig) -> tuple[Question, ...]:
-    """Return so many questions as are asked for, evenly spaced: files are often sorted."""
-    if config.limit is None or config.limit >= len(questions):
-        return questions
-    return tuple(questions[i * len(questions) // config.limit] for i in range(config.limit))
 
 
 def shape_of(config: ExperimentConfig) -> ModelShape:

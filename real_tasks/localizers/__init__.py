@@ -70,6 +70,11 @@ class Localizer(ABC):
         """Keep the validated parameters, an instance of ``Params``."""
         self.params = params
 
+    @property
+    def most_questions(self) -> int | None:
+        """Most validation questions that effects are measured on, evenly spaced; None: all."""
+        return None
+
     def check(self, d: int) -> None:  # noqa: B027
         """Look before expensive work whether the parameters fit modules of width ``d``.
 

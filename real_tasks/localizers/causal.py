@@ -8,7 +8,7 @@ from real_tasks.localizers import LOCALIZERS, Localizer, Look, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.steering.fitters import projection_sigma
 from real_tasks.steering.fitters.mean_difference import mean_difference
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Frozen, PositiveInt
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleScore
 
@@ -20,6 +20,12 @@ class CausalParams(Frozen):
         3.0,
         description="how far each module is pushed, in standard deviations along its direction",
     )
+    questions: PositiveInt = Field(
+        32,
+        title="Most questions",
+        description="validation questions, evenly spaced, that the effect of a module is measured "
+        "on; the time goes with them",
+    )
 
 
 @LOCALIZERS.register("causal")
@@ -27,9 +33,9 @@ class CausalLocalizer(Localizer):
     """Ranks a module by its own effect when it alone is steered, on validation questions.
 
     Every module is displaced by alpha * sigma * theta, with theta the mean difference and sigma the
-    standard deviation along it, both of the training samples. Its score is what that does to the
-    validation questions, in nats of log-odds of the aligned answers. Costs a scoring of all
-    validation questions for each module.
+    standard deviation along it, both of the training samples. Its score is what that does to
+    validation questions, in nats of log-odds of the aligned answers. Costs a scoring of those for
+    each module.
 
     Strengths are equal: an effect may be negative, and is measured for the very displacement that
     steering adds. There is no ROC-AUC, as samples have no score. Evidence: `sigmas` [module].
@@ -46,6 +52,11 @@ class CausalLocalizer(Localizer):
     looks = (Look("#E69F00", "h", "-"),)
     place = 30
     params: CausalParams
+
+    @property
+    def most_questions(self) -> int:
+        """As the parameters say."""
+        return self.params.questions
 
     def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:  # noqa: ARG002
         """Score every module of the shard; see `Localizer.localize`.

@@ -109,13 +109,15 @@ def _language_model(
 def _effect_tokens(
     work: Work, config: ExperimentConfig, shape: ModelShape, size: DataSize
 ) -> float:
-    """The validation answers, once unsteered in each task that steers and once for each module."""
-    answers = validation_share(config) * size.n_answers
-    tokens = answers * size.prompt_tokens * size.prompt_share + size.prefix_tokens
-    kinds = [scoring.ranking.kind for scoring in work.scorings if scoring.steers]
-    return tokens * sum(
-        (shape.modules_per_layer(kind) + 1) * shape.n_layers_of(kind) for kind in kinds
-    )
+    """Validation answers, once unsteered in each task that steers and once for each module."""
+    share, total = validation_share(config), 0.0
+    each = size.n_answers * size.prompt_tokens * size.prompt_share
+    for ranking in (one.ranking for one in work.scorings if one.steers):
+        most = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params).most_questions
+        asked = share if most is None else min(share, most / size.n_questions)
+        modules = (shape.modules_per_layer(ranking.kind) + 1) * shape.n_layers_of(ranking.kind)
+        total += modules * (asked * each + size.prefix_tokens)
+    return total
 
 
 def _training_flops(

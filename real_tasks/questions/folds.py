@@ -1,11 +1,20 @@
 """Folds over questions, never over single answers; questions that a pair joins stay together."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from real_tasks.vocabulary.config import DataConfig
 from real_tasks.vocabulary.types import FoldSplit
+
+T = TypeVar("T")
+
+
+def evenly_spaced(items: Sequence[T], limit: int | None) -> tuple[T, ...]:
+    """Return at most so many of some items, evenly spaced, as files are often sorted."""
+    n = len(items) if limit is None else min(limit, len(items))
+    return tuple(items[i * len(items) // n] for i in range(n))
 
 
 def fold_of_questions(groups: Sequence[int], n_folds: int) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from real_tasks.evaluation.answers.effects import Effects
 from real_tasks.localizers import LOCALIZERS
+from real_tasks.questions.folds import evenly_spaced
 from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
@@ -35,8 +36,9 @@ def effects(
     use_threads(execution)
     data, split = fold.load()
     loaded = model.load(execution)
+    most = LOCALIZERS.made(localizer.name, localizer.params).most_questions
     given = replace(
         localizer_given(fold, activations, kind, layer, loaded.device),
-        effect=Effects(loaded, data, split.validation, batch_tokens),
+        effect=Effects(loaded, data, evenly_spaced(split.validation, most), batch_tokens),
     )
     return {**localized(out, localizer, given, seed), "device": str(loaded.device)}
