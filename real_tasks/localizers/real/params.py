@@ -15,9 +15,10 @@ class Params(Frozen):
     """Parameters of `real`; `PUBLISHED` holds the paper's.
 
     The defaults suit small heads. Weight and temperature of the contrastive loss make the codes
-    read as well as a logistic probe does, which the published ones do not
-    (deployments/REAL-ABLATION.md): at .07 each answer is held against the few most like it, which
-    noise chooses in some hundred answers; at 1 against all of its batch.
+    read about as well as a logistic probe does; with the published ones they read worse, and on
+    one data set they do with these (deployments/REAL-ABLATION.md). At .07 each answer is held
+    against the few most like it, which noise chooses in some hundred answers; at 1 against all of
+    its batch.
     """
 
     protocol: Literal["cross_fit", "release"] = Field(
