@@ -1,8 +1,8 @@
 """What REAL's parameters do to how well it reads, beside logistic probes.
 
 Run it as `python -m tests.benchmarks.ablate_real MODEL BEHAVIOUR --set KEY=VALUE`, where MODEL is
-the folder of a checkpoint. It prints rows of the tables in deployments/REAL-ABLATION.md, which says
-what the columns are.
+the folder of a checkpoint. It prints rows of the tables in deployments/docs/real-ablation.md,
+which says what the columns are.
 """
 
 import argparse

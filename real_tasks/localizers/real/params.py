@@ -16,7 +16,7 @@ class Params(Frozen):
 
     The defaults suit small heads. Weight and temperature of the contrastive loss make the codes
     read about as well as a logistic probe does; with the published ones they read worse, and on
-    one data set they do with these (deployments/REAL-ABLATION.md). At .07 each answer is held
+    one data set they do with these (deployments/docs/real-ablation.md). At .07 each answer is held
     against the few most like it, which noise chooses in some hundred answers; at 1 against all of
     its batch.
     """

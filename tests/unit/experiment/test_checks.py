@@ -89,7 +89,9 @@ def test_a_wrong_parameter_of_a_plug_in_comes_with_what_it_is_and_which_there_ar
     judge = {"name": "endpoint", "params": {"base_url": "localhost:80"}}
     with pytest.raises(UserInputError, match=r"base_url: address of the endpoint"):
         resolved(config(evaluation={"judge": judge}))
-    with pytest.raises(UserInputError, match=r"known: preset, instruction, path, revision, skip_bad"):
+    with pytest.raises(
+        UserInputError, match=r"known: preset, instruction, path, revision, skip_bad"
+    ):
         resolved(config(behaviour={"name": "truthfulqa", "params": {"presets": "primer"}}))
     with pytest.raises(UserInputError, match="known: no parameters"):
         resolved(config(evaluation={"judge": {"name": "contains", "params": {"x": 1}}}))

@@ -1,17 +1,17 @@
-"""The README's operator is one."""
+"""The operator of the page on methods is one."""
 
 import re
 from pathlib import Path
 
 import torch
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "deployments/docs/methods.md"
 
 
-def test_the_operator_of_the_readme_does_what_it_says() -> None:
+def test_the_operator_of_the_page_does_what_it_says() -> None:
     code = next(
         block
-        for block in re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+        for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
         if "(Operator)" in block
     )
     names: dict[str, type] = {}
