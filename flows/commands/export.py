@@ -99,3 +99,24 @@ def export(
     show_paths({"written": made.location, "files": ", ".join(made.files)})
     out.print("\nUse it:\n")
     typer.echo(made.snippet)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="What `real export` or `real try` wrote.")],
+    repo: Annotated[str, typer.Argument(help="Repository of the Hugging Face Hub: org/name.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private, if it is new.")
+    ] = False,
+) -> None:
+    """Upload a steering spec or a baked checkpoint, with its card, to the Hugging Face Hub.
+
+    Needs a token with write access (`hf auth login`).
+
+    Examples:
+    - `real export --format spec --to truth`, then `real push truth me/truthful-llama`
+    - `real export --to steered`, then `real push steered me/llama-steered --private`
+    """
+    from real_tasks.models.hub_folders import pushed
+
+    out.print(pushed(folder, repo, private=private), highlight=False, markup=False)

@@ -164,7 +164,7 @@ def load(
     """Return a steering that was saved, for the model that it was made for.
 
     Args:
-        folder: what `Steering.save`, or an experiment, wrote.
+        folder: what `Steering.save`, or an experiment, wrote; or a repository of the Hub.
         model: in memory.
         tokenizer: of the model; only `Steering.compare` asks for it.
         force: steer another model of the same shape all the same.
@@ -172,7 +172,7 @@ def load(
     Raises:
         UserInputError: no spec, or one for another model.
     """
-    spec = SteeringSpec.load(folder)
+    spec = SteeringSpec.from_pretrained(folder)
     spec.check_model(model, force=force)
     asking = Asking.from_facts(spec.provenance.get(PROMPT, {}))
     return Steering(model, tokenizer, spec, asking, force)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import torch
@@ -17,12 +18,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from real_tasks.models.families import model_shape
+from real_tasks.models.hub_folders import fetched_folder, pushed
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fits import check_edit
 from real_tasks.steering.hooks import applied
-from real_tasks.steering.spec_files import read_spec, write_spec
+from real_tasks.steering.spec_files import FACTS_FILE, TENSORS_FILE, read_spec, write_spec
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.scopes import Scope
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind, TokenScope
@@ -177,6 +179,30 @@ class SteeringSpec:
         facts = {name: getattr(self, name) for name in _FACTS}
         write_spec(Path(folder), self.edits, facts | {"shape": self.shape})
 
+    def push_to_hub(self, repo: str, *, private: bool = False) -> str:
+        """Upload the spec with a short card; return the address of the commit.
+
+        Raises:
+            UserInputError: see `real_tasks.models.hub_folders.pushed`.
+        """
+        with TemporaryDirectory() as room:
+            folder = Path(room) / "spec"
+            self.save(folder)
+            (folder / "README.md").write_text(_card(self), encoding="utf-8")
+            return pushed(folder, repo, private=private, message="Add a steering spec")
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> "SteeringSpec":
+        """Read a spec from a folder, or from a repository of the Hub (``org/name``).
+
+        Raises:
+            UserInputError: see `load` and `real_tasks.models.hub_folders.fetched_folder`.
+        """
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            folder = fetched_folder(str(name), revision, (TENSORS_FILE, FACTS_FILE))
+        return cls.load(folder)
+
     @classmethod
     def load(cls, folder: str | Path) -> "SteeringSpec":
         """Read what `save` wrote, now or in format 2; tensors are on the CPU.
@@ -186,6 +212,15 @@ class SteeringSpec:
                 operator or a gate that is not installed.
         """
         return read_spec(Path(folder), cls)
+
+
+def _card(spec: SteeringSpec) -> str:
+    """Return a short page on a spec for the Hub, with the front matter that it reads."""
+    return (
+        f"---\nlibrary_name: real-steering\nbase_model: {spec.model}\ntags: [activation-steering]\n"
+        f"---\n\n# How to steer {spec.model}\n\n{spec.explain()}\n\n"
+        "It fits this model alone: `SteeringSpec.from_pretrained(...).applied_to(model)`.\n"
+    )
 
 
 _FACTS = ("model", "model_digest", "alpha", "weights", "provenance")
