@@ -105,7 +105,7 @@ def test_caa_has_layers_ranked_by_their_effect_once() -> None:
     assert (ranking.localizer.name, ranking.kind) == ("causal", "layer")
     assert ranking.localizer == next(one for one in DEMO.baselines if one.name == "causal")
     alone = with_caa.model_copy(update={"baselines": ()})
-    assert rankings_of(alone)[-1].localizer.params == {"alpha": 3.0}
+    assert rankings_of(alone)[-1].localizer.params == {"alpha": 3.0, "questions": 32}
     already = with_caa.model_copy(
         update={"module_kind": "layer", "baselines": (PlugIn(name="causal"),)}
     )
