@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from real_tasks.questions.folds import fold_of_questions, split
+from real_tasks.questions.folds import evenly_spaced, fold_of_questions, split
 from real_tasks.questions.groups import question_groups
 from real_tasks.vocabulary.config import DataConfig
 from real_tasks.vocabulary.types import Answer, Question
@@ -98,3 +98,9 @@ def test_no_fold_and_no_validation_part_parts_a_pair() -> None:
         assert sorted([*parts.train, *parts.validation, *parts.test]) == list(range(40))
         tested += parts.test
     assert sorted(tested) == list(range(40))
+
+
+def test_a_limit_takes_items_from_all_over_and_none_keeps_them_all() -> None:
+    items = tuple("abcdefghij")
+    assert evenly_spaced(items, 3) == ("a", "d", "g")
+    assert evenly_spaced(items, 20) == evenly_spaced(items, None) == items
