@@ -190,7 +190,7 @@ def test_sigterm_ends_tasks_and_does_not_wait_for_those_that_cannot_be_ended(
 ) -> None:
     monkeypatch.setattr(runners, "_PATIENCE_S", 0.5)
     left: list[str] = []
-    begun, done = Barrier(3), Event()
+    begun, done, let_go = Barrier(3), Event(), Event()
 
     def loops() -> None:
         with stoppable():
@@ -204,7 +204,7 @@ def test_sigterm_ends_tasks_and_does_not_wait_for_those_that_cannot_be_ended(
     def waits() -> None:
         with stoppable():
             begun.wait()
-            done.wait()
+            let_go.wait()
             left.append("waits")
 
     @contextmanager
@@ -217,9 +217,12 @@ def test_sigterm_ends_tasks_and_does_not_wait_for_those_that_cannot_be_ended(
         threads = runner._enter(pool())
         tasks = [threads.submit(loops), threads.submit(waits)]
         begun.wait()
+        while not let_go._cond._waiters:  # Only from there on can it not be ended.
+            time.sleep(0.001)
         raise error
     assert left == ["loops"]
     done.set()
+    let_go.set()
     wait(tasks)
     assert isinstance(tasks[0].exception(), SystemExit)
 
