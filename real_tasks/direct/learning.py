@@ -35,7 +35,6 @@ from real_tasks.vocabulary.types import (
     ModuleKind,
     ModuleScore,
     Reading,
-    SelectedModule,
 )
 
 OnProgress = Callable[[str, int, int], None]
@@ -67,8 +66,8 @@ class Learner:
     until: float = math.inf
     _values: dict[tuple[ModuleKind, Reading], Tensor] = field(default_factory=dict, init=False)
 
-    def candidates(self) -> dict[int, tuple[SteeringSpec, tuple[SelectedModule, ...]]]:
-        """Return for every K a spec of strength 1 and its modules; none where nothing is fitted."""
+    def candidates(self) -> dict[int, SteeringSpec]:
+        """Return for every K a spec of strength 1; none where nothing is fitted."""
         method, loaded = self.method, self.loaded
         if method.fitter is None:
             return {}
@@ -88,7 +87,7 @@ class Learner:
             prompts,
         )
         chosen = candidate_selections(method, scores, loaded.shape)
-        return {k: (template.spec(selected), selected) for k, selected in chosen.items()}
+        return {k: template.spec(selected) for k, selected in chosen.items()}
 
     def _scores(self) -> list[ModuleScore]:
         ranking = next(

@@ -1,10 +1,9 @@
 """Learning how to steer a model in memory: which modules, how strongly, and what that gains."""
 
-import html
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from real_tasks.direct.given import behaviour_of
 from real_tasks.direct.learning import Learner, OnProgress
-from real_tasks.direct.steering import (
-    BATCH_TOKENS,
-    PROMPT,
-    Asking,
-    Comparison,
-    Steering,
-    borrowed,
-)
-from real_tasks.evaluation.answers.greedy import generate_answers
-from real_tasks.evaluation.gain import OBJECTIVE, Gain, gains
+from real_tasks.direct.steered import Steered
+from real_tasks.direct.steering import BATCH_TOKENS, borrowed
+from real_tasks.evaluation.gain import gains
 from real_tasks.evaluation.measures import MEASURES
-from real_tasks.evaluation.measuring import Evaluator, Measurement
+from real_tasks.evaluation.measuring import Evaluator
 from real_tasks.evaluation.tuning import Choice, choose
 from real_tasks.experiment.methods.known import methods_of
 from real_tasks.experiment.needs import check_needs
@@ -37,8 +29,9 @@ from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
 from real_tasks.reading.answers_read import activations_of
+from real_tasks.reading.asking import PROMPT, Asking
 from real_tasks.results.findings import MODULE_NOUNS
-from real_tasks.results.labels import headline_metrics, method_label, metric_label
+from real_tasks.results.labels import method_label
 from real_tasks.vocabulary.config import DataConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import EvaluationConfig, ExperimentConfig
@@ -62,88 +55,6 @@ RANKED_AT, CHOSEN_AT = 0.5, 0.8
 """Of the time, by when modules are ranked, and strengths chosen."""
 NEUTRAL_TEXTS = 32
 """Most of them, half for the choice and half for the test."""
-
-
-@dataclass
-class Steered(Steering):
-    """A steering that was learned, and what it does to questions that nothing was chosen by.
-
-    Attributes:
-        found: what tuning and the test found.
-        unsteered: the same test without steering.
-        gains: by metric, and that of their mean, against the unsteered model.
-        described: how it was learned, in a line.
-        data: the questions, in the order in which they were parted.
-    """
-
-    found: Choice | None = None
-    unsteered: Measurement | None = None
-    gains: Mapping[str, Gain] = field(default_factory=dict)
-    described: str = ""
-    data: BehaviourData | None = field(default=None, repr=False)
-
-    def rows(self) -> list[tuple[str, str, str, str]]:
-        """Return what is measured, before, after, and the gain with its 95 % interval."""
-        assert self.found is not None and self.unsteered is not None
-        shown = ((name, self.gains[name]) for name in headline_metrics(self.gains))
-        rows = [
-            (metric_label(name), f"{g.unsteered:.3f}", f"{g.steered:.3f}", _interval(g))
-            for name, g in shown
-        ]
-        kl, before, after = self.found.test.kl, self.unsteered, self.found.test
-        old, new = (f"{math.exp(one.cross_entropy):.2f}" for one in (before, after))
-        return [*rows, ("perplexity", old, new, ""), ("KL [nats/token]", "0", f"{kl:.3f}", "")]
-
-    def __str__(self) -> str:
-        """Return what is steered, what it gains and what it costs, in a few lines."""
-        rows = [("", "before", "after", "gain [95 %]"), *self.rows()]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        table = [
-            "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in places
-            ).rstrip()
-            for places in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
-        ]
-        return "\n".join([self.described, *table, self.verdict()])
-
-    __repr__ = __str__
-
-    def verdict(self) -> str:
-        """Say in a sentence whether it helps."""
-        goal = self.gains[OBJECTIVE]
-        if goal.low > 0:
-            return f"It helps: {_interval(goal)} on what it was tuned for."
-        return (
-            f"No gain is shown: {_interval(goal)} on what it was tuned for, {goal.n_questions} "
-            "questions. More questions narrow the interval; another method or a higher max_kl may "
-            "do more."
-        )
-
-    def examples(self, n: int = 3, seed: int = 0, max_new_tokens: int = 50) -> Comparison:
-        """Return answers to test questions, drawn by a seed, before and after."""
-        assert self.found is not None and self.data is not None and self.tokenizer is not None
-        asked = self.found.test.questions
-        drawn = np.random.default_rng(seed).permutation(len(asked))[:n]
-        chosen = [asked[place] for place in drawn]
-        with borrowed(self.model, self.tokenizer) as loaded:
-            loaded = replace(loaded, chat=self.asking.chat)
-            answers = [
-                generate_answers(
-                    loaded, self.data, chosen, one, max_new_tokens, BATCH_TOKENS, share_prefix=False
-                )
-                for one in (None, self.spec.intervention())
-            ]
-        texts = tuple(self.data.questions[index].text for index in chosen)
-        return Comparison(texts, *map(tuple, answers))
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("", "before", "after", "gain [95 %]"))
-        body = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>"
-            for row in self.rows()
-        )
-        said = [f"<p>{html.escape(text)}</p>" for text in (self.described, self.verdict())]
-        return f"{said[0]}<table><tr>{head}</tr>{body}</table>{said[1]}"
 
 
 def steer(
@@ -296,8 +207,7 @@ def _with_top_k(
 def _tuned(learner: Learner, model: PreTrainedModel, enough: Callable[[], bool]) -> Steered:
     """Choose K and strength on validation questions, and test them."""
     config, method, data = learner.config.evaluation, learner.method, learner.data
-    candidates = learner.candidates()
-    specs = {k: spec for k, (spec, _) in candidates.items()}
+    specs = learner.candidates()
     share = all(spec.intervention().shares_prompts for spec in specs.values())
     learner.told("evaluation", 0, 1)
     evaluator = Evaluator(learner.loaded, data, learner.split, config, share_prompts=share)
@@ -343,10 +253,6 @@ def _described(learner: Learner, found: Choice) -> str:
         f"{len(parts.train)} questions, tuned on {len(parts.validation)}, tested on "
         f"{len(parts.test)} others:"
     )
-
-
-def _interval(gain: Gain) -> str:
-    return f"{gain.gain:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
 
 
 def _unheard(what: str, done: int, total: int) -> None:

@@ -1,7 +1,7 @@
 """A model in memory with a way of steering it: on within a ``with``, compared, saved, loaded."""
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,59 +10,13 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from real_tasks.evaluation.answers.greedy import continuations
-from real_tasks.models.chat import ChatFormat, conversation
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.reading.asking import PROMPT, Asking
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import BehaviourData
 
 BATCH_TOKENS = 4096
 """Tokens of a batch, padding included."""
-PROMPT = "prompt"
-"""Of a spec's provenance, how prompts were put when it was made."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How a prompt is put to the model: in its chat template, or in a template of plain text.
-
-    Attributes:
-        chat: None: plain text.
-        template: of the plain text, with ``{question}``.
-        stop: strings that end an answer.
-    """
-
-    chat: ChatFormat | None = None
-    template: str = "{question}"
-    stop: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, data: BehaviourData, chat: ChatFormat | None) -> "Asking":
-        """Return how the evaluation puts a behaviour's questions, where they have no context."""
-        template = data.preamble + (data.prompt or data.template).removesuffix("{answer}").rstrip()
-        plain = "{context}" not in template
-        return cls(chat, template if plain else "{question}", data.stop)
-
-    def text(self, loaded: LoadedModel, prompt: str) -> str:
-        """Return the text that the model goes on with."""
-        if self.chat is None:
-            return self.template.format(question=prompt)
-        return conversation(loaded.tokenizer, self.chat, self.chat.messages(prompt))
-
-    def as_facts(self) -> dict[str, Any]:
-        """Return what `from_facts` reads, as JSON has it."""
-        chat = self.chat and {"system_prompt": self.chat.system_prompt, "thinking": "closed"}
-        return {"chat": chat, "template": self.template, "stop": list(self.stop)}
-
-    @classmethod
-    def from_facts(cls, facts: Mapping[str, Any]) -> "Asking":
-        """Return what a spec's provenance says of it; plain prompts where it says nothing."""
-        chat = facts.get("chat")
-        return cls(
-            ChatFormat(chat["system_prompt"], thinking="closed") if chat else None,
-            facts.get("template", "{question}"),
-            tuple(facts.get("stop", ())),
-        )
 
 
 @dataclass(frozen=True)
@@ -82,10 +36,15 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         rows = zip(self.prompts, self.before, self.after, strict=True)
-        cells = ("".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows)
-        head = "<tr><th>prompt</th><th>before</th><th>after</th></tr>"
         style = ' style="text-align: left; white-space: pre-wrap"'
-        return f"<table{style}>{head}{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+        return html_table(("prompt", "before", "after"), rows, style)
+
+
+def html_table(head: Iterable[str], rows: Iterable[Iterable[str]], style: str = "") -> str:
+    """Return a table for notebooks; the cells are plain text."""
+    titles = "".join(f"<th>{title}</th>" for title in head)
+    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+    return f"<table{style}><tr>{titles}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 @dataclass
@@ -122,7 +81,9 @@ class Steering:
         """Return the same at another strength, as a multiple of that which was tuned."""
         if isinstance(strength, bool) or not isinstance(strength, int | float):
             raise UserInputError(f"strength {strength!r}, expected a number; 1 is as tuned")
-        return replace(self, spec=self.spec.with_alpha(self.spec.alpha * strength))
+        spec = self.spec.with_alpha(self.spec.alpha * strength)
+        # Not `replace`: what was found of the tuned strength does not hold for another one.
+        return Steering(self.model, self.tokenizer, spec, self.asking, self.force)
 
     def compare(self, prompts: str | Sequence[str], max_new_tokens: int = 50) -> Comparison:
         """Return greedy answers without steering and with it.
@@ -131,19 +92,30 @@ class Steering:
             prompts: what is asked; put as the questions were with which the steering was tuned.
             max_new_tokens: length limit of an answer.
         """
-        asked = [prompts] if isinstance(prompts, str) else list(prompts)
+        asked = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        return self._compared(
+            asked, lambda loaded: [self.asking.text(loaded, one) for one in asked], max_new_tokens
+        )
+
+    def _compared(
+        self,
+        asked: tuple[str, ...],
+        texts_of: Callable[[LoadedModel], Sequence[str]],
+        max_new_tokens: int,
+    ) -> Comparison:
+        """Compare what the model says to prompts whose texts it makes itself."""
         if self.tokenizer is None:
             raise UserInputError("compare writes answers, which needs the tokenizer: hand it over")
         with borrowed(self.model, self.tokenizer) as loaded:
             loaded = replace(loaded, chat=self.asking.chat)
-            texts = [self.asking.text(loaded, prompt) for prompt in asked]
-            answers = [
+            texts = texts_of(loaded)
+            before, after = (
                 continuations(
                     loaded, texts, one, max_new_tokens, BATCH_TOKENS, self.asking.stop, False
                 )
                 for one in (None, self.spec.intervention())
-            ]
-        return Comparison(tuple(asked), *map(tuple, answers))
+            )
+        return Comparison(asked, tuple(before), tuple(after))
 
     def save(self, folder: str | Path) -> None:
         """Write the spec into a folder; `load` reads it, and `real chat` and `real serve` do."""

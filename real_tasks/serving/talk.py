@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from real_tasks.models.chat import ChatFormat, Message, conversation
+from real_tasks.reading.asking import PROMPT, Asking
 from real_tasks.reading.batches import encode
 from real_tasks.serving.catalogue import Catalogue, Mixture
 from real_tasks.serving.engine import Engine
@@ -51,10 +52,11 @@ class Talk:
 
     def put_as_tuned(self) -> None:
         """Put plain questions as the first spec's were when it was tuned, if it says how."""
-        facts = self.catalogue.specs[self.names[0]].spec.provenance.get("prompt")
+        facts = self.catalogue.specs[self.names[0]].spec.provenance.get(PROMPT)
         if isinstance(facts, dict) and not self.has_template:
-            self.template = facts.get("template", self.template)
-            self.sampling = replace(self.sampling, stop=tuple(facts.get("stop", ())))
+            asking = Asking.from_facts(facts)
+            self.template = asking.template
+            self.sampling = replace(self.sampling, stop=asking.stop)
 
     def set_strength(self, strength: float) -> None:
         """Steer so strongly from now on.
@@ -106,7 +108,7 @@ class Talk:
             return conversation(self.engine.loaded.tokenizer, chat, [*system, *messages])
         # Blanks at the end belong to the answer's first word.
         turns = [
-            self.template.replace("{question}", one["content"]).rstrip()
+            self.template.format(question=one["content"]).rstrip()
             if one["role"] == "user"
             else f" {one['content'].strip()}\n"
             for one in messages

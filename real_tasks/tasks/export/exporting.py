@@ -14,7 +14,7 @@ from typing import Literal
 from real_tasks.experiment.methods.known import known_methods
 from real_tasks.export.bake import Baked, bake
 from real_tasks.export.card import CardContent, Format, base_model, render_card
-from real_tasks.export.control_vector import check_control_vector, save_control_vector
+from real_tasks.export.control_vector import save_control_vector
 from real_tasks.export.lofit import save_heads
 from real_tasks.export.parity import PARITY_FILE, Parity, make_parity
 from real_tasks.export.parity_prompts import parity_prompts
@@ -161,7 +161,6 @@ def _lofit(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG
 
 def _control_vector(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     spec = run.spec
-    check_control_vector(spec.intervention())
     save_control_vector(
         spec.intervention(), spec.shape, run.model_type or spec.model, folder / VECTOR
     )
