@@ -10,11 +10,10 @@ from flows.commands.serve import (
     DeviceOption,
     Dtype,
     DtypeOption,
-    ModelArgument,
     RevisionOption,
     loaded_model,
 )
-from flows.terminal.app import HomeOption, app
+from flows.terminal.app import HomeOption, ModelArgument, app
 from flows.terminal.console import err
 from flows.terminal.environment import use_home
 from real_tasks.vocabulary.errors import UserInputError

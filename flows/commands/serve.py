@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.terminal.app import HomeOption, app
+from flows.terminal.app import HomeOption, ModelArgument, app
 from flows.terminal.console import out, show_paths
 from flows.terminal.environment import is_loopback, use_home
 from real_tasks.vocabulary.errors import UserInputError
@@ -31,12 +31,6 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        help="Hugging Face id, folder of a checkpoint, GGUF file, or a name: demo, smollm2."
-    ),
-]
 RevisionOption = Annotated[
     str | None, typer.Option(help="Branch, tag or commit of a Hugging Face id.")
 ]
@@ -172,16 +166,13 @@ def loaded_model(path: str, revision: str | None, dtype: Dtype, device: str) -> 
     if path not in EMBEDDED_MODELS and gguf_file(path) is None:
         return load_model(local_checkpoint(path, revision), options, execution)
     from flows.terminal.console import progress_shown
-    from real_tasks.experiment.plug_ins import resolved
-    from real_tasks.tasks.stages.checkpoint import model_here
-    from real_tasks.vocabulary.experiment_config import ExperimentConfig
+    from real_tasks.tasks.model_here import model_here
     from storage.artifacts.store import prepare_home
     from storage.paths import Home
 
     prepare_home(Home.current())
     with progress_shown():
-        config = resolved(ExperimentConfig(model=options, baselines=()))
-        return model_here(config.model, execution)
+        return model_here(options, execution)
 
 
 def _name_of(path: str) -> str:

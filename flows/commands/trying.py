@@ -6,19 +6,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from flows.terminal.app import HomeOption, app
+from flows.terminal.app import HomeOption, ModelArgument, app
 from flows.terminal.console import out, progress_shown
 from flows.terminal.environment import use_home
 
 
 @app.command("try")
 def try_(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="Hugging Face id, folder of a checkpoint, GGUF file, or a name: demo, smollm2."
-        ),
-    ],
+    model: ModelArgument,
     questions: Annotated[
         str | None,
         typer.Argument(

@@ -40,6 +40,12 @@ HomeOption = Annotated[
         show_default=False,
     ),
 ]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Hugging Face id, folder of a checkpoint, GGUF file, or a name: demo, smollm2."
+    ),
+]
 ConfigArgument = Annotated[
     list[Path] | None,
     typer.Argument(

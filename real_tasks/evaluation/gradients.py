@@ -5,7 +5,7 @@ be read unsteered. So both passes are batches of their own, each within the hook
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from real_tasks.evaluation.answers.logits import target_log_probs
 from real_tasks.models.families import sites
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.replacing import replaced
 from real_tasks.reading.batches import pad
 from real_tasks.reading.out_of_memory import in_batches
 from real_tasks.steering.edits import Intervention
@@ -172,15 +173,10 @@ def _checkpointed(loaded: LoadedModel) -> Iterator[None]:
 
     The layers' own switch for it works in training mode only, where dropout would be on.
     """
-    layers = sites(loaded.model, "layer")
-    before = [vars(layer).get("forward") for layer in layers]
-    for layer in layers:
-        again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
-        vars(layer)["forward"] = again
-    try:
+    with ExitStack() as undo:
+        for layer in sites(loaded.model, "layer"):
+            again = partial(
+                checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            )
+            undo.enter_context(replaced(layer, "forward", again))
         yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            del vars(layer)["forward"]
-            if own is not None:
-                vars(layer)["forward"] = own

@@ -6,13 +6,15 @@ over a batch that was read before can start there, and the unsteered model itsel
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from real_tasks.models.replacing import replaced
 
 KEPT_BYTES = 2**30
 """Main memory for the states of one model, whatever its copies: of 30,000 tokens of a model with 7
@@ -81,7 +83,7 @@ def resumed(kept: KeptStates, layers: list[nn.Module], batch: str, first: int) -
     at, states = kept.nearest(batch, first)
     with ExitStack() as undo:
         for layer in layers[:at]:
-            undo.enter_context(_putting_out(layer, states))
+            undo.enter_context(replaced(layer, "forward", _putting_out(layer, states)))
         if at < first:
 
             def keep(_module: nn.Module, _args: Any, output: Any) -> None:
@@ -93,16 +95,8 @@ def resumed(kept: KeptStates, layers: list[nn.Module], batch: str, first: int) -
         yield
 
 
-@contextmanager
-def _putting_out(layer: nn.Module, states: Tensor | None) -> Iterator[None]:
-    """Have a layer put out given states, on its device, whatever it reads."""
+def _putting_out(layer: nn.Module, states: Tensor | None) -> Callable[..., Tensor]:
+    """Return what puts out given states, on a layer's device, whatever the layer is to read."""
     assert states is not None
-    placed, own = states.to(next(layer.parameters()).device), vars(layer).get("forward")
-    vars(layer)["forward"] = lambda *_args, **_kwargs: placed
-    try:
-        yield
-    finally:
-        if own is None:
-            del vars(layer)["forward"]
-        else:
-            vars(layer)["forward"] = own
+    placed = states.to(next(layer.parameters()).device)
+    return lambda *_args, **_kwargs: placed

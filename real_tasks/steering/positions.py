@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from real_tasks.models.replacing import replaced
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.scopes import PromptEnds, Scope
 
@@ -174,7 +175,6 @@ def generate_tells_prompt_width(
         positions: take the width.
         everywhere: whether all positions are steered alike, so that padding does not matter.
     """
-    before = vars(model).get("generate")
     generate: Any = model.generate
 
     def steered_generate(inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -184,14 +184,8 @@ def generate_tells_prompt_width(
         with positions.generating(prompt):
             return generate(inputs, *args, **kwargs)
 
-    vars(model)["generate"] = steered_generate
-    try:
+    with replaced(model, "generate", steered_generate):
         yield
-    finally:
-        if before is None:
-            del vars(model)["generate"]
-        else:
-            vars(model)["generate"] = before
 
 
 def _last_column(inputs: Tensor, attention_mask: Tensor | None) -> Int[Tensor, "row"] | int:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from real_tasks.direct.steer import Steered, steer
-from real_tasks.experiment.plug_ins import resolved
+from real_tasks.direct.steer import steer
+from real_tasks.direct.steered import Steered
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.tasks.cache import progress
 from real_tasks.tasks.cache.machine import use_threads
-from real_tasks.tasks.stages.checkpoint import model_here
+from real_tasks.tasks.model_here import model_here
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
-from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
 OWN_QUESTIONS = "everyday_myths"
 """What a model is asked where the user has no questions."""
@@ -43,8 +42,7 @@ def tried(
     """
     execution = ExecutionConfig()
     use_threads(execution, alone=True)
-    model = resolved(ExperimentConfig(model=ModelConfig(path=path), baselines=())).model
-    loaded = model_here(model, execution)
+    loaded = model_here(ModelConfig(path=path), execution)
     with _first_interrupt_asks() as enough:
         steered = steer(
             loaded.model,

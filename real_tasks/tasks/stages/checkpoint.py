@@ -11,13 +11,13 @@ from real_tasks.models.gguf.conversion import convert
 from real_tasks.models.gguf.files import SUFFIX, gguf_file
 from real_tasks.models.hub import local_checkpoint, resolved_revision, unedited
 from real_tasks.models.identity import checkpoint_files
-from real_tasks.models.loading import LoadedModel, check_model
+from real_tasks.models.loading import check_model
 from real_tasks.models.weights import check_stored_finite
 from real_tasks.tasks.cache import progress
 from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
-from real_tasks.tasks.stages.models import ModelRef, checksum_of, content_of
+from real_tasks.tasks.stages.models import checksum_of, content_of
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from storage.artifacts.store import sha256_of
@@ -82,13 +82,3 @@ def checkpoint_inputs(model: ModelConfig) -> dict[str, Any]:
 def fingerprint_of(model: ModelConfig) -> str:
     """Return what tells a checkpoint from others; see `checkpoint_inputs`."""
     return str(checkpoint_inputs(model)["fingerprint"])
-
-
-def model_here(model: ModelConfig, execution: ExecutionConfig) -> LoadedModel:
-    """Return a model loaded in this process, without Prefect; made first where it has to be.
-
-    Raises:
-        UserInputError: there is no such model, or it cannot be read.
-    """
-    made = checkpoint.without_prefect(**checkpoint_inputs(model), execution=execution)
-    return ModelRef(config=model, checkpoint=made).load(execution)
