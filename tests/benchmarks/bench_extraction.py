@@ -32,6 +32,7 @@ from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question
+from tests.benchmarks.arguments import parsed, parser_of
 from tests.unit.tiny_models import MARKS, SPECIAL, random_intervention, tiny_tokenizer
 
 WORDS = tuple(f"w{i}" for i in range(230 - len(SPECIAL) - len(MARKS)))
@@ -239,14 +240,9 @@ def bench_memory(device: str, console: Console) -> None:
 
 def main() -> None:
     """Run the benchmarks, or one process of the memory benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's default")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds that the median is taken of")
+    parser = parser_of(__doc__)
     parser.add_argument("--shards", type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     if arguments.shards:
         sys.stdout.write(f"{peak_of_shards(arguments.shards, arguments.device)}\n")
         return

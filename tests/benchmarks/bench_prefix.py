@@ -7,7 +7,6 @@ Both calls read the same questions with the same model under the same interventi
 difference between their log-likelihoods, or how many generated answers differ, stands beside it.
 """
 
-import argparse
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +20,7 @@ from real_tasks.evaluation.answers.choices import EncodedChoices, encode_choices
 from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.vocabulary.types import BehaviourData
+from tests.benchmarks.arguments import parsed, parser_of
 from tests.benchmarks.bench_extraction import (
     N_NEW_TOKENS,
     WORDS,
@@ -92,16 +92,11 @@ def bench_preambles(loaded: LoadedModel, rounds: int, batch_tokens: int, console
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's default")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds that the median is taken of")
+    parser = parser_of(__doc__)
     parser.add_argument("--batch-tokens", type=int, default=16384, help="most tokens of a batch")
     parser.add_argument("--width", type=int, default=128, help="width of the residual stream")
     parser.add_argument("--layers", type=int, default=5)
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     loaded = small_llama(arguments.device, arguments.width, arguments.layers)
     bench_preambles(loaded, arguments.rounds, arguments.batch_tokens, Console())
 

@@ -9,9 +9,7 @@ Figures are medians of several rounds, in which all settings take turns.
 
 import argparse
 import asyncio
-import socket
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,18 +18,17 @@ from tempfile import TemporaryDirectory
 
 import httpx
 import torch
-import uvicorn
 from rich.console import Console
 from rich.table import Table
 
-from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel, load_model
 from real_tasks.serving.catalogue import Catalogue
 from real_tasks.serving.engine import Engine
 from real_tasks.serving.http.app import served
 from real_tasks.serving.http.guard import Metrics
-from real_tasks.steering.spec import SteeringSpec
 from tests.benchmarks.bench_prefix import small_llama
+from tests.unit.serving.http_server import listening
+from tests.unit.tiny_models import pushing
 
 CLIENTS = (1, 8, 32)
 N_PROMPT = 24
@@ -41,18 +38,7 @@ def every_head(loaded: LoadedModel, folder: Path) -> Path:
     """A spec that displaces all heads a little."""
     modules = loaded.shape.modules("head")
     drawn = torch.randn(len(modules), loaded.shape.head_dim)
-    SteeringSpec.adding(
-        modules=modules,
-        directions=torch.nn.functional.normalize(drawn, dim=-1),
-        sigmas=torch.ones(len(modules)),
-        strengths=torch.ones(len(modules)),
-        token_scope="all",
-        alpha=0.01,
-        model="bench",
-        model_digest="sha256:x",
-        shape=loaded.shape,
-        weights=weights_fingerprint(loaded.model),
-    ).save(folder)
+    pushing(loaded, modules, torch.nn.functional.normalize(drawn, dim=-1), 0.01).save(folder)
     return folder
 
 
@@ -62,17 +48,9 @@ def running(loaded: LoadedModel, folder: Path) -> Iterator[str]:
     catalogue, metrics = Catalogue(loaded, "bench", {"heads": folder}), Metrics()
     with (
         Engine(loaded, max(CLIENTS)).running() as engine,
-        socket.create_server(("127.0.0.1", 0)) as listener,
+        listening(served(engine, catalogue, metrics)) as url,
     ):
-        app = served(engine, catalogue, metrics)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1/completions"
-        server.should_exit = True
-        thread.join()
+        yield f"{url}/completions"
 
 
 def ask(url: str, model: str, prompts: list[list[int]], n_new: int, n_clients: int) -> None:

@@ -7,7 +7,6 @@ same in the same run, and take turns; a figure is the median, and the largest di
 their log-likelihoods stands beside it. Full passes keep nothing of the unsteered model.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from real_tasks.models.kept_states import KeptStates
 from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.vocabulary.types import ModuleId
+from tests.benchmarks.arguments import parsed, parser_of
 from tests.benchmarks.bench_extraction import (
     demo_sized_data,
     one_answer_at_a_time,
@@ -122,15 +122,10 @@ def bench(loaded: LoadedModel, rounds: int, console: Console) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=0, help="torch threads; 0: torch's default")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds that the median is taken of")
+    parser = parser_of(__doc__)
     parser.add_argument("--width", type=int, default=256, help="width of the residual stream")
     parser.add_argument("--layers", type=int, default=12)
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     loaded = small_llama(arguments.device, arguments.width, arguments.layers)
     bench(loaded, arguments.rounds, Console())
 

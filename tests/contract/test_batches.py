@@ -21,12 +21,12 @@ from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.reading.batches import encode
 from real_tasks.steering.hooks import applied
-from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import Answer, BehaviourData, ModuleId, Question
 from tests.unit.tiny_models import (
     TINY_FAMILIES,
     WORDS,
+    pushing,
     random_intervention,
     tiny_family,
     tiny_tokenizer,
@@ -223,18 +223,7 @@ def test_a_common_beginning_is_read_once_only_where_all_texts_are_short() -> Non
 
 def test_completions_are_those_of_each_prompt_alone() -> None:
     loaded = loaded_with("phi3", "longrope")
-    shape = loaded.shape
-    spec = SteeringSpec.adding(
-        modules=(ModuleId("head", 1, 0),),
-        directions=torch.ones(1, shape.head_dim),
-        sigmas=torch.ones(1),
-        strengths=torch.ones(1),
-        token_scope="all",
-        model="tiny",
-        model_digest="digest",
-        alpha=0.5,
-        shape=shape,
-    )
+    spec = pushing(loaded, (ModuleId("head", 1, 0),), torch.ones(1, loaded.shape.head_dim), 0.5)
     prompts = [of_length(n) for n in (5, SHORT - 3, 60)]
     found = completions(loaded, spec, prompts, 8)
     assert found == [completions(loaded, spec, [prompt], 8)[0] for prompt in prompts]

@@ -1,6 +1,7 @@
 """Tiny random models and tokenizers that tests and benchmarks run on; nothing is downloaded."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -22,13 +23,16 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.fits import layer_displacement
+from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.types import (
     Answer,
     BehaviourData,
     ModelShape,
+    ModuleId,
     ModuleKind,
     Question,
     TokenScope,
@@ -252,3 +256,21 @@ def random_intervention(
         for layer in range(0, loaded.shape.n_layers, 2)
     }
     return Intervention.adding(steered, scope, kind)
+
+
+def pushing(
+    loaded: LoadedModel, modules: Sequence[ModuleId], directions: Tensor, alpha: float
+) -> SteeringSpec:
+    """The spec of a model that pushes modules along directions, at all positions, equally far."""
+    return SteeringSpec.adding(
+        modules=modules,
+        directions=directions,
+        sigmas=torch.ones(len(modules)),
+        strengths=torch.ones(len(modules)),
+        token_scope="all",
+        alpha=alpha,
+        model="tiny",
+        model_digest="sha256:x",
+        shape=loaded.shape,
+        weights=weights_fingerprint(loaded.model),
+    )

@@ -133,6 +133,7 @@ def test_what_is_saved_steers_alike_when_it_is_loaded(
     with loaded:
         assert torch.equal(logits(), expected)
     assert loaded.compare("w5 ?", 3) == steered.compare("w5 ?", 3)
+    assert "gain" in str(steered) and "gain" not in str(steered.at(0.5))
     with loaded.at(0):
         assert torch.equal(
             logits(), model(TOKENIZER(TEXT, return_tensors="pt")["input_ids"]).logits

@@ -16,12 +16,11 @@ from real_tasks.evaluation.side_effects import SideEffects
 from real_tasks.evaluation.tuning import Choice, MethodResult, choose, evaluate_method
 from real_tasks.report.contents import race_in_words
 from real_tasks.results.rows import evaluation_rows
-from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import OverflowedError
 from real_tasks.vocabulary.experiment_config import EvaluationConfig
 from real_tasks.vocabulary.types import FoldSplit, ModuleId
 from tests.unit.evaluation.replay import Known, Replay
-from tests.unit.tiny_models import random_data, random_texts, tiny_loaded
+from tests.unit.tiny_models import pushing, random_data, random_texts, tiny_loaded
 
 ALPHAS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 KS = (4, 8, 16)
@@ -240,17 +239,7 @@ def test_measured_in_portions_a_model_gives_the_numbers_that_it_gives_at_once() 
     data = replace(random_data(24), neutral_texts=tuple(random_texts(40, shortest=1)))
     data = replace(data, measures=("multiple_choice", "generation"))
     split = FoldSplit(train=(), validation=tuple(range(20, 0, -1)), test=(21, 22, 23))
-    spec = SteeringSpec.adding(
-        model="m",
-        model_digest="d",
-        modules=(ModuleId("head", 0, 1),),
-        directions=torch.ones(1, loaded.shape.head_dim),
-        sigmas=torch.ones(1),
-        strengths=torch.ones(1),
-        alpha=0.7,
-        token_scope="all",
-        shape=loaded.shape,
-    )
+    spec = pushing(loaded, (ModuleId("head", 0, 1),), torch.ones(1, loaded.shape.head_dim), 0.7)
     config = EvaluationConfig(
         measures=data.measures, objective=("mc1", "mc2"), max_new_tokens=4, search="grid"
     )

@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 import uvicorn
 from openai import OpenAI
 
-from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.serving.catalogue import Catalogue
 from real_tasks.serving.engine import Engine
 from real_tasks.serving.http.app import served
 from real_tasks.serving.http.guard import Metrics
-from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.types import ModuleId
 from tests.unit.serving.served import unit
-from tests.unit.tiny_models import tiny_llama, tiny_tokenizer
+from tests.unit.tiny_models import pushing, tiny_llama, tiny_tokenizer
 
 KEY = "a-key"
 NO_ENDS = "{% for m in messages %}{{ m['role'][0] }} {{ m['content'] }} {% endfor %}A:"
@@ -43,19 +41,26 @@ class Server:
 
 def planted(loaded: LoadedModel, folder: Path, seed: int, layer: int) -> Path:
     """A spec that pushes the output of a layer along a drawn direction."""
-    SteeringSpec.adding(
-        modules=(ModuleId("layer", layer),),
-        directions=unit(loaded.shape.d_model, seed),
-        sigmas=torch.ones(1),
-        strengths=torch.ones(1),
-        token_scope="all",
-        alpha=5.0,
-        model="tiny",
-        model_digest="sha256:x",
-        shape=loaded.shape,
-        weights=weights_fingerprint(loaded.model),
-    ).save(folder)
+    along = unit(loaded.shape.d_model, seed)
+    pushing(loaded, (ModuleId("layer", layer),), along, 5.0).save(folder)
     return folder
+
+
+@contextmanager
+def listening(application: Any) -> Iterator[str]:
+    """An application behind uvicorn in a thread of this process; yields the URL of its API."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(application, log_level="error", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @contextmanager
@@ -69,17 +74,6 @@ def running(
     catalogue, metrics = Catalogue(loaded, "tiny", folders), Metrics()
     with (
         Engine(loaded, max_rows, max_waiting, metrics.step).running() as engine,
-        socket.create_server(("127.0.0.1", 0)) as listener,
+        listening(served(engine, catalogue, metrics, KEY)) as url,
     ):
-        app = served(engine, catalogue, metrics, KEY)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        try:
-            yield Server(url, loaded, engine, catalogue, folders)
-        finally:
-            server.should_exit = True
-            thread.join()
+        yield Server(url, loaded, engine, catalogue, folders)

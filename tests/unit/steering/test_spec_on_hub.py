@@ -16,7 +16,7 @@ from real_tasks.models import hub_folders
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModuleId
-from tests.unit.tiny_models import tiny_loaded
+from tests.unit.tiny_models import pushing, tiny_loaded
 
 REPO, COMMIT = "somebody/truth", "0123456789abcdef0123456789abcdef01234567"
 
@@ -52,17 +52,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_folders, "HfApi", Client)
 
 
-def a_spec(**changes: Any) -> SteeringSpec:
-    loaded = tiny_loaded()
-    facts = {"model": "tiny", "model_digest": "", "alpha": 2.0, "shape": loaded.shape}
-    return SteeringSpec.adding(
-        modules=[ModuleId("head", 1, 3)],
-        directions=torch.randn(1, 12, generator=torch.Generator().manual_seed(0)),
-        sigmas=torch.ones(1),
-        strengths=torch.ones(1),
-        token_scope="all",
-        **(facts | changes),
-    )
+def a_spec() -> SteeringSpec:
+    along = torch.randn(1, 12, generator=torch.Generator().manual_seed(0))
+    return pushing(tiny_loaded(), [ModuleId("head", 1, 3)], along, 2.0)
 
 
 def test_what_was_pushed_comes_back_with_a_card_beside_it(tmp_path: Path) -> None:
