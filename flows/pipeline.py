@@ -92,13 +92,15 @@ def localize(
     activations: Read,
 ) -> tuple[Scores, ...]:
     """Score all modules with every localizer, fold and seed."""
-    reading, steering = (
-        [one for one in prepared.work.scorings if one.steers == steers] for steers in (False, True)
-    )
-    effect = {"model": model, "batch_tokens": prepared.config.evaluation.batch_tokens}
-    found = score(run, prepared, score_activations, reading, folds, activations, {})
-    if steering:
-        found += score(run, prepared, score_effects, steering, folds, activations, effect)
+    asking = {"model": model, "batch_tokens": prepared.config.evaluation.batch_tokens}
+    found: tuple[Scores, ...] = ()
+    for stage, needs_model, further in (
+        (score_activations, False, {}),
+        (score_effects, True, asking),
+    ):
+        wanted = [one for one in prepared.work.scorings if one.needs_model == needs_model]
+        if wanted:
+            found += score(run, prepared, stage, wanted, folds, activations, further)
     return found
 
 
@@ -115,20 +117,21 @@ def score(
     layers_of = prepared.shape.n_layers_of
     shards = [
         (
-            f"{ranking.localizer.name}-{ranking.kind}-fold-{fold}-seed-{seed}-layer-{layer}",
+            f"{one.ranking.localizer.name}-{one.ranking.kind}-fold-{one.fold}-seed-{one.seed}"
+            f"-layer-{layer}",
             {
-                "localizer": ranking.localizer,
-                "fold": folds[fold],
-                "activations": activations[ranking.kind, "last"],
-                "kind": ranking.kind,
+                "localizer": one.ranking.localizer,
+                "fold": folds[one.fold],
+                "activations": activations[one.ranking.kind, one.reading],
+                "kind": one.ranking.kind,
                 "layer": layer,
-                "seed": seed,
+                "seed": one.seed,
                 "execution": prepared.config.execution,
                 **further,
             },
         )
-        for ranking, fold, seed in scorings
-        for layer in range(layers_of(ranking.kind))
+        for one in scorings
+        for layer in range(layers_of(one.ranking.kind))
     ]
     refs = iter(fan_out(run, stage, shards, prepared.shape))
     return tuple(

@@ -36,6 +36,9 @@ def as_given(name: str, data: LocalizerInput) -> LocalizerInput:
     In that model only the planted module does anything: it brings the aligned answers out as far
     as it is pushed from the violating towards them, in units of their distance.
     """
+    if LOCALIZERS[name].uses_weights:
+        width = data.values.shape[-1]
+        data = replace(data, weight=lambda module: torch.eye(width))  # noqa: ARG005
     if not LOCALIZERS[name].uses_effects:
         return data
     there = shard().values[[PLANTED]]
@@ -82,11 +85,11 @@ class LocalizerContract(Contract):
         assert isinstance(LOCALIZERS[name].stochastic, bool)
         assert isinstance(LOCALIZERS[name].uses_effects, bool)
 
-    def test_without_the_effects_that_it_uses_it_says_so_and_otherwise_needs_none(
+    def test_without_the_effects_or_weights_that_it_uses_it_says_so_and_otherwise_needs_none(
         self, name: str
     ) -> None:
-        if LOCALIZERS[name].uses_effects:
-            with pytest.raises(UserInputError, match=r"LocalizerInput\.effect"):
+        if LOCALIZERS[name].uses_effects or LOCALIZERS[name].uses_weights:
+            with pytest.raises(UserInputError, match=r"LocalizerInput\.(effect|weight)"):
                 localizer(name).localize(shard(), 0)
         else:
             assert localizer(name).localize(shard(), 0).scores == result(name).scores

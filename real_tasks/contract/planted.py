@@ -1,6 +1,7 @@
 """Activations in which it is known which modules tell aligned from violating answers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -36,15 +37,11 @@ def planted_input(
         labels=labels,
         questions=questions,
         train=questions < 0.8 * n_questions,
+        pairs=tuple(place ^ 1 for place in range(len(questions))),
     )
 
 
 def part_of(data: LocalizerInput, modules: Sequence[int]) -> LocalizerInput:
     """Return a shard of some of the modules."""
-    return LocalizerInput(
-        modules=tuple(data.modules[index] for index in modules),
-        values=data.values[list(modules)],
-        labels=data.labels,
-        questions=data.questions,
-        train=data.train,
-    )
+    own = tuple(data.modules[index] for index in modules)
+    return replace(data, modules=own, values=data.values[list(modules)])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from real_tasks.evaluation.answers.effects import Effects
 from real_tasks.evaluation.gating import gate_input
-from real_tasks.evaluation.model_handle import model_given
+from real_tasks.evaluation.model_handle import ModelHandle, model_given
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
 from real_tasks.experiment.fitting import fitted_tensors
 from real_tasks.experiment.methods.known import rankings_of
@@ -96,13 +96,13 @@ class Learner:
             if (one.localizer.name, one.kind) == (self.method.localizer, self.method.kind)
         )
         localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
-        values, seen = self._read(ranking.kind, "last"), self._seen()
-        effect = None
-        if LOCALIZERS[ranking.localizer.name].uses_effects:
+        values, seen = self._read(ranking.kind, localizer.reading), self._seen()
+        batch_tokens, asked = self.config.evaluation.batch_tokens, dict[str, Any]()
+        if localizer.uses_effects:
             validation = evenly_spaced(self.split.validation, localizer.most_questions)
-            effect = Effects(
-                self.loaded, self.data, validation, self.config.evaluation.batch_tokens
-            )
+            asked["effect"] = Effects(self.loaded, self.data, validation, batch_tokens)
+        if localizer.uses_weights:
+            asked["weight"] = ModelHandle(self.loaded, batch_tokens).weight
         found: list[ModuleScore] = []
         n_layers = values.shape[1]
         for done, layer in enumerate(coarse_to_fine(n_layers)):
@@ -111,7 +111,7 @@ class Learner:
             self.told("scores", done, n_layers)
             modules = self.loaded.shape.layer_modules(ranking.kind, layer)
             given = localizer_input(modules, values[:, layer].numpy(), *seen, self.loaded.device)
-            given = replace(given, effect=effect)
+            given = replace(given, **asked)
             found += localizer.localize(given, self.config.seeds[0]).scores
         self.told("scores", n_layers, n_layers)
         return found

@@ -43,13 +43,18 @@ def fitted_tensors(
     """
     train_only = replace(split, validation=(), test=())
     further = {**_of_samples(data, split), **further}
-    made, found = FITTERS.made(fitter.name, fitter.params), []
-    for layer, values in enumerate(layers):
-        modules = layer_modules(kind, layer, values.shape[1])
+    made, read = FITTERS.made(fitter.name, fitter.params), enumerate(layers)
+    parts = ([(layer_modules(kind, i, values.shape[1]), values)] for i, values in read)
+    if made.all_layers:
+        parts = iter([[one for part in parts for one in part]])
+    found = []
+    for part in parts:
+        modules = tuple(module for own, _ in part for module in own)
+        values = np.concatenate([values for _, values in part], axis=1)
         train = localizer_input(modules, values, data, train_only, torch.device("cpu"))
         seen = FitterInput(modules, train.values, train.labels, train.questions, **further)
-        found.append(made.fit(seen, seed))
-    return {name: torch.stack([one[name] for one in found]) for name in made.gives}
+        found.append({n: t.unflatten(0, (len(part), -1)) for n, t in made.fit(seen, seed).items()})
+    return {name: torch.cat([one[name] for one in found]) for name in made.gives}
 
 
 def _of_samples(data: BehaviourData, split: FoldSplit) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """What methods need of the data: pairs, classes, conditions, marks."""
 
 from real_tasks.experiment.methods.known import known_methods, methods_of, with_methods
+from real_tasks.experiment.methods.method import Method
+from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.aspects import MENDS, aspects_of
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
 from real_tasks.questions.samples import samples_of
 from real_tasks.steering.fitters import FITTERS
-from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import Faults, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
-from real_tasks.vocabulary.types import BehaviourData
+from real_tasks.vocabulary.types import Aspect, BehaviourData
 
 
 def check_needs(data: BehaviourData, config: ExperimentConfig) -> None:
@@ -19,33 +20,35 @@ def check_needs(data: BehaviourData, config: ExperimentConfig) -> None:
         UserInputError: they lack something; each method and what is missing are named.
     """
     faults, groups = Faults(), question_groups(data.questions)
-    asking = [
-        (method.name, method.fitter)
-        for method in methods_of(with_methods(config))
-        if method.fitter and FITTERS[method.fitter.name].asks
-    ]
-    for name, fitter in asking:
+    for method in methods_of(with_methods(config)):
+        if not _asks(method):
+            continue
         with faults.told():
-            _check(name, fitter, data)
+            _check(method, data)
             for fold in range(config.data.n_folds):
                 train = set(split(groups, fold, config.data).train)
-                _check(name, fitter, data, f", training questions of fold {fold}", train)
+                _check(method, data, f", training questions of fold {fold}", train)
     faults.tell()
 
 
+def _asks(method: Method) -> frozenset[Aspect]:
+    """Return what fitter and localizer of a method ask for."""
+    fitter = FITTERS[method.fitter.name].asks if method.fitter else frozenset()
+    return fitter | (LOCALIZERS[method.localizer].asks if method.localizer else frozenset())
+
+
 def _check(
-    name: str,
-    fitter: PlugIn,
-    data: BehaviourData,
-    part: str = "",
-    only: set[int] | None = None,
+    method: Method, data: BehaviourData, part: str = "", only: set[int] | None = None
 ) -> None:
-    """Check what a fitter asks for against all samples, or those of some questions."""
+    """Check what a method asks for against all samples, or those of some questions."""
+    name, fitter = method.name, method.fitter
     samples = [s for s in samples_of(data) if only is None or s.question_index in only]
     found, source = aspects_of(samples, data.paired), data.source.get("file", data.name)
-    for aspect in sorted(FITTERS[fitter.name].asks - found):
+    for aspect in sorted(_asks(method) - found):
         examples, mend = MENDS[aspect]
         raise UserInputError(f"{name} needs {aspect}; {examples}{source}{part} has none: {mend}")
+    if fitter is None:
+        return
     try:
         FITTERS.made(fitter.name, fitter.params).check(
             {s.answer.class_name for s in samples} - {""}
@@ -59,8 +62,7 @@ def allowed_methods(data: BehaviourData) -> list[str]:
     able, others = [], []
     for name, method in known_methods(ExperimentConfig()).items():
         try:
-            if method.fitter:
-                _check(name, method.fitter, data)
+            _check(method, data)
             able.append(name)
         except UserInputError as error:
             others.append(f"not allowed: {error}")

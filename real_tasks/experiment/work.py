@@ -21,9 +21,15 @@ class Scoring(NamedTuple):
     seed: int
 
     @property
-    def steers(self) -> bool:
-        """Whether its localizer steers the model."""
-        return LOCALIZERS[self.ranking.localizer.name].uses_effects
+    def reading(self) -> Reading:
+        """The tokens at which its localizer has activations read."""
+        return LOCALIZERS[self.ranking.localizer.name].reading
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether its localizer asks for the model, beside activations."""
+        entry = LOCALIZERS[self.ranking.localizer.name]
+        return entry.uses_effects or entry.uses_weights
 
 
 class Fit(NamedTuple):
@@ -62,8 +68,7 @@ class Work:
 
     Attributes:
         methods: those of the experiment, in its order.
-        readings: kinds of modules whose activations are read, and at which tokens; localizers have
-            theirs at the last one.
+        readings: kinds of modules whose activations are read, and at which tokens.
         scorings: by ranking, fold and seed.
         trials: by method, fold and seed.
     """
@@ -104,9 +109,11 @@ def _readings(
     methods: Sequence[Method], config: ExperimentConfig
 ) -> Iterator[tuple[ModuleKind, Reading]]:
     yield config.module_kind, "last"
+    for one in (config.localizer, *config.baselines):
+        yield config.module_kind, LOCALIZERS[one.name].reading
     for method in methods:
         if method.localizer is not None:
-            yield method.kind, "last"
+            yield method.kind, LOCALIZERS[method.localizer].reading
         if method.fitter is not None:
             yield method.kind, FITTERS[method.fitter.name].reading
 

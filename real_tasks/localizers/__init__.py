@@ -12,7 +12,7 @@ import torch
 
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.registry import Registry
-from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult
+from real_tasks.vocabulary.types import Aspect, LocalizerInput, LocalizerResult, Reading
 
 EQUAL_WEIGHTS = "_equal_weights"
 """Ends the name of the method that steers a localizer's modules, all with a strength of 1."""
@@ -49,6 +49,9 @@ class Localizer(ABC):
         weighting: whether steering strengths follow the scores or are all 1.
         stochastic: whether the seed changes the scores.
         uses_effects: whether it needs `LocalizerInput.effect`, and with it the model itself.
+        uses_weights: likewise `LocalizerInput.weight`.
+        asks: what the samples must have; data without it are refused before anything is read.
+        reading: the tokens at which activations are read.
         label: what people read; its name where empty.
         meaning: what maps and scatter plots show of its scores.
         explained: how to read its scores, for a report; nothing is said where empty.
@@ -60,6 +63,9 @@ class Localizer(ABC):
     weighting: ClassVar[Literal["score", "equal"]] = "equal"
     stochastic: ClassVar[bool] = False
     uses_effects: ClassVar[bool] = False
+    uses_weights: ClassVar[bool] = False
+    asks: ClassVar[frozenset[Aspect]] = frozenset()
+    reading: ClassVar[Reading] = "last"
     label: ClassVar[str] = ""
     meaning: ClassVar[ScoreMeaning] = ScoreMeaning()
     explained: ClassVar[str] = ""

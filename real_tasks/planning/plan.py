@@ -112,8 +112,11 @@ def _effect_tokens(
     """Validation answers, once unsteered in each task that steers and once for each module."""
     share, total = validation_share(config), 0.0
     each = size.n_answers * size.prompt_tokens * size.prompt_share
-    for ranking in (one.ranking for one in work.scorings if one.steers):
-        most = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params).most_questions
+    for ranking in (one.ranking for one in work.scorings):
+        localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
+        if not localizer.uses_effects:
+            continue
+        most = localizer.most_questions
         asked = share if most is None else min(share, most / size.n_questions)
         modules = (shape.modules_per_layer(ranking.kind) + 1) * shape.n_layers_of(ranking.kind)
         total += modules * (asked * each + size.prefix_tokens)

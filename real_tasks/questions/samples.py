@@ -75,16 +75,16 @@ def localizer_input(
     """Return what a localizer may see of one fold: training and validation questions, no others."""
     samples = samples_of(data)
     rows = rows_of_questions(samples, (*split.train, *split.validation))
+    seen = [samples[row] for row in rows]
     train, groups = set(split.train), question_groups(data.questions)
     chosen = torch.from_numpy(np.ascontiguousarray(values[rows].swapaxes(0, 1)))
     return LocalizerInput(
         modules=modules,
         values=chosen.float().to(device),
-        labels=torch.tensor([samples[row].answer.label for row in rows], device=device),
-        questions=torch.tensor(
-            [groups[samples[row].question_index] for row in rows], device=device
-        ),
-        train=torch.tensor([samples[row].question_index in train for row in rows], device=device),
+        labels=torch.tensor([one.answer.label for one in seen], device=device),
+        questions=torch.tensor([groups[one.question_index] for one in seen], device=device),
+        train=torch.tensor([one.question_index in train for one in seen], device=device),
+        pairs=pairs_of(seen, data.paired),
     )
 
 

@@ -206,13 +206,18 @@ class LocalizerInput:
 
     Attributes:
         modules: the modules of the shard.
-        values: activations at the last token, float32, on the device to compute on.
+        values: activations at the tokens that the localizer reads (the last one, mostly), float32,
+            on the device to compute on.
         labels: 1 aligned, 0 violating.
         questions: index of each sample's question; questions that a pair joins have the same.
         train: samples of training questions; the others belong to validation questions.
         effect: for localizers that ask for it (`uses_effects`): what steering one module alone, by
             a displacement of shape ``[d]``, does to the validation questions, in nats of log-odds
             of the aligned answers.
+        weight: for localizers that ask for it (`uses_weights`): by what a module writes to the
+            residual stream, ``[d_model, d]``; see `real_tasks.steering.model_access`.
+        pairs: each sample's partner of the other label, by its place among the samples, or -1;
+            both of a pair are samples of training questions, or neither is.
     """
 
     modules: tuple[ModuleId, ...]
@@ -221,6 +226,8 @@ class LocalizerInput:
     questions: Int[Tensor, "sample"]
     train: Bool[Tensor, "sample"]
     effect: Callable[[ModuleId, Float[Tensor, "d"]], float] | None = None
+    weight: Callable[[ModuleId], Float[Tensor, "d_model d"]] | None = None
+    pairs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

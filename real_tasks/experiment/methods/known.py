@@ -155,7 +155,8 @@ def _summary(said: MethodConfig, method: Method, exported_as: Callable[[Method],
         ranked = f"the best {method.kind}s by {method.localizer}" if method.localizer else "all"
         when = f", where the gate {method.gate.name} opens" if method.gate else ""
         formula, fitter = OPERATORS[method.operator.name].formula, FITTERS[method.fitter.name]
-        needed = ", ".join([fitter.access, *sorted(fitter.asks)])
+        asks = fitter.asks | (LOCALIZERS[method.localizer].asks if method.localizer else set())
+        needed = ", ".join([fitter.access, *sorted(asks)])
         lines.append(f"{ranked}; {method.fitter.name}; {formula}{when}")
         lines.append(f"needs {needed}; exported as {exported_as(method)}")
     return lines + [text for text in (said.paper, said.notes) if text]

@@ -23,7 +23,7 @@ Access = Literal["activations", "weights", "gradients", "samples"]
 
 @dataclass(frozen=True)
 class FitterInput:
-    """What a fitter sees of a layer's modules: training questions only.
+    """What a fitter sees of a layer's modules, or of all layers': training questions only.
 
     Attributes:
         modules: the modules.
@@ -64,6 +64,8 @@ class Fitter(ABC):
         asks: what the samples must have; data without it are refused before anything is read.
         reading: the tokens at which activations are read.
         stochastic: whether the seed changes what it finds.
+        all_layers: whether it sees the modules of all layers at once, the first layer's first, and
+            what it finds of one may depend on the others.
     """
 
     Params: ClassVar[type[Frozen]] = Frozen
@@ -72,6 +74,7 @@ class Fitter(ABC):
     asks: ClassVar[frozenset[Aspect]] = frozenset()
     reading: ClassVar[Reading] = "last"
     stochastic: ClassVar[bool] = False
+    all_layers: ClassVar[bool] = False
 
     def __init__(self, params: Any) -> None:
         """Keep the validated parameters, an instance of ``Params``."""
@@ -88,7 +91,8 @@ class Fitter(ABC):
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:
         """Return the tensors `gives` names, a row each module.
 
-        A module's rows depend on its own activations, its identity and the seed alone.
+        Without `all_layers` a module's rows depend on its own activations, its identity and the
+        seed alone.
 
         Raises:
             UserInputError: the data do not allow it.

@@ -224,6 +224,9 @@ def _one_of_each(
     yield checkpoint, checkpoint_inputs(experiment.model), outcome.checkpoint
     shard = dataset.sample_shards(outcome.dataset, experiment.extraction)[0]
     for ranking in rankings_of(experiment):
+        localizer = LOCALIZERS[ranking.localizer.name]
+        if localizer.reading != "last":
+            continue  # where its activations lie is not kept with the outcome
         refs = outcome.activations[ranking.kind]
         read = {"model": model, "shard": shard, "kind": ranking.kind}
         yield activations, read | {"config": experiment.extraction}, refs[0]
@@ -237,10 +240,10 @@ def _one_of_each(
             "layer": 0,
             "seed": item.seed,
         }
-        steering = {"model": model, "batch_tokens": experiment.evaluation.batch_tokens}
-        steers = LOCALIZERS[ranking.localizer.name].uses_effects
-        step = effects if steers else scores
-        yield step, given | (steering if steers else {}), item.shards[0]
+        asking = {"model": model, "batch_tokens": experiment.evaluation.batch_tokens}
+        asks = localizer.uses_effects or localizer.uses_weights
+        step = effects if asks else scores
+        yield step, given | (asking if asks else {}), item.shards[0]
     for one, done in zip(deployed_steering(plan), plan.compared.measured, strict=False):
         yield measured, plan.measuring(model, outcome.dataset, one), done.measured
 

@@ -1,10 +1,11 @@
-"""The cached stage that scores modules by what steering with them does."""
+"""The cached stage that scores modules with the model itself: its weights, or by steering it."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from real_tasks.evaluation.answers.effects import Effects
+from real_tasks.evaluation.model_handle import ModelHandle
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.folds import evenly_spaced
 from real_tasks.tasks.cache.code_version import modules_of
@@ -32,13 +33,15 @@ def effects(
     batch_tokens: int,
     execution: ExecutionConfig,
 ) -> dict[str, Any]:
-    """Score the modules of one layer by a localizer that steers the model."""
+    """Score the modules of one layer by a localizer that asks for the model."""
     use_threads(execution)
     data, split = fold.load()
     loaded = model.load(execution)
-    most = LOCALIZERS.made(localizer.name, localizer.params).most_questions
-    given = replace(
-        localizer_given(fold, activations, kind, layer, loaded.device),
-        effect=Effects(loaded, data, evenly_spaced(split.validation, most), batch_tokens),
-    )
+    made = LOCALIZERS.made(localizer.name, localizer.params)
+    given = localizer_given(fold, activations, kind, layer, loaded.device)
+    if made.uses_effects:
+        asked = evenly_spaced(split.validation, made.most_questions)
+        given = replace(given, effect=Effects(loaded, data, asked, batch_tokens))
+    if made.uses_weights:
+        given = replace(given, weight=ModelHandle(loaded, batch_tokens).weight)
     return {**localized(out, localizer, given, seed), "device": str(loaded.device)}

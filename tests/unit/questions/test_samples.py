@@ -73,6 +73,20 @@ def test_values_labels_and_questions_stay_together() -> None:
         assert bool(given.train[place]) == (sample.question_index in parts.train)
 
 
+def test_a_localizer_is_given_the_pairs_among_what_it_sees() -> None:
+    parts = split(range(len(DATA.questions)), 0, DataConfig())
+    given = localizer_input(
+        MODULES, values_that_name_their_place(), DATA, parts, torch.device("cpu")
+    )
+    joined = [(place, partner) for place, partner in enumerate(given.pairs) if partner >= 0]
+    assert joined
+    for place, partner in joined:
+        assert given.pairs[partner] == place
+        assert int(given.labels[place]) != int(given.labels[partner])
+        assert int(given.questions[place]) == int(given.questions[partner])
+        assert bool(given.train[place]) == bool(given.train[partner])
+
+
 def test_values_stored_in_half_precision_are_given_as_float32() -> None:
     parts = split(range(len(DATA.questions)), 0, DataConfig())
     halves = values_that_name_their_place().astype(np.float16)

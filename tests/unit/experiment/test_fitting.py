@@ -1,0 +1,55 @@
+"""What fitters are given of an experiment's data."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from real_tasks.experiment.fitting import fitted_tensors
+from real_tasks.steering.fitters import FITTERS, Fitter, FitterInput
+from real_tasks.vocabulary.config import PlugIn
+from real_tasks.vocabulary.types import FoldSplit
+from tests.unit.tiny_models import random_data
+
+DATA = random_data(n_questions=6)
+SPLIT = FoldSplit(train=(0, 1, 2), validation=(3,), test=(4, 5))
+
+
+class Shares(Fitter):
+    """A module's mean as a share of all that it sees."""
+
+    gives = ("share",)
+
+    def fit(self, data: FitterInput, seed: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return the shares."""
+        means = data.values.mean(dim=1)
+        return {"share": means / means.sum(dim=0)}
+
+
+class SharesOfAll(Shares):
+    """The same, over all layers."""
+
+    all_layers = True
+
+
+@pytest.mark.parametrize("entry", [Shares, SharesOfAll])
+def test_a_fitter_sees_one_layer_at_a_time_or_all_of_them(
+    entry: type[Fitter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FITTERS._entries, "shares", entry)
+    n_answers = sum(len(question.answers) for question in DATA.questions)
+    rng = np.random.default_rng(0)
+    layers = [rng.random((n_answers, 2, 3)).astype(np.float32) for _ in range(4)]
+
+    def read() -> Iterator[np.ndarray]:
+        yield from layers
+
+    found = fitted_tensors(PlugIn(name="shares"), read(), DATA, SPLIT, "head", 0, {})["share"]
+    trained = sum(len(DATA.questions[i].answers) for i in SPLIT.train)
+    means = np.stack([layer[:trained].mean(axis=0) for layer in layers])
+    axes = (0, 1) if entry.all_layers else (1,)
+    expected = means / means.sum(axis=axes, keepdims=True)
+    assert found.shape == (4, 2, 3)
+    assert torch.allclose(found, torch.from_numpy(expected), atol=1e-6)
