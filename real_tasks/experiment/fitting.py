@@ -43,12 +43,10 @@ def fitted_tensors(
     """
     train_only = replace(split, validation=(), test=())
     further = {**_of_samples(data, split), **further}
-    made, read = FITTERS.made(fitter.name, fitter.params), enumerate(layers)
-    parts = ([(layer_modules(kind, i, values.shape[1]), values)] for i, values in read)
-    if made.all_layers:
-        parts = iter([[one for part in parts for one in part]])
+    made = FITTERS.made(fitter.name, fitter.params)
+    read = ((layer_modules(kind, i, layer.shape[1]), layer) for i, layer in enumerate(layers))
     found = []
-    for part in parts:
+    for part in [list(read)] if made.all_layers else ([one] for one in read):
         modules = tuple(module for own, _ in part for module in own)
         values = np.concatenate([values for _, values in part], axis=1)
         train = localizer_input(modules, values, data, train_only, torch.device("cpu"))
