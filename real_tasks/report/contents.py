@@ -65,7 +65,8 @@ def race_in_words(evaluations: Sequence[Row]) -> str:
 
     ``evaluations`` are rows of the view of that name.
     """
-    asked = [row["value"] for row in evaluations if row["metric"] == "n_questions"]
+    measured = (row for row in evaluations if row["metric"] == "n_questions")
+    asked = [row["value"] for row in measured if row["alpha"] is not None]
     over = sum(value == 0 for value in asked)
     if not asked or not max(asked):
         return ""

@@ -75,6 +75,7 @@ def test_its_steering_is_kept_as_a_spec_that_says_what_it_does(run: tuple[Home, 
     for edit in spec.edits:
         assert torch.equal(edit.tensors["direction"], first.expand(len(edit.modules), -1))
     assert "x - s * (v . x) v" in spec.explain()
+    assert spec.provenance["prompt"]["template"] == "Q: {question} A:"
     own = SteeringSpec.load(folder / "erase_first" / "fold-0-seed-0")
     assert own.edits[0].keep_norm and "first 1 and last 2 of the prompt" in own.explain()
 

@@ -13,6 +13,7 @@ from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
 from real_tasks.experiment.methods.method import Method
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
+from real_tasks.reading.asking import PROMPT, Asking
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
@@ -45,7 +46,8 @@ def evaluation(
     candidates, selections = {}, {}
     if tensors is not None:
         ranking = references.load_scores(scores).scores if scores else None
-        facts = {"method": method.name, "behaviour": data.name, "fold": fold.index}
+        asking = Asking.of(data, loaded.chat).as_facts()
+        facts = {"method": method.name, "behaviour": data.name, "fold": fold.index, PROMPT: asking}
         template = SpecTemplate(
             method,
             model.config.path,
