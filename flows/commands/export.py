@@ -21,6 +21,7 @@ class Taken(StrEnum):
     spec = "spec"
     lofit = "lofit"
     control_vector = "control-vector"
+    easysteer = "easysteer"
     mlflow = "mlflow"
 
 
@@ -74,9 +75,10 @@ def export(
     another scope, keep_norm, mirror, or an operator other than add on the residual stream is
     refused with its reason. `spec`: the steering spec, for any of these and any architecture,
     applied by hooks. `lofit`: the list of heads. `control-vector`: a file of llama.cpp's, for what
-    is added to the output of blocks from the second on (`caa`). `mlflow`: a registered model that
-    `mlflow models serve` serves. The model card says which of these, llama.cpp and servers can do
-    the same.
+    is added to the output of blocks from the second on (`caa`). `easysteer`: vectors for EasySteer,
+    a fork of vLLM, for what is added to heads and to the output of layers. `mlflow`: a registered
+    model that `mlflow models serve` serves. The model card says which of these, llama.cpp and
+    servers can do the same.
 
     Examples:
     - `real export --to steered`: of the last run, the method under study

@@ -22,7 +22,7 @@ from real_tasks.vocabulary.experiment_config import ExperimentConfig
 TEMPLATE = "card.md.j2"
 UNSTEERED = "unsteered"
 SIDE_EFFECTS = ("kl", "cross_entropy", "perplexity")
-Format = Literal["checkpoint", "spec", "lofit", "control-vector"]
+Format = Literal["checkpoint", "spec", "lofit", "control-vector", "easysteer"]
 
 
 @dataclass(frozen=True)

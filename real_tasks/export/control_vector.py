@@ -4,6 +4,7 @@ A tensor ``direction.N`` of width d_model is added to the output of block N, cou
 first block has none (llama.cpp, ``llama_adapter_cvec``). The library gguf writes the file.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from gguf import GGUFWriter
@@ -74,7 +75,13 @@ def save_control_vector(
     Raises:
         UserInputError: see `check_control_vector`.
     """
-    vectors = control_vectors(intervention, shape)
+    write_vectors(control_vectors(intervention, shape), shape, model_type, path)
+
+
+def write_vectors(
+    vectors: Mapping[int, Float[Tensor, "width"]], shape: ModelShape, model_type: str, path: Path
+) -> None:
+    """Write a vector for each of some blocks into a GGUF file."""
     writer = GGUFWriter(path, ARCHITECTURE)
     writer.add_string(f"{ARCHITECTURE}.model_hint", model_type)
     writer.add_uint32(f"{ARCHITECTURE}.layer_count", shape.n_layers)

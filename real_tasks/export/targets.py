@@ -6,6 +6,7 @@ from typing import Literal, get_args
 from real_tasks.experiment.candidates import WRITERS
 from real_tasks.experiment.methods.method import Method
 from real_tasks.export.control_vector import check_control_vector
+from real_tasks.export.easysteer import check_easysteer
 from real_tasks.export.routes import OTHER_ROUTE, WRITTEN, check_constants, route_of
 from real_tasks.models.families import FAMILIES
 from real_tasks.steering.edits import Edit, Intervention
@@ -14,7 +15,7 @@ from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import WHOLE_LAYER, ModuleKind
 
-Target = Literal["hooks", "bake", "gguf", "control vector", "lofit", "serve"]
+Target = Literal["hooks", "bake", "gguf", "control vector", "easysteer", "lofit", "serve"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 Verdict = Literal["exactly", "with a difference", "refused"]
 
@@ -48,7 +49,8 @@ def can(what: SteeringSpec | Intervention, target: Target, model_type: str) -> S
         what: the steering.
         target: ``hooks``, in this program; ``bake``, an ordinary checkpoint; ``gguf``, that
             checkpoint converted for llama.cpp; ``control vector``, its file for what is added to
-            blocks; ``lofit``, a list of heads; ``serve``, a server of checkpoints.
+            blocks; ``easysteer``, its vectors; ``lofit``, a list of heads; ``serve``, a server of
+            checkpoints.
         model_type: the architecture, as transformers calls it.
     """
     intervention = what.intervention() if isinstance(what, SteeringSpec) else what
@@ -57,6 +59,7 @@ def can(what: SteeringSpec | Intervention, target: Target, model_type: str) -> S
         "bake": _bake,
         "gguf": _gguf,
         "control vector": _control_vector,
+        "easysteer": _easysteer,
         "lofit": _lofit,
         "serve": _serve,
     }[target]
@@ -214,6 +217,11 @@ def _gguf(intervention: Intervention, model_type: str) -> Support:
 def _control_vector(intervention: Intervention, model_type: str) -> Support:  # noqa: ARG001
     check_control_vector(intervention)
     return Support("exactly", "constants that llama.cpp adds to the output of blocks")
+
+
+def _easysteer(intervention: Intervention, model_type: str) -> Support:  # noqa: ARG001
+    check_easysteer(intervention)
+    return Support("exactly", "constants that EasySteer adds to the outputs of heads or layers")
 
 
 def _lofit(intervention: Intervention, model_type: str) -> Support:  # noqa: ARG001

@@ -15,6 +15,7 @@ from real_tasks.experiment.methods.known import known_methods
 from real_tasks.export.bake import Baked, bake
 from real_tasks.export.card import CardContent, Format, base_model, render_card
 from real_tasks.export.control_vector import save_control_vector
+from real_tasks.export.easysteer import STEERING, save_easysteer
 from real_tasks.export.lofit import save_heads
 from real_tasks.export.parity import PARITY_FILE, Parity, make_parity
 from real_tasks.export.parity_prompts import parity_prompts
@@ -32,7 +33,7 @@ from storage.tables.parquet import read_run
 
 __all__ = ["ExportFormat", "Exported", "check_export", "export_run"]
 
-ExportFormat = Literal["checkpoint", "spec", "lofit", "control-vector", "mlflow"]
+ExportFormat = Literal["checkpoint", "spec", "lofit", "control-vector", "easysteer", "mlflow"]
 CARD, HEADS, VECTOR = "README.md", "heads.npy", "control-vector.gguf"
 
 
@@ -66,8 +67,8 @@ def export_run(
         method: the way of steering.
         to: folder to write, not there or empty; not used for ``mlflow``.
         format: ``checkpoint``, a Hugging Face checkpoint with the steering baked in; ``spec``, the
-            steering spec; ``lofit``, a list of heads; ``control-vector``, llama.cpp's; ``mlflow``,
-            a registered model.
+            steering spec; ``lofit``, a list of heads; ``control-vector``, llama.cpp's;
+            ``easysteer``, vectors for it; ``mlflow``, a registered model.
         fold: cross-validation fold whose directions, K and alpha are taken.
         seed: of the localizer.
 
@@ -86,6 +87,7 @@ def export_run(
         "spec": _spec,
         "lofit": _lofit,
         "control-vector": _control_vector,
+        "easysteer": _easysteer,
     }[format]
     with _whole_or_not_at_all(to.absolute()) as folder:
         sentences = write(run, folder, str(to))
@@ -171,6 +173,22 @@ def _control_vector(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     ]
 
 
+def _easysteer(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG001
+    spec = run.spec
+    algorithms = save_easysteer(
+        spec.intervention(), spec.shape, run.model_type or spec.model, folder
+    )
+    _write_card(run, folder, "easysteer")
+    return [
+        f"Added to {len(spec.modules)} modules, at the scale 1 as tuned, by "
+        f"{' and '.join(algorithms)}"
+        + (" (start the server with --steer-multi-vector)" if len(algorithms) > 1 else "")
+        + ", after EasySteer's documentation; not tried on its server.",
+        "Compare what is served: real export --check URL, with the parity file of a checkpoint "
+        "export of the same run.",
+    ]
+
+
 def _write_card(
     run: SteeredRun,
     folder: Path,
@@ -227,6 +245,8 @@ def _snippet(format: Format, folder: str, base: str) -> str:
         )
     if format == "control-vector":
         return f"llama-cli -m MODEL.gguf --control-vector {folder}/{VECTOR}"
+    if format == "easysteer":
+        return f"cd {folder} && vllm serve {base} --steering-config {STEERING}"
     if format == "lofit":
         return f'import numpy as np\nheads = np.load("{folder}/{HEADS}")  # [[layer, head], ...]'
     return (
