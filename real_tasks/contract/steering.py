@@ -14,7 +14,7 @@ from real_tasks.steering.operators import OPERATORS, Operator
 from real_tasks.vocabulary.registry import Registry
 
 WIDTH, MODULES, ROWS, POSITIONS = 6, 3, 2, 4
-_SIZES = {"d": WIDTH, "rank": 2, "2": 2}
+_SIZES = {"d": WIDTH, "rank": 2, "2": 2, "d_model": 5}
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -50,11 +50,16 @@ class OperatorContract(Contract):
         """Return activations changed at a strength that is the same everywhere."""
         return made.apply(x, tensors, torch.full((1, 1, x.shape[2]), s))
 
+    def unchanged(self, made: Operator, x: Tensor) -> Tensor:
+        """Return what it returns where it does nothing."""
+        return torch.zeros(*x.shape[:2], _SIZES["d_model"]) if made.writes else x
+
     def test_at_strength_0_next_to_nothing_changes(
         self, made: Operator, tensors: dict[str, Tensor]
     ) -> None:
         x = drawn(ROWS, POSITIONS, MODULES, WIDTH)
-        torch.testing.assert_close(self.changed(made, tensors, x, 0.0), x)
+        nothing = self.unchanged(made, x)
+        torch.testing.assert_close(self.changed(made, tensors, x, 0.0), nothing)
 
     def test_its_grid_lies_within_its_range_and_does_something(
         self, made: Operator, tensors: dict[str, Tensor]
@@ -63,17 +68,20 @@ class OperatorContract(Contract):
         assert made.strengths and made.formula and made.unit
         for strength in made.strengths:
             assert 0 < strength <= made.highest
-            assert not torch.allclose(self.changed(made, tensors, x, strength), x)
+            nothing = self.unchanged(made, x)
+            assert not torch.allclose(self.changed(made, tensors, x, strength), nothing)
 
     def test_a_module_is_changed_by_its_own_tensors_alone(
         self, made: Operator, tensors: dict[str, Tensor]
     ) -> None:
         x, strength = drawn(ROWS, POSITIONS, MODULES, WIDTH), made.strengths[0]
         whole = self.changed(made, tensors, x, strength)
+        each = []
         for module in range(MODULES):
             own = {name: tensor[[module]] for name, tensor in tensors.items()}
-            alone = self.changed(made, own, x[:, :, [module]], strength)
-            torch.testing.assert_close(alone, whole[:, :, [module]])
+            each.append(self.changed(made, own, x[:, :, [module]], strength))
+        together = sum(each[1:], each[0]) if made.writes else torch.cat(each, dim=2)
+        torch.testing.assert_close(together, whole)
 
     def test_rows_and_positions_may_have_strengths_of_their_own(
         self, made: Operator, tensors: dict[str, Tensor]
@@ -82,7 +90,7 @@ class OperatorContract(Contract):
         strength = torch.zeros(ROWS, POSITIONS, 1)
         strength[1, 2] = made.strengths[-1]
         found = made.apply(x, tensors, strength.expand(-1, -1, MODULES))
-        expected = x.clone()
+        expected = self.unchanged(made, x).clone()
         expected[1, 2] = self.changed(made, tensors, x, made.strengths[-1])[1, 2]
         torch.testing.assert_close(found, expected)
 

@@ -21,6 +21,7 @@ from real_tasks.export.routes import OTHER_ROUTE, WRITTEN, Side, route_of
 from real_tasks.models.families import family_of, model_shape, projection_weight
 from real_tasks.steering.edits import Edit, Intervention, in_order
 from real_tasks.steering.fits import layer_displacement
+from real_tasks.steering.operators import Tensors
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModelShape, ModuleKind
 
@@ -57,16 +58,22 @@ def rewritten(model: PreTrainedModel, intervention: Intervention) -> Rewritten:
     """
     shape, found = model_shape(model), Rewritten()
     todo: dict[str, list[tuple[Side, list[_Step]]]] = {}
+    writing: dict[str, list[Edit]] = {}
     for layer, kind in in_order(intervention.edits):
         here = [e.at(layer) for e in intervention.edits if e.kind == kind and layer in e.layers]
-        steps = _steps(here, intervention.strength, shape)
+        steps = _steps([e for e in here if not e.operator.writes], intervention.strength, shape)
         if kind == "residual_in" and layer == 0:
             _rewrite_embedding(model, steps, found)
         else:
             path, side = _site(model, layer, kind)
             todo.setdefault(path, []).append((side, steps))
+            writing.setdefault(path, []).extend(e for e in here if e.operator.writes)
     for path, sides in todo.items():
         projection = _Projection(model.get_submodule(path), _times(model))
+        # They read what the projection reads, whatever is done to that, and come first of what
+        # is done to what it puts out.
+        for edit in writing[path]:
+            projection.rewrite_columns(edit, intervention.strength, shape)
         for side, steps in sides:
             projection.take(side, steps)
         projection.write(path, found)
@@ -157,6 +164,24 @@ class _Projection:
             else:
                 assert side == "output"
                 self._after(step.change)
+
+    def rewrite_columns(self, edit: Edit, strength: float, shape: ModelShape) -> None:
+        """Add what an edit that writes adds; columns to which that is nothing keep every bit."""
+        for row, module in enumerate(edit.modules):
+            one, span = edit.only([row]), shape.span(module)
+            tensors = {name: tensor.cpu().double() for name, tensor in one.tensors.items()}
+            strengths = (strength * one.weights.cpu().double())[None, None]
+
+            def written(x: Tensor, tensors: Tensors = tensors, by: Tensor = strengths) -> Tensor:
+                return edit.operator.apply(x[None, :, None], tensors, by)[0]
+
+            if row == 0:
+                _check_affine(written, shape.width(module), edit.operator.formula)
+            added = written(torch.eye(shape.width(module), dtype=torch.double)).T
+            if added.any():
+                if self._weight is self._first:
+                    self._weight = self._first.float().cpu().clone()
+                self._weight[:, span] = (self._weight[:, span].double() + added).float()
 
     def _before(self, step: _Step) -> None:
         weight, added = self._weight.float(), step.constant

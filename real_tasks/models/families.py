@@ -164,25 +164,29 @@ class Place:
 
     Attributes:
         module: the network's own module.
-        side: whether they are what the module reads or what it puts out.
+        side: whether they are what the module reads or what it puts out; ``write``: what it puts
+            out, seen together with what it reads.
         also_output_of: what else must get the same change where the numbers are changed: between
             attention and feed-forward the residual stream goes on beside ``module``, and comes out
             of the decoder layer.
     """
 
     module: nn.Module
-    side: Literal["input", "output"]
+    side: Literal["input", "output", "write"]
     also_output_of: nn.Module | None = None
 
-    def hook(self, seen: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    def hook(self, seen: Callable[..., Tensor | None]) -> RemovableHandle:
         """Call ``seen`` with the numbers at every forward pass.
 
         Args:
-            seen: gets ``[row, position, width]``; what it returns is taken instead, None leaves
-                them as they are. ``also_output_of`` is not looked after.
+            seen: gets ``[row, position, width]``, and of the side ``write`` what the module reads
+                after it; what it returns is taken instead, None leaves them as they are.
+                ``also_output_of`` is not looked after.
         """
         if self.side == "output":
             return hook_output(self.module, seen)
+        if self.side == "write":
+            return self.module.register_forward_hook(lambda _, args, out: seen(out, args[0]))
 
         def of_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             found = seen(args[0])

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from real_tasks.models.families import check_kind, model_shape
 from real_tasks.steering.edits import Edit, Intervention, place
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
-from real_tasks.vocabulary.types import ModelShape, ModuleKind
+from real_tasks.vocabulary.types import PARTED, ModelShape, ModuleKind
 
 LONGEST = 1e15
 """Length up to which a displacement can be computed with: norms square what a layer gets, float32
@@ -46,7 +46,9 @@ def check_edit(edit: Edit, shape: ModelShape) -> None:
                 f"{shape.n_layers_of(edit.kind) - 1}; use the model that the intervention was made "
                 "for"
             )
-    sizes: dict[str, int] = {}
+    if edit.operator.writes:
+        _check_writes(edit)
+    sizes = {"d_model": shape.d_model}
     for name, axes in edit.operator.needs.items():
         _check_tensor(edit, name, axes.split(), shape)
         for axis, size in zip(axes.split(), edit.tensors[name].shape[1:], strict=True):
@@ -56,6 +58,19 @@ def check_edit(edit: Edit, shape: ModelShape) -> None:
     for name in edit.operator.unit_length:
         _check_unit(edit, name)
     _check_order(edit, shape)
+
+
+def _check_writes(edit: Edit) -> None:
+    if edit.kind not in PARTED:
+        raise UserInputError(
+            f"{edit.operator.formula} changes what modules write by columns of their own; found "
+            f"{edit.modules[0].label}, expected modules of the kinds {', '.join(PARTED)}"
+        )
+    if edit.keep_norm:
+        raise UserInputError(
+            f"{edit.operator.formula} leaves the activation as it is, so that keep_norm has no "
+            "meaning; leave keep_norm out"
+        )
 
 
 def _check_unit(edit: Edit, name: str) -> None:

@@ -6,6 +6,7 @@ output. Which positions get it is the scope, see `real_tasks.vocabulary.scopes`;
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 
 import torch
@@ -91,13 +92,17 @@ class Steering:
         ]
         self._steps: dict[Place, list[Step]] = {}
         for layer, kind in in_order(edits):
-            here = [
-                (edit.at(layer), decided.get(id(edit.gate)))
-                for edit in edits
-                if edit.kind == kind and layer in edit.layers
-            ]
-            steps = steps_at(here, intervention.strength, positions, shape)
-            self._steps.setdefault(lie[kind][layer], []).extend(steps)
+            for writes in (False, True):
+                here = [
+                    (edit.at(layer), decided.get(id(edit.gate)))
+                    for edit in edits
+                    if edit.kind == kind and layer in edit.layers and edit.operator.writes == writes
+                ]
+                at = lie[kind][layer]
+                at = replace(at, side="write") if writes else at
+                steps = steps_at(here, intervention.strength, positions, shape)
+                if steps:
+                    self._steps.setdefault(at, []).extend(steps)
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -154,11 +159,14 @@ def _noted(note: Callable[[Tensor], None], positions: Positions, values: Tensor)
     note(positions.own(values))
 
 
-def _changed(steps: Sequence[Step], positions: Positions, values: Tensor) -> Tensor | None:
+def _changed(
+    steps: Sequence[Step], positions: Positions, values: Tensor, *read: Tensor
+) -> Tensor | None:
     """Return a place's values with the steps done to the rows that are looked at."""
     own = changed = positions.own(values)
+    given = [positions.own(one) for one in read]
     for step in steps:
-        found = step(changed)
+        found = step(changed, *given)
         changed = changed if found is None else found
     if changed is own:
         return None

@@ -14,8 +14,9 @@ from real_tasks.steering.positions import Positions
 from real_tasks.vocabulary.scopes import Scope
 from real_tasks.vocabulary.types import ModelShape
 
-Step = Callable[[Tensor], Tensor | None]
-"""From ``[row, position, width]`` to the same changed; None leaves it as it is."""
+Step = Callable[..., Tensor | None]
+"""From ``[row, position, width]`` to the same changed; None leaves it as it is. What changes the
+writing of a projection is given what that puts out, and what it reads."""
 
 
 def steps_at(
@@ -68,7 +69,7 @@ class Addition:
 
 
 class Change:
-    """Has an operator change some modules of a place where scope and gate let it."""
+    """Has an operator change some modules of a place, or what they write, where it may."""
 
     def __init__(
         self,
@@ -88,33 +89,47 @@ class Change:
         self._columns = None if whole else torch.stack(columns)
         self._placed: dict[torch.device, tuple[dict[str, Tensor], Tensor, Tensor | None]] = {}
 
-    def __call__(self, values: Float[Tensor, "row position width"]) -> Tensor | None:
-        """Return the values changed where scope and gate let it; None where nowhere."""
+    def __call__(
+        self,
+        values: Float[Tensor, "row position width"],
+        read: Float[Tensor, "row position d_in"] | None = None,
+    ) -> Tensor | None:
+        """Return the values changed where scope and gate let it; None where nowhere.
+
+        Where the operator writes, they are what a projection puts out that has read ``read``.
+        """
         steered = self._positions.steered(self._edit.scope)
         if steered is False:
             return None
         tensors, strength, columns = self._on(values.device)
-        opened = None
+        masks = [] if steered is True else [steered.to(values.device)]
         if self._gate is not None:
-            opened = self._gate.strength().to(values.device)[..., None]
-            strength = strength * opened
-        own = values[..., None, :] if columns is None else values[..., columns]
-        changed = self._changed(own, tensors, strength)
-        if opened is not None:
+            opened = self._gate.strength().to(values.device)
+            strength = strength * opened[..., None]
             # Where a gate is closed not a bit may change, whatever the operator rounds.
-            changed = torch.where(opened[..., None] != 0, changed, own)
-        if steered is not True:
-            changed = torch.where(steered.to(values.device)[..., None, None], changed, own)
+            masks.append(opened != 0)
+        source = values if read is None else read
+        own = source[..., None, :] if columns is None else source[..., columns]
+        changed = self._changed(own, tensors, strength, values)
+        before = own if read is None else values
+        for mask in masks:
+            changed = torch.where(mask[(..., *[None] * (changed.dim() - 2))], changed, before)
+        if read is not None:
+            return changed
         if columns is None:
             return changed.squeeze(-2)
         result = values.clone()
         result[..., columns.flatten()] = changed.flatten(-2)
         return result
 
-    def _changed(self, own: Tensor, tensors: dict[str, Tensor], strength: Tensor) -> Tensor:
+    def _changed(
+        self, own: Tensor, tensors: dict[str, Tensor], strength: Tensor, values: Tensor
+    ) -> Tensor:
         # Sums over a module's numbers want more than half precision.
         x = own.to(torch.promote_types(own.dtype, torch.float32))
         changed = self._edit.operator.apply(x, tensors, strength)
+        if self._edit.operator.writes:
+            return (values + changed).to(values.dtype)
         if self._edit.keep_norm:
             length = changed.norm(dim=-1, keepdim=True)
             changed = changed * (x.norm(dim=-1, keepdim=True) / length.clamp_min(1e-30))

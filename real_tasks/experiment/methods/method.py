@@ -12,7 +12,7 @@ from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.method_config import EXPERIMENT, MethodConfig
 from real_tasks.vocabulary.scopes import Scope
-from real_tasks.vocabulary.types import ModuleKind
+from real_tasks.vocabulary.types import PARTED, ModuleKind
 
 _WRITTEN: tuple[ModuleKind, ...] = ("residual_in", "residual_mid", "layer", "attention", "mlp")
 """Parts as wide as the residual stream, one in a layer."""
@@ -83,11 +83,12 @@ def resolved_method(said: MethodConfig, config: ExperimentConfig) -> Method:
     weighting = said.weighting
     if weighting == "localizer":
         weighting = LOCALIZERS[localizer].weighting if localizer else "equal"
-    _check_parts(said)
+    kind = config.module_kind if said.part == EXPERIMENT else said.part
+    _check_parts(said, kind)
     own = evaluation.alphas if said.operator.name == "add" else operator.strengths
     return Method(
         name=said.name,
-        kind=config.module_kind if said.part == EXPERIMENT else said.part,
+        kind=kind,
         localizer=localizer,
         weighting=weighting,
         fitter=said.fitter and complete(FITTERS, said.fitter, f"methods.{said.name}.fitter"),
@@ -101,8 +102,8 @@ def resolved_method(said: MethodConfig, config: ExperimentConfig) -> Method:
     )
 
 
-def _check_parts(said: MethodConfig) -> None:
-    """Check that fitter, operator and strengths go together."""
+def _check_parts(said: MethodConfig, kind: ModuleKind) -> None:
+    """Check that fitter, operator, part and strengths go together."""
     operator = OPERATORS[said.operator.name]
     if said.fitter is None:
         return
@@ -121,6 +122,12 @@ def _check_parts(said: MethodConfig) -> None:
         raise UserInputError(
             f"the method {said.name!r} edits what writes to the residual stream, by tensors of "
             f"{said.part!r}; expected part to be one of {', '.join(_WRITTEN)}"
+        )
+    if operator.writes and (kind not in PARTED or said.keep_norm):
+        raise UserInputError(
+            f"the method {said.name!r}: the operator {said.operator.name!r} changes what modules "
+            f"write, and leaves their activations as they are; part is {kind!r}, keep_norm "
+            f"{said.keep_norm}; expected one of {', '.join(PARTED)}, and keep_norm false"
         )
     beyond = [strength for strength in said.strengths if strength > operator.highest]
     if beyond:

@@ -27,7 +27,8 @@ class Operator(ABC):
     Attributes:
         Params: its parameters.
         needs: its tensors, each with its axes after that of the modules, as ``"d"``, ``"2 d"``,
-            ``"d rank"`` or ``""``; an axis of one name has one size.
+            ``"d rank"`` or ``""``; an axis of one name has one size, and ``d_model`` that of the
+            residual stream.
         unit_length: which of them are unit vectors along ``d``, those of a module orthogonal to
             each other.
         highest: largest strength that has a meaning; finite where the effect is bounded.
@@ -35,6 +36,9 @@ class Operator(ABC):
         unit: what a strength of 1 is, for people.
         affine: whether it maps ``x`` to ``A x + a`` with constant ``A`` and ``a``, and so can be
             baked into the weights before or after a site.
+        writes: whether it leaves ``x`` as it is, and `apply` returns what its modules together add
+            to what the projection behind them puts out, linear in ``x``: a change of the columns
+            that this has for them.
         formula: what it does, for people.
     """
 
@@ -45,6 +49,7 @@ class Operator(ABC):
     strengths: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0)
     unit: ClassVar[str] = "share"
     affine: bool = True
+    writes: ClassVar[bool] = False
     formula: str = ""
 
     def __init__(self, params: Any) -> None:
@@ -64,6 +69,8 @@ class Operator(ABC):
         strength: Float[Tensor, "#row #position module"],
     ) -> Float[Tensor, "row position module d"]:
         """Return the activations changed; each module by its own tensors and strength.
+
+        One that `writes` returns ``[row, position, d_model]``.
 
         Args:
             x: activations, float32 unless the model's type is wider.

@@ -108,6 +108,9 @@ def edits_everywhere(model: PreTrainedModel) -> tuple[Edit, ...]:
         written = "layer" if kind == "residual_in" else kind
         if has(model, kind) and route_of(model_type).bias(written):
             edits.append(edit_of("add", shape, ModuleId(kind, 1)))
+    for units in ((ModuleId("head", 1, 2), ModuleId("head", 1, 3)), (ModuleId("neuron", 1, 9),)):
+        if has(model, units[0].kind):  # read what the edits before them leave
+            edits.append(edit_of("rank_one", shape, *units))
     return tuple(edits)
 
 

@@ -10,10 +10,21 @@ import torch
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.serving.engine import Engine, QueueFullError, Step
 from real_tasks.serving.generations import Sampling
-from real_tasks.steering.edits import Intervention
+from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.hooks import Steering
+from real_tasks.steering.operators import OPERATORS
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
-from tests.unit.serving.served import Asked, endless, expected, interventions, prompts, push, served
+from real_tasks.vocabulary.types import ModuleId
+from tests.unit.serving.served import (
+    Asked,
+    endless,
+    expected,
+    interventions,
+    prompts,
+    push,
+    served,
+    unit,
+)
 from tests.unit.tiny_models import tiny_family, tiny_loaded, tiny_tokenizer
 
 N_NEW = 10
@@ -24,8 +35,10 @@ def tiny(name: str, **changes: Any) -> LoadedModel:
     return prepare(tiny_family(name, **changes), tiny_tokenizer())
 
 
-def check_like_generate(loaded: LoadedModel, max_rows: int, n_prompts: int = 12) -> None:
-    kinds = itertools.cycle(interventions(loaded.shape.d_model))
+def check_like_generate(
+    loaded: LoadedModel, max_rows: int, n_prompts: int = 12, kinds: Any = None
+) -> None:
+    kinds = itertools.cycle(kinds or interventions(loaded.shape.d_model))
     cases = list(zip(prompts(n_prompts), kinds, strict=False))
     with Engine(loaded, max_rows).running() as engine:
         found = [one.all() for one in served(engine, cases, GREEDY)]
@@ -47,6 +60,14 @@ def check_like_generate(loaded: LoadedModel, max_rows: int, n_prompts: int = 12)
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "gpt2", "olmo2", "mixtral"])
 def test_texts_under_any_steering_are_what_generate_gives_alone(name: str) -> None:
     check_like_generate(tiny(name), max_rows=5)
+
+
+def test_rows_whose_heads_write_otherwise_leave_the_others_as_they_are() -> None:
+    operator = OPERATORS.made("rank_one", {})
+    tensors = {"read": unit(12, 11), "write": 9 * unit(32, 12)}
+    head, one = (ModuleId("head", 1, 2),), torch.ones(1)
+    edits = [Edit(head, tensors, one, operator, scope) for scope in ("all", "generated")]
+    check_like_generate(tiny_loaded(), 5, 6, [Intervention((edit,)) for edit in edits] + [None])
 
 
 def test_rotary_frequencies_that_follow_the_length_are_served_one_text_at_a_time() -> None:

@@ -79,7 +79,7 @@ def drawn_tensors(
     operator: Operator, n_modules: int, width: int, seed: int = 0
 ) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    sizes = {"d": width, "rank": 3}
+    sizes = {"d": width, "rank": 3, "d_model": 32}
     tensors = {}
     for name, axes in operator.needs.items():
         shape = [sizes.get(axis) or int(axis) for axis in axes.split()]
