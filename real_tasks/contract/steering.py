@@ -146,6 +146,8 @@ class FitterContract(Contract):
     def test_a_module_s_tensors_do_not_depend_on_the_others(
         self, name: str, params: dict[str, Any], seen: FitterInput
     ) -> None:
+        if FITTERS[name].all_layers:
+            pytest.skip("it says that they do")
         data = planted_input(6, relevant=[1, 4], n_questions=40, d=12, strength=4.0)
         part = part_of(data, [4, 2])
         made = FITTERS.made(name, params)

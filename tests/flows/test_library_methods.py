@@ -47,7 +47,7 @@ def test_what_each_method_is_made_of_is_a_table(run: tuple[Home, Summary]) -> No
     assert found["unsteered"] == (None, None, None, None, "all")
     assert found["real"] == ("real", "mean_difference", "add", None, "all")
     assert found["cast"] == ("causal", "mean_difference", "add", "prompt_similarity", "all")
-    assert found["angular_steering"] == ("iti", "plane", "rotate", None, "all")
+    assert found["angular_steering"] == ("opposite_sign", "plane", "rotate", None, "all")
     assert found["sttp"] == ("iti", "mean_difference", "clamp", "coordinate", "all")
     assert found["trained"] == ("causal", "bipo", "add", None, "all")
     own = ("iti", "mean_difference", "project_out", None, "first 1 and last 2 of the prompt")

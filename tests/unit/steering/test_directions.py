@@ -182,19 +182,25 @@ def test_target_and_threshold_are_the_aligned_mean_and_the_middle_along_the_dire
             assert float(found["scale"][module]) == pytest.approx(along.std(), rel=1e-4)
 
 
-def test_a_plane_has_the_mean_difference_and_the_widest_axis_beside_it() -> None:
+def test_the_plane_of_all_modules_equals_a_plain_computation_in_numpy() -> None:
     values = spread_out(16)
     data = FitterInput(MODULES, values, LABELS, torch.zeros_like(LABELS))
-    plane = FITTERS.made("plane", {}).fit(data, 0)["plane"]
-    first = mean_difference(MODULES, values, LABELS, 0)
-    for module in range(len(MODULES)):
-        x, v = values[module].double().numpy(), first[module].double().numpy()
-        rest = (x - x.mean(0)) @ (np.eye(16) - np.outer(v, v) / (v @ v))
-        axis = np.linalg.svd(rest, full_matrices=False)[2][0]
-        found = plane[module].numpy()
-        assert found @ found.T == pytest.approx(np.eye(2), abs=1e-5)
-        assert found[0] == pytest.approx(v, abs=1e-5)
-        assert abs(found[1] @ axis) == pytest.approx(1.0, abs=1e-4)
+    plane = FITTERS.made("plane", {}).fit(data, 0)["plane"].numpy()
+    differences = mean_difference(MODULES, values, LABELS, 0).double().numpy()
+    alike = [np.mean([one @ other for other in differences]) for one in differences]
+    first = differences[int(np.argmax(alike))]
+    axis = PCA(n_components=1).fit(differences).components_[0]
+    second = axis - (axis @ first) * first
+    second /= np.linalg.norm(second) * np.sign(second[np.argmax(np.abs(second))])
+    for found in plane:
+        assert found == pytest.approx(np.stack([first, second]), abs=1e-4)
+    assert plane[0] @ plane[0].T == pytest.approx(np.eye(2), abs=1e-5)
+
+
+def test_a_module_alone_has_no_plane() -> None:
+    data = FitterInput(MODULES[:1], noise()[:1], LABELS, LABELS)
+    with pytest.raises(UserInputError, match="layer 0, head 0 is alone"):
+        FITTERS.made("plane", {}).fit(data, 0)
 
 
 PAIRS = tuple(place + 1 - 2 * (place % 2) if place < 500 else -1 for place in range(600))
