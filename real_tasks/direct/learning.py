@@ -75,7 +75,7 @@ class Learner:
         batch_tokens = self.config.evaluation.batch_tokens
         prompts = None
         if method.gate:
-            prompts = gate_input(loaded, self.data, self.split.train, batch_tokens)
+            prompts = gate_input(loaded, self.data, self.split.train, batch_tokens, method.gate)
         template = SpecTemplate(
             method,
             self.config.model.path,

@@ -10,28 +10,35 @@ from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.activations import activations_at
 from real_tasks.reading.batches import encode
 from real_tasks.reading.prompts import prompt_text
-from real_tasks.steering.gates import GateInput
+from real_tasks.steering.gates import GATES, GateInput
+from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import BehaviourData
 
 
 def gate_input(
-    loaded: LoadedModel, data: BehaviourData, questions: Sequence[int], batch_tokens: int
+    loaded: LoadedModel,
+    data: BehaviourData,
+    questions: Sequence[int],
+    batch_tokens: int,
+    gate: PlugIn,
 ) -> GateInput:
-    """Return the mean activation of every prompt and neutral text, at the input of every layer.
+    """Return the activations of every prompt and neutral text, at the input of every layer.
 
     Args:
         loaded: the model, not steered.
         data: the behaviour; of its neutral texts those count on which nothing is tested.
         questions: training questions.
         batch_tokens: most tokens of a batch, padding included.
+        gate: it says at which tokens, see `Gate.at_end`.
 
     Raises:
         UserInputError: no neutral text is short enough.
     """
+    at_end = GATES[gate.name].at_end
 
-    def means(texts: Sequence[str]) -> Float[Tensor, "text layer d"]:
-        everywhere = [range(len(row)) for row in encode(loaded, texts)]
+    def read(texts: Sequence[str]) -> Float[Tensor, "text layer d"]:
+        everywhere = None if at_end else [range(len(row)) for row in encode(loaded, texts)]
         return activations_at(loaded, texts, everywhere, batch_tokens, "residual_in").squeeze(2)
 
     prompts = [prompt_text(loaded, data, data.questions[index]) for index in questions]
@@ -43,4 +50,4 @@ def gate_input(
             f"a gate is fitted to neutral texts of at most {MAX_TOKENS} tokens, and there is none; "
             "give shorter ones (evaluation.neutral)"
         )
-    return GateInput(means(prompts), means(short), tuple(range(loaded.shape.n_layers)))
+    return GateInput(read(prompts), read(short), tuple(range(loaded.shape.n_layers)))

@@ -16,8 +16,8 @@ class OppositeSign(Localizer):
     Every activation is divided by its length first, as in the release. Where zero lies between, the
     score is the distance of the means, else less than 0: that of zero from the nearer one, taken
     away; both in standard deviations within the classes. The release keeps or drops a layer and
-    takes one direction for all; here layers are ranked, and each has its own. Zero is the network's:
-    a constant that all activations share can hide a difference.
+    takes one direction for all; here layers are ranked, and each has its own. A constant that all
+    activations share can hide a difference: zero is where the network has it.
 
     Evidence: `class_means` [module, 2], of the violating and the aligned, in the same unit.
     """
@@ -25,8 +25,8 @@ class OppositeSign(Localizer):
     label = "opposite signs"
     meaning = ScoreMeaning("score", "distance of class means in SD (below 0: on one side)", 0.0)
     explained = (
-        "How far apart the means of aligned and violating answers lie along their difference, where "
-        "zero lies between them; below 0 where it does not. On the questions that the direction is "
+        "How far apart the means of aligned and violating answers lie along their difference, if "
+        "zero lies between them; below 0 if it does not. On the questions that the direction is "
         "found on: a distance says little where there are fewer answers than dimensions."
     )
 

@@ -38,7 +38,7 @@ def positions_read(
         if spans is None:
             raise UserInputError(
                 "activations are to be read at marked places, but the data mark none; mark some, "
-                "or read at last, prompt_end, answer_mean or prompt_mean"
+                "or read at last, prompt_end, answer_mean, prompt_mean or text_mean"
             )
         texts = [reading_text(loaded, data, question, answer) for question, answer in samples]
         return [marked_tokens(loaded, *pair) for pair in zip(texts, spans, strict=True)]
@@ -54,6 +54,7 @@ def positions_read(
             "prompt_end": range(split - 1, split),
             "answer_mean": range(split, len(ids)),
             "prompt_mean": range(begin, split),
+            "text_mean": range(begin, len(ids)),
         }
         found.append(places[reading])
     return found

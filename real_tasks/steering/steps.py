@@ -83,6 +83,7 @@ class Change:
         self._strength = strength * edit.weights
         self._gate = gate
         self._positions = positions
+        self._layer = edit.layers[0]
         spans = [shape.span(module) for module in edit.modules]
         whole = len(spans) == 1 and spans[0] == slice(0, shape.part_width(edit.kind))
         columns = [torch.arange(span.start, span.stop) for span in spans]
@@ -104,7 +105,7 @@ class Change:
         tensors, strength, columns = self._on(values.device)
         masks = [] if steered is True else [steered.to(values.device)]
         if self._gate is not None:
-            opened = self._gate.strength().to(values.device)
+            opened = self._gate.strength(self._layer).to(values.device)
             strength = strength * opened[..., None]
             # Where a gate is closed not a bit may change, whatever the operator rounds.
             masks.append(opened != 0)

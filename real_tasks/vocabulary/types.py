@@ -21,7 +21,7 @@ ModuleKind = Literal[
 - ``layer``: the residual stream after the block.
 - ``final``: the residual stream after the last norm; one for the whole model, in layer 0.
 """
-Reading = Literal["last", "prompt_end", "answer_mean", "prompt_mean", "marked"]
+Reading = Literal["last", "prompt_end", "answer_mean", "prompt_mean", "text_mean", "marked"]
 """Which tokens of a text, prompt and answer, activations are read at; of several it is their mean:
 
 - ``last``: the last of all.
@@ -29,6 +29,7 @@ Reading = Literal["last", "prompt_end", "answer_mean", "prompt_mean", "marked"]
 - ``answer_mean``: those of the answer.
 - ``prompt_mean``: those of the prompt, but for the one that begins every text (bos), which says
   nothing of this one and is often many times as large.
+- ``text_mean``: all, but for that one.
 - ``marked``: those of marked places.
 """
 Aspect = Literal["pairs", "classes", "conditions", "marks"]

@@ -41,7 +41,8 @@ class GateInput:
     """What a gate is fitted to; never a test question.
 
     Attributes:
-        opening: mean activations of the prompts that are to open it, at the input of every layer.
+        opening: activations of the prompts that are to open it, at the input of every layer: their
+            means, or those of the last tokens where the gate says `at_end`.
         closing: of texts that are not.
         layers: where it may read, so that it does not read behind the edit that it opens.
     """
@@ -58,6 +59,7 @@ class Gate(ABC):
         Params: its parameters.
         needs: its tensors, each with its axes, as ``"d"`` or ``""``.
         once: whether it decides on the prompt, and keeps to that for all that is generated after.
+        at_end: whether it is fitted to texts' last tokens, not to the means over all of them.
         of_module: whether there is one for each module, `placed` at it, whose tensors are the
             operator's own.
         label: what people read.
@@ -66,6 +68,7 @@ class Gate(ABC):
     Params: ClassVar[type[Frozen]] = Frozen
     needs: ClassVar[Mapping[str, str]] = {}
     once: ClassVar[bool] = False
+    at_end: ClassVar[bool] = False
     of_module: ClassVar[bool] = False
     label: ClassVar[str] = ""
 
@@ -87,8 +90,13 @@ class Gate(ABC):
         return self
 
     @abstractmethod
-    def strength(self, seen: Seen, tensors: Mapping[str, Tensor]) -> Float[Tensor, "row #position"]:
-        """Return how strongly the edit acts; one number a row where it decides once."""
+    def strength(
+        self, seen: Seen, tensors: Mapping[str, Tensor]
+    ) -> Float[Tensor, "row #position"] | Float[Tensor, "row #position layer"]:
+        """Return how strongly the edit acts, in every layer of the model where these differ.
+
+        Where it decides once there is one position.
+        """
 
 
 GATES: Registry[Gate] = Registry("gate", "real_tasks.steering.gates", Gate)
@@ -119,29 +127,28 @@ class Decision:
         """Take what a site that the gate reads, a span of its part, has in the present pass."""
         self._activations[site] = part[..., span]
 
-    def strength(self) -> Float[Tensor, "row #position"]:
-        """Return the strength in the present pass; worked out once a pass, or once a prompt.
+    def strength(self, layer: int) -> Float[Tensor, "row #position"]:
+        """Return the strength in a layer, in the present pass; worked out once a pass, or a prompt.
 
         Raises:
             UserInputError: a gate that decides on the prompt has to decide before it was read
                 whole, or is asked for other rows than it decided on.
         """
         positions, gate = self._positions, self._fitted.gate
-        if self._number == positions.number:
-            return self._said
-        if gate.once and not positions.fresh:
-            self._check_kept(len(positions.inputs))
-        else:
-            self._said = gate.strength(self._seen(), self._placed(positions.inputs.device))
-        self._number = positions.number
-        return self._said
+        if self._number != positions.number:
+            if gate.once and not positions.fresh:
+                self._check_kept(len(positions.inputs))
+            else:
+                self._said = gate.strength(self._seen(), self._placed(positions.inputs.device))
+            self._number = positions.number
+        return self._said[..., layer] if self._said.dim() == 3 else self._said
 
     @property
-    def kept(self) -> Float[Tensor, "row one"] | None:
+    def kept(self) -> Float[Tensor, "row one *layer"] | None:
         """What was decided on the prompts; None where each pass is decided anew."""
         return self._said if self._fitted.gate.once else None
 
-    def keep(self, said: Float[Tensor, "row one"]) -> None:
+    def keep(self, said: Float[Tensor, "row one *layer"]) -> None:
         """Go on with rows whose prompts were read in other batches, by what was decided there."""
         self._said, self._number = said, self._positions.number
 

@@ -1,50 +1,139 @@
-"""A gate that a small network decides (in the manner of Guiding Giants, arXiv 2505.20309)."""
+"""A gate that a small trained network opens and doses (Guiding Giants, arXiv 2505.20309)."""
 
-from collections.abc import Mapping
-from typing import Self
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Annotated, Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeInt
-from torch import Tensor
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+from torch.nn.functional import linear
 
 from real_tasks.statistics.probes import ProbeParams, fit_standardised
-from real_tasks.steering.gates import GATES, GateInput, Seen
-from real_tasks.steering.gates.deciding import PromptGate
+from real_tasks.steering.gates import GATES, Gate, GateInput, Seen
+from real_tasks.steering.gates.deciding import last_of
 from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.types import ModuleId
+
+N_READ = 4
+LARGEST_GRADIENT = 1.0
+LOW = 0.01
+"""Weight of the layers' mean weight beside its distance to a half."""
 
 
 class ControllerParams(Frozen):
-    """Where the network looks."""
+    """Where the network looks, what it is, how it is trained, and how it doses."""
 
-    layer: NonNegativeInt | None = Field(
-        None, description="layer whose input is read; null: the last one before the edit"
+    layers: tuple[NonNegativeInt, ...] = Field(
+        (), description=f"layers whose inputs are read; empty: the last {N_READ} before the edit"
     )
+    hidden: NonNegativeInt = Field(
+        1024, description="hidden units; 0: none, a logistic probe and a half for every layer"
+    )
+    dose: Literal["positive", "probability", "logit"] = Field(
+        "positive",
+        description="strength by the network's log-odds s: max(s, 0), which closes the gate below "
+        "0; their probability; s itself, which pushes the other way below 0, as the release does",
+    )
+    steps: PositiveInt = Field(
+        1250, description="batches; as many as the release's ten epochs over a thousand texts"
+    )
+    batch: PositiveInt = Field(8, description="texts in a batch")
+    mixed: bool = Field(
+        True, description="batches of both kinds; false: all that open first, as the release does"
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(5e-5, description="of AdamW")
+    evenness: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="weight of what keeps layers' weights near a half"
+    )
+    seed: NonNegativeInt = Field(0, description="of first weights and batches")
 
 
 @GATES.register("controller")
-class Controller(PromptGate):
-    """Opens by the probability that a logistic probe of the prompt's mean activation gives.
+class Controller(Gate):
+    """Has a network say how strongly a prompt is steered, and each layer's share of that.
 
-    It doses: the edit acts in proportion. Its paper trains a network of two layers on all layers'
-    activations at once; one layer and a linear probe are our reading.
+    The network reads the activations at the prompt's last token, of several layers at once, and
+    gives the log-odds that the prompt is of the kind that opens, and a weight from 0 to 1 for every
+    layer of the model. It is trained on activations alone. So no label reaches the layers' weights,
+    which stay near a half: see `evenness`. Of the strength, each layer gets its weight's part.
     """
 
     Params = ControllerParams
-    needs = {"weights": "d", "bias": ""}
-    label = "a probe finds the prompt to be of the behaviour's kind, by its probability"
+    once = True
+    at_end = True
+    needs = {"out_weight": "share hidden", "out_bias": "share"}
+    label = "a network finds the prompt to be of the behaviour's kind, and as strongly as it says"
     params: ControllerParams
 
-    def fit(self, data: GateInput) -> tuple[Self, dict[str, Tensor]]:
-        """Return the gate and its probe, in the activations' own units."""
-        layer = self.params.layer if self.params.layer is not None else max(data.layers)
-        values = torch.cat([data.opening[:, layer], data.closing[:, layer]])
-        labels = torch.cat([torch.ones(len(data.opening)), torch.zeros(len(data.closing))]).long()
-        probe = fit_standardised(values[None], labels, ProbeParams())
-        gate = type(self)(self.params.model_copy(update={"layer": layer}))
-        return gate, {"weights": probe.weights[0].float(), "bias": probe.bias[0].float()}
+    @property
+    def reads(self) -> tuple[ModuleId, ...]:
+        """The inputs of its layers."""
+        assert self.params.layers, "a gate that is not fitted reads nowhere"
+        return tuple(ModuleId("residual_in", layer) for layer in self.params.layers)
 
-    def strength(self, seen: Seen, tensors: Mapping[str, Tensor]) -> Float[Tensor, "row 1"]:
-        """Return each row's probability."""
-        prompt = self.prompt(seen)
-        return torch.sigmoid(prompt @ tensors["weights"] + tensors["bias"])[:, None]
+    def fit(self, data: GateInput) -> tuple[Self, dict[str, Tensor]]:
+        """Return the gate and its trained network."""
+        layers = self.params.layers or data.layers[-N_READ:]
+        read = torch.cat([data.opening, data.closing])[:, list(layers)].flatten(1)
+        opens = torch.arange(len(read)) < len(data.opening)
+        gate = type(self)(self.params.model_copy(update={"layers": layers}))
+        train = self._trained if self.params.hidden else self._read_out
+        return gate, train(read, opens.float(), data.opening.shape[1])
+
+    def strength(self, seen: Seen, tensors: Mapping[str, Tensor]) -> Float[Tensor, "row one layer"]:
+        """Return each row's strength at every layer."""
+        found = torch.cat([last_of(seen.activations[s], seen.in_prompt) for s in self.reads], -1)
+        if self.params.hidden:
+            found = linear(found, tensors["hidden_weight"], tensors["hidden_bias"]).relu()
+        found = linear(found, tensors["out_weight"], tensors["out_bias"])
+        odds, shares = found[:, :1], found[:, 1:].sigmoid()
+        if self.params.dose != "logit":
+            odds = odds.relu() if self.params.dose == "positive" else odds.sigmoid()
+        return (odds * shares)[:, None]
+
+    def _read_out(
+        self, read: Float[Tensor, "text d"], opens: Float[Tensor, "text"], n_layers: int
+    ) -> dict[str, Tensor]:
+        """Return the linear network: a logistic probe, and a half for every layer."""
+        probe = fit_standardised(read[None], opens.long(), ProbeParams())
+        nothing = read.new_zeros(n_layers, 1 + read.shape[1])
+        found = torch.cat([torch.cat([probe.weights, probe.bias[:, None]], 1).float(), nothing])
+        return {"out_weight": found[:, :-1], "out_bias": found[:, -1]}
+
+    @torch.enable_grad()
+    def _trained(
+        self, read: Float[Tensor, "text d"], opens: Float[Tensor, "text"], n_layers: int
+    ) -> dict[str, Tensor]:
+        hidden, seed = self.params.hidden, self.params.seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            parts = {"hidden": nn.Linear(read.shape[1], hidden), "rectified": nn.ReLU()}
+            network = nn.Sequential(OrderedDict(parts, out=nn.Linear(hidden, 1 + n_layers)))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=self.params.learning_rate)
+        batches = self._batches(opens, torch.Generator().manual_seed(seed))
+        for rows in islice(batches, self.params.steps):
+            optimizer.zero_grad()
+            self._loss(network(read[rows]), opens[rows]).backward()
+            nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
+            optimizer.step()
+        return {name.replace(".", "_"): part for name, part in network.state_dict().items()}
+
+    def _batches(self, opens: Float[Tensor, "text"], draw: torch.Generator) -> Iterator[Tensor]:
+        """Yield the rows of batches without end, every epoch in an order of its own."""
+        while True:
+            order = torch.randperm(len(opens), generator=draw)
+            parts = [order] if self.params.mixed else [order[opens[order] == k] for k in (1, 0)]
+            for part in parts:
+                yield from part.split(self.params.batch)
+
+    def _loss(self, found: Float[Tensor, "text out"], opens: Float[Tensor, "text"]) -> Tensor:
+        loss = cross_entropy(found[:, 0], opens)
+        shares = found[opens == 1, 1:].sigmoid()
+        if len(shares):
+            even = (shares - 0.5).abs().mean() + LOW * shares.mean()
+            loss = loss + self.params.evenness * even
+        return loss

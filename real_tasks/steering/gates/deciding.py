@@ -33,6 +33,15 @@ def mean_over(
     return (values.float() * where).sum(dim=1) / counts
 
 
+def last_of(
+    values: Float[Tensor, "row position d"], where: Bool[Tensor, "row position"]
+) -> Float[Tensor, "row d"]:
+    """Return what each row has at the last of some positions, float32."""
+    where = where.to(values.device)
+    last = (where * torch.arange(where.shape[1], device=values.device)).argmax(dim=1)
+    return values[torch.arange(len(values), device=values.device), last].float()
+
+
 def class_gap(
     opening: Float[Tensor, "sample d"], closing: Float[Tensor, "sample d"]
 ) -> Float[Tensor, "d"]:

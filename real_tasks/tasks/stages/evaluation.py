@@ -43,7 +43,7 @@ def evaluation(
     use_threads(execution)
     data, split = fold.load()
     loaded = model.load(execution)
-    candidates, selections = {}, {}
+    candidates, selections, gate = {}, {}, method.gate
     if tensors is not None:
         ranking = references.load_scores(scores).scores if scores else None
         asking = Asking.of(data, loaded.chat).as_facts()
@@ -56,7 +56,7 @@ def evaluation(
             loaded.shape,
             references.load_tensors(tensors),
             facts,
-            gate_input(loaded, data, split.train, config.batch_tokens) if method.gate else None,
+            gate and gate_input(loaded, data, split.train, config.batch_tokens, gate),
         )
         selections = candidate_selections(method, ranking, loaded.shape)
         candidates = {k: template.spec(selection) for k, selection in selections.items()}
@@ -68,7 +68,7 @@ def evaluation(
     record = evaluation_record(result, selections.get(result.chosen.top_k or 0, ()))
     if config.search == "race":
         record["race"] = {"order": evaluator.order}
-    if method.gate and result.spec:
+    if gate and result.spec:
         record["test"]["metrics"]["kl_open"] = evaluator.kl_on_prompts("test", result.spec)
     record["test"]["metrics"] |= _harness(loaded, result.spec, config)
     (out / references.EVALUATION).write_text(json.dumps(record))

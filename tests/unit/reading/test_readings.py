@@ -29,7 +29,7 @@ from tests.unit.tiny_models import (
 DATA = random_data(6)
 SAMPLES = [(q, a) for q in DATA.questions for a in q.answers]
 TEXTS = [DATA.full_text(q, a) for q, a in SAMPLES]
-READINGS: tuple[Reading, ...] = ("last", "prompt_end", "answer_mean", "prompt_mean")
+READINGS: tuple[Reading, ...] = ("last", "prompt_end", "answer_mean", "prompt_mean", "text_mean")
 KINDS: tuple[ModuleKind, ...] = get_args(ModuleKind)
 CHAT = (
     "{% for m in messages %}{{ ('w50 ' if m['role'] == 'user' else 'w52 ') + m['content'] }}"
@@ -53,6 +53,7 @@ def places_by_words(question: Question, answer: Answer, chat: bool, reading: Rea
         "prompt_end": [prompt - 1],
         "answer_mean": list(range(prompt, whole)),
         "prompt_mean": list(range(first, prompt)),
+        "text_mean": list(range(first, whole)),
     }[reading]
 
 

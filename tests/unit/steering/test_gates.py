@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from torch import Tensor
 
@@ -64,19 +63,6 @@ def test_the_threshold_has_the_largest_f1_of_all() -> None:
 def test_values_that_are_equal_are_not_parted() -> None:
     threshold, f1 = best_threshold(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 0.0]))
     assert float(threshold) == 0.5 and f1 == pytest.approx(0.8)
-
-
-def test_the_controller_s_probability_is_that_of_sklearn_s_probe() -> None:
-    data = two_kinds(shift=1.0)
-    gate, tensors = GATES.made("controller", {"layer": 2}).fit(data)
-    x = torch.cat([data.opening[:, 2], data.closing[:, 2]]).double().numpy()
-    labels = [1] * 40 + [0] * 30
-    scaled = (x - x.mean(0)) / x.std(0)
-    theirs = LogisticRegression(tol=1e-10, max_iter=10_000).fit(scaled, labels)
-    expected = theirs.predict_proba(scaled)[:, 1]
-    found = torch.sigmoid(torch.from_numpy(x).float() @ tensors["weights"] + tensors["bias"])
-    assert found.numpy() == pytest.approx(expected, abs=1e-3)
-    assert gate.reads == (ModuleId("residual_in", 2),)
 
 
 def steering(gate: FittedGate, layer: int = 1) -> Intervention:
