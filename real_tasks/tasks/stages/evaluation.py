@@ -56,7 +56,7 @@ def evaluation(
             loaded.shape,
             references.load_tensors(tensors),
             facts,
-            gate and gate_input(loaded, data, split.train, config.batch_tokens, gate),
+            gate_input(loaded, data, split.train, config.batch_tokens, gate) if gate else None,
         )
         selections = candidate_selections(method, ranking, loaded.shape)
         candidates = {k: template.spec(selection) for k, selection in selections.items()}
