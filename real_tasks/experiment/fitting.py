@@ -1,6 +1,6 @@
 """What fitters are given of an experiment's data, and the tensors that they find."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from real_tasks.questions.groups import question_groups
 from real_tasks.questions.samples import (
-    localizer_input,
+    Sample,
     numbered,
     pairs_of,
     rows_of_questions,
@@ -41,30 +42,34 @@ def fitted_tensors(
         seed: of the fitter.
         further: of `FitterInput`, beside what data and activations tell.
     """
-    train_only = replace(split, validation=(), test=())
-    further = {**_of_samples(data, split), **further}
+    samples = samples_of(data)
+    rows = rows_of_questions(samples, split.train)
+    told = replace(samples_told(data, [samples[row] for row in rows]), **further)
     made = FITTERS.made(fitter.name, fitter.params)
     read = ((layer_modules(kind, i, layer.shape[1]), layer) for i, layer in enumerate(layers))
     found = []
     for part in [list(read)] if made.all_layers else ([one] for one in read):
         modules = tuple(module for own, _ in part for module in own)
-        values = np.concatenate([values for _, values in part], axis=1)
-        train = localizer_input(modules, values, data, train_only, torch.device("cpu"))
-        seen = FitterInput(modules, train.values, train.labels, train.questions, **further)
-        found.append({n: t.unflatten(0, (len(part), -1)) for n, t in made.fit(seen, seed).items()})
+        values = np.concatenate([values[rows] for _, values in part], axis=1).swapaxes(0, 1)
+        chosen = torch.from_numpy(np.ascontiguousarray(values)).float()
+        tensors = made.fit(replace(told, modules=modules, values=chosen), seed)
+        found.append({name: one.unflatten(0, (len(part), -1)) for name, one in tensors.items()})
     return {name: torch.cat([one[name] for one in found]) for name in made.gives}
 
 
-def _of_samples(data: BehaviourData, split: FoldSplit) -> dict[str, Any]:
-    """Return what the samples of the training questions have besides, as `FitterInput` takes it."""
-    samples = samples_of(data)
-    samples = [samples[row] for row in rows_of_questions(samples, split.train)]
+def samples_told(data: BehaviourData, samples: Sequence[Sample]) -> FitterInput:
+    """Return what fitters see of samples before any activation is read: no modules, no values."""
     classes, class_names = numbered([one.answer.class_name for one in samples])
     conditions, condition_names = numbered([one.question.condition for one in samples])
-    return {
-        "pairs": pairs_of(samples, data.paired),
-        "classes": classes,
-        "class_names": class_names,
-        "conditions": conditions,
-        "condition_names": condition_names,
-    }
+    groups = question_groups(data.questions)
+    return FitterInput(
+        modules=(),
+        values=torch.empty(0, len(samples), 0),
+        labels=torch.tensor([one.answer.label for one in samples]),
+        questions=torch.tensor([groups[one.question_index] for one in samples]),
+        pairs=pairs_of(samples, data.paired),
+        classes=classes,
+        class_names=class_names,
+        conditions=conditions,
+        condition_names=condition_names,
+    )

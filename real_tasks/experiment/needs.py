@@ -1,5 +1,6 @@
 """What methods need of the data: pairs, classes, conditions, marks."""
 
+from real_tasks.experiment.fitting import samples_told
 from real_tasks.experiment.methods.known import known_methods, methods_of, with_methods
 from real_tasks.experiment.methods.method import Method
 from real_tasks.localizers import LOCALIZERS
@@ -50,9 +51,7 @@ def _check(
     if fitter is None:
         return
     try:
-        FITTERS.made(fitter.name, fitter.params).check(
-            {s.answer.class_name for s in samples} - {""}
-        )
+        FITTERS.made(fitter.name, fitter.params).check(samples_told(data, samples))
     except UserInputError as error:
         raise UserInputError(f"{name} on {source}{part}: {error}") from error
 

@@ -1,6 +1,7 @@
 """What every direction keeps to, over the table: a new one is tested without being named."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,18 @@ SEEN = FitterInput(
     classes=tuple(DATA.labels.tolist()),
     class_names=("away", "there"),
 )
-PARAMS = {"one_vs_rest": {"class_name": "there"}}
+CROSSED = {
+    "classes": (DATA.questions % 16 == 15).int().tolist(),
+    "class_names": ("mine", "other"),
+    "labels": torch.where(DATA.questions % 16 == 15, torch.arange(320) % 4 // 2, DATA.labels),
+}
+"""Classes that cross the labels; those of the other one say nothing of what was planted."""
+SEEN_BY = {"purified": CROSSED, "class_axes": CROSSED}
+PARAMS: dict[str, dict[str, Any]] = {
+    "one_vs_rest": {"class_name": "there"},
+    "purified": {"class_name": "mine"},
+    "class_axes": {"strengths": {"mine": 1}},
+}
 
 pytestmark = pytest.mark.parametrize(
     "name", [name for name in FITTERS if issubclass(FITTERS[name], DirectionFitter)]
@@ -41,6 +53,7 @@ pytestmark = pytest.mark.parametrize(
 
 
 def fitted(name: str, seen: FitterInput, seed: int) -> torch.Tensor:
+    seen = replace(seen, **SEEN_BY.get(name, {}))
     return FITTERS.made(name, PARAMS.get(name, {})).fit(seen, seed)["direction"]
 
 

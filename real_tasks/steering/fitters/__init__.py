@@ -5,12 +5,11 @@ operator whose tensors it gives.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from real_tasks.steering.model_access import ModelAccess, Text
@@ -80,8 +79,8 @@ class Fitter(ABC):
         """Keep the validated parameters, an instance of ``Params``."""
         self.params = params
 
-    def check(self, class_names: Collection[str]) -> None:  # noqa: B027 - most need none
-        """Check the parameters against the classes that training questions have.
+    def check(self, data: FitterInput) -> None:  # noqa: B027 - most need none
+        """Check the parameters against the samples, whose modules and values may not be there yet.
 
         Raises:
             UserInputError: they do not go together.
@@ -103,8 +102,8 @@ class DirectionFitter(Fitter):
     """Finds a unit vector for every module, and what the samples are like along it.
 
     It gives ``direction``; ``scale``, the standard deviation of the projections (sigma); ``target``
-    and ``threshold``: the mean projection of the aligned samples, and the middle between that and
-    the violating samples'. All in activation units.
+    and ``threshold``: the mean projection of the samples that it points to, and the middle between
+    that and the mean of those that it points away from (`sides`). All in activation units.
     """
 
     gives = ("direction", "scale", "target", "threshold")
@@ -117,16 +116,20 @@ class DirectionFitter(Fitter):
             UserInputError: the data do not allow it.
         """
 
+    def sides(self, data: FitterInput) -> tuple[Bool[Tensor, "sample"], Bool[Tensor, "sample"]]:
+        """Return which samples it points to, and from which: the aligned and the violating ones."""
+        return data.labels == 1, data.labels == 0
+
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:
         """Return the tensors."""
         direction = self.direction(data, seed)
         along = _projections(data.values, direction)
-        aligned, violating = (along[:, data.labels == label].mean(dim=1) for label in (1, 0))
+        there, away = (along[:, side].mean(dim=1) for side in self.sides(data))
         return {
             "direction": direction,
             "scale": along.std(dim=-1, correction=0),
-            "target": aligned,
-            "threshold": (aligned + violating) / 2,
+            "target": there,
+            "threshold": (there + away) / 2,
         }
 
 

@@ -1,6 +1,6 @@
 """The first principal component of the samples, turned to where the aligned lie."""
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from real_tasks.statistics.axes import turned, widest_axes
@@ -19,7 +19,14 @@ class PrincipalComponent(DirectionFitter):
 
     def direction(self, data: FitterInput, seed: int) -> Float[Tensor, "module d"]:  # noqa: ARG002
         """Return the unit vectors."""
-        values, labels = data.values.double(), data.labels
-        found = widest_axes(values - values.mean(dim=1, keepdim=True))
-        gap = values[:, labels == 1].mean(dim=1) - values[:, labels == 0].mean(dim=1)
-        return turned(found, gap).to(data.values)
+        return principal_component(data.values, data.labels)
+
+
+def principal_component(
+    values: Float[Tensor, "module sample d"], labels: Int[Tensor, "sample"]
+) -> Float[Tensor, "module d"]:
+    """First principal component of the centred samples, turned to the side of the aligned."""
+    exact = values.double()
+    found = widest_axes(exact - exact.mean(dim=1, keepdim=True))
+    gap = exact[:, labels == 1].mean(dim=1) - exact[:, labels == 0].mean(dim=1)
+    return turned(found, gap).to(values)
