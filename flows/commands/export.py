@@ -29,12 +29,16 @@ class Taken(StrEnum):
 def check(file: Annotated[Path, typer.Argument(help="JSONL, CSV, JSON or Parquet.")]) -> None:
     """Say what is in a data file, what is wrong with it, and which methods it allows.
 
+    And how well a bag of words tells its aligned answers from the violating ones on questions that
+    it did not see: what a localizer finds is more than wording only beyond that.
+
     Its columns tell what it is: your own questions, TruthfulQA, A/B questions, or conflicts of
     knowledge. Ends with status 1 if something is wrong.
 
     Example:
     - `real data check questions.jsonl`
     """
+    from real_tasks.evaluation.wording import wording_line
     from real_tasks.experiment.needs import allowed_methods
     from real_tasks.questions.data_check import check_file
 
@@ -43,6 +47,8 @@ def check(file: Annotated[Path, typer.Argument(help="JSONL, CSV, JSON or Parquet
         typer.echo(line)
     for line in allowed_methods(found.data()) if found.parsed.questions else ():
         typer.echo(line)
+    if found.enough:
+        typer.echo(wording_line(found.data()))
     if not (found.good and found.enough):
         raise typer.Exit(1)
 

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Literal
 
 from real_tasks.results.comparing.agreement import LocalizerAgreement, localizer_agreement
@@ -14,6 +15,7 @@ from real_tasks.results.labels import (
     metric_label,
     ordered_methods,
 )
+from real_tasks.results.scores import mean_scores, scores_by_run
 from real_tasks.results.summary import Row
 
 Outcome = Literal["ahead", "tie", "behind", "unknown"]
@@ -167,6 +169,31 @@ def causal_agreement(module_scores: Sequence[Row], method: str = "real") -> str 
         f"correlation (Spearman) of {_two_decimals(mean.spearman)} "
         f"[{_two_decimals(mean.low)}, {_two_decimals(mean.high)}]{_within_runs(found)}; of the "
         f"best {mean.top_k} of each, {mean.shared} are the same (by chance: {mean.by_chance:.1f})."
+    )
+
+
+def wording(
+    text_scores: Sequence[Row], module_scores: Sequence[Row], method: str = "real"
+) -> str | None:
+    """Say what a bag of words tells on held-out questions, and what modules tell.
+
+    None where the views ``text_scores`` or ``module_scores`` have nothing of it.
+    """
+    runs = scores_by_run(module_scores, method, "roc_auc").values()
+    modules = mean_scores(runs)
+    by_split = defaultdict(list)
+    for row in text_scores:
+        by_split[row["split"]].append(row["roc_auc"])
+    if not modules or not by_split:
+        return None
+    words = {name: _two_decimals(fmean(aucs)) for name, aucs in by_split.items()}
+    kind = MODULE_NOUNS[next(iter(modules)).kind]
+    return (
+        f"Words alone: a bag of words tells aligned from violating answers with an AUC of "
+        f"{words['validation']} on validation and {words['test']} on test questions (0.5: chance). "
+        f"The {kind}, by {method_label(method)}, have held-out AUCs of "
+        f"{_two_decimals(fmean(modules.values()))} on average and "
+        f"{_two_decimals(max(modules.values()))} at best."
     )
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
+from real_tasks.evaluation.wording import BAG_OF_WORDS, word_aucs
 from real_tasks.experiment.methods.method import Method
-from real_tasks.questions.folds import fold_of_questions
+from real_tasks.questions.folds import fold_of_questions, split
 from real_tasks.questions.groups import question_groups
 from real_tasks.statistics.paired import paired_difference
 from real_tasks.steering.selection import ranked
+from real_tasks.vocabulary.config import DataConfig
 from real_tasks.vocabulary.types import WHOLE_LAYER, BehaviourData, LocalizerResult, ModuleId
 
 Row = dict[str, Any]
@@ -53,6 +55,22 @@ def score_rows(localizer: str, fold: int, seed: int, result: LocalizerResult) ->
             "rank": rank,
         }
         for rank, score in enumerate(ranked(result.scores), start=1)
+    ]
+
+
+def text_score_rows(data: BehaviourData, config: DataConfig) -> list[Row]:
+    """Return one row per fold and part of it that is held out: what a bag of words tells there."""
+    groups = question_groups(data.questions)
+    return [
+        {
+            "classifier": BAG_OF_WORDS,
+            "fold": fold,
+            "split": part,
+            "roc_auc": auc,
+            "n_answers": n_answers,
+        }
+        for fold in range(config.n_folds)
+        for part, (auc, n_answers) in word_aucs(data, split(groups, fold, config)).items()
     ]
 
 

@@ -89,6 +89,20 @@ MODULE_SCORES = declare(
         SCORE,
     ),
 )
+TEXT_SCORES = declare(
+    "text_scores",
+    "one row per classifier that sees texts alone, beside module_scores: fitted to the training "
+    "questions of a fold, judged on others",
+    (
+        RUN_ID,
+        BEHAVIOUR,
+        Column("classifier", TEXT, "what judges the texts: bag_of_words"),
+        FOLD,
+        Column("split", TEXT, "questions that were measured", values=SPLITS),
+        number("roc_auc", "ROC-AUC of aligned against violating answers, 0 to 1"),
+        Column("n_answers", COUNT, "answers that were judged", minimum=1),
+    ),
+)
 SELECTED_MODULES = declare(
     "selected_modules",
     "one row per module that a method steers",
@@ -222,6 +236,7 @@ TABLES: dict[str, Table] = {
         RUNS,
         SAMPLES,
         MODULE_SCORES,
+        TEXT_SCORES,
         SELECTED_MODULES,
         EVALUATIONS,
         METHODS,

@@ -90,7 +90,14 @@ def test_a_first_run_makes_every_stage_and_fills_every_view(
     assert set(made(summary)) == EVERY_STAGE | {"pictures"}
     (run,) = rows(root, "FROM runs")
     assert (run["run_id"], run["status"]) == (summary.run_id, "completed")
-    for view in ("samples", "module_scores", "selected_modules", "evaluations", "answers"):
+    for view in (
+        "samples",
+        "module_scores",
+        "text_scores",
+        "selected_modules",
+        "evaluations",
+        "answers",
+    ):
         assert rows(root, f"SELECT count(*) AS n FROM {view}")[0]["n"] > 0, view
     assert rows(root, "SELECT count(*) AS n FROM comparisons")[0]["n"] > 0
     layers = rows(root, "SELECT layer, count(*) AS n FROM activations GROUP BY ALL ORDER BY layer")

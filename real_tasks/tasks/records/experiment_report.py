@@ -17,7 +17,7 @@ from real_tasks.report.contents import (
     verdict_changes,
 )
 from real_tasks.report.page import ReportContent, render_report
-from real_tasks.results.findings import causal_agreement, headlines
+from real_tasks.results.findings import causal_agreement, headlines, wording
 from real_tasks.results.summary import markdown_table, result_table, table_cells
 from real_tasks.tasks.records.pages import show_in_prefect
 from real_tasks.tasks.records.run import (
@@ -80,7 +80,8 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
     )
     pairs = answer_pairs(tables["answers"], method)
     scores = [r for r in tables["module_scores"] if r["module_kind"] == config.module_kind]
-    causal = causal_agreement(scores, method)
+    words = wording(read_run(home, "text_scores", run_id), scores, method)
+    findings = [said for said in (words, causal_agreement(scores, method)) if said]
     raced = race_in_words(tables["evaluations"])
     search = {"search": raced} if raced else {}
     rivals = [baseline.name for baseline in config.baselines] or ["random"]
@@ -109,7 +110,7 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
             else home.mlflow_place,
         },
         warnings=record["warnings"],
-        findings=[causal] if causal else [],
+        findings=findings,
         method=method,
     )
 

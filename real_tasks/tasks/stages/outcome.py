@@ -17,6 +17,7 @@ from real_tasks.results.rows import (
     sample_rows,
     score_rows,
     selected_rows,
+    text_score_rows,
 )
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.models import ModelRef
@@ -144,7 +145,9 @@ class OutcomeTables:
             "answers": {"run_id": run_id},
             "comparisons": {"run_id": run_id, **behaviour},
         }
-        return {name: columns(self.rows[name], **values) for name, values in further.items()}
+        published = {name: columns(self.rows[name], **of) for name, of in further.items()}
+        words = text_score_rows(self.data, self.config.data)
+        return published | {"text_scores": columns(words, run_id=run_id, **behaviour)}
 
     def _overflows(self) -> list[str]:
         """Name the strengths that overflow, of each method."""

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from real_tasks.results.comparing.agreement import localizer_agreement, usual_top_k
-from real_tasks.results.findings import causal_agreement, transfer_sentences
+from real_tasks.results.findings import causal_agreement, transfer_sentences, wording
 from tests.unit.synthetic_results import score_rows
 
 
@@ -73,6 +73,29 @@ def test_layers_are_called_layers() -> None:
         )
     ]
     assert "over 5 layers" in str(causal_agreement(rows))
+
+
+def test_what_words_tell_stands_beside_what_modules_tell() -> None:
+    modules = [
+        {
+            "localizer": name,
+            "module_kind": "head",
+            "layer": 0,
+            "head": head,
+            "fold": fold,
+            "seed": 0,
+        }
+        | {"roc_auc": auc + fold / 10}
+        for name, aucs in (("real", (0.5, 0.7)), ("iti", (0.9, 0.9)))
+        for head, auc in enumerate(aucs)
+        for fold in (0, 1)
+    ]
+    told = [("validation", 0.4), ("validation", 0.6), ("test", 0.52), ("test", 0.54)]
+    texts = [{"split": split, "roc_auc": auc} for split, auc in told]
+    said = str(wording(texts, modules))
+    assert "AUC of 0.50 on validation and 0.53 on test questions" in said
+    assert "The heads, by REAL, have held-out AUCs of 0.65 on average and 0.75 at best." in said
+    assert wording([], modules) is None and wording(texts, modules, "random") is None
 
 
 def test_the_usual_k_is_the_papers_or_a_quarter() -> None:
