@@ -49,19 +49,60 @@ class Probes:
 
 
 def fit_probes(
-    values: Float[Tensor, "module sample d"], labels: Int[Tensor, "sample"], params: ProbeParams
+    values: Float[Tensor, "module sample d"],
+    labels: Int[Tensor, "sample"],
+    params: ProbeParams,
+    start: Probes | None = None,
 ) -> Probes:
     """Fit a probe to every module by Newton's method in float64.
 
     The objective is scikit-learn's: half the squared norm of the weights, the bias left out, plus C
-    times the summed logistic loss. It is strictly convex in the weights, so the result is the same.
+    times the summed logistic loss. It is strictly convex in the weights, so the result is the same
+    wherever one starts.
 
     Raises:
         UserInputError: a probe did not converge within `max_iterations`.
     """
     chunk = max(1, HESSIAN_BYTES // (8 * (values.shape[2] + 1) ** 2))
-    fitted = torch.cat([_fit_chunk(part, labels, params) for part in values.split(chunk)])
+    at = values.new_zeros(len(values), values.shape[2] + 1, dtype=torch.double)
+    if start is not None:
+        at = torch.cat([start.weights, start.bias[:, None]], dim=1)
+    parts = zip(values.split(chunk), at.split(chunk), strict=True)
+    fitted = torch.cat([_fit_chunk(part, labels, params, first) for part, first in parts])
     return Probes(fitted[:, :-1], fitted[:, -1])
+
+
+class Standardised:
+    """Activations in standard deviations of each number, of the samples it is made from.
+
+    Penalised weights lie in the span of the samples: where these are fewer than the numbers of
+    each, the coordinates are those within it, and probes come out the same with less work.
+    """
+
+    def __init__(self, values: Float[Tensor, "module sample d"]) -> None:
+        """Take mean, standard deviation and span; a number that never changes is left as it is."""
+        values = values.double()
+        self._mean = values.mean(dim=1, keepdim=True)
+        scale = values.std(dim=1, correction=0, keepdim=True)
+        self._scale = torch.where(scale > 0, scale, 1.0)
+        self._axes: Tensor | None = None
+        if values.shape[1] < values.shape[2]:
+            self._axes = torch.linalg.qr(self.coordinates(values).mT).Q
+
+    def coordinates(
+        self, values: Float[Tensor, "module sample d"]
+    ) -> Float[Tensor, "module sample coordinate"]:
+        """Return what probes are to see of activations, of other samples too."""
+        scaled = (values.double() - self._mean) / self._scale
+        return scaled if self._axes is None else scaled @ self._axes
+
+    def folded(self, probes: Probes) -> Probes:
+        """Return probes of coordinates as probes of activations as they are."""
+        weights = probes.weights[..., None]
+        if self._axes is not None:
+            weights = self._axes @ weights
+        weights = weights.squeeze(2) / self._scale.squeeze(1)
+        return Probes(weights, probes.bias - (weights * self._mean.squeeze(1)).sum(dim=1))
 
 
 def fit_standardised(
@@ -71,18 +112,16 @@ def fit_standardised(
 
     The penalty is then the same for all of them. Weights and bias are for values as they are.
     """
-    values = values.double()
-    mean, scale = values.mean(dim=1, keepdim=True), values.std(dim=1, correction=0, keepdim=True)
-    scale = torch.where(scale > 0, scale, 1.0)
-    probes = fit_probes((values - mean) / scale, labels, params)
-    weights = probes.weights / scale.squeeze(1)
-    return Probes(weights, probes.bias - (weights * mean.squeeze(1)).sum(dim=1))
+    seen = Standardised(values)
+    return seen.folded(fit_probes(seen.coordinates(values), labels, params))
 
 
-def _fit_chunk(values: Tensor, labels: Tensor, params: ProbeParams) -> Float[Tensor, "module d1"]:
+def _fit_chunk(
+    values: Tensor, labels: Tensor, params: ProbeParams, start: Tensor
+) -> Float[Tensor, "module d1"]:
     inputs = torch.cat([values.double(), values.new_ones(*values.shape[:2], 1).double()], dim=2)
     problem = _LogisticProblem(inputs, labels, params.inverse_penalty)
-    found = inputs.new_zeros(len(inputs), inputs.shape[2])
+    found = start
     for _ in range(params.max_iterations):
         gradient, hessian = problem.derivatives(found)
         largest = gradient.abs().amax(dim=1) / len(labels)
