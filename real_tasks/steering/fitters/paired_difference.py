@@ -37,18 +37,25 @@ class PairedDifference(DirectionFitter):
         Raises:
             UserInputError: no training sample has a partner.
         """
-        aligned = [
-            place
-            for place, partner in enumerate(data.pairs)
-            if partner >= 0 and data.labels[place] == 1
-        ]
-        if not aligned:
-            raise UserInputError(
-                "no training question has a pair; add a field pair to more of them"
-            )
-        values = data.values.double()
-        differences = values[:, aligned] - values[:, [data.pairs[place] for place in aligned]]
+        differences = paired_differences(data)
         found = differences.mean(dim=1)
         if self.params.by == "pca":
             found = turned(widest_axes(differences), found)
         return torch.nn.functional.normalize(found, dim=-1).to(data.values)
+
+
+def paired_differences(data: FitterInput) -> Float[Tensor, "module pair d"]:
+    """Return the aligned less the violating of every pair, float64.
+
+    Raises:
+        UserInputError: no training sample has a partner.
+    """
+    aligned = [
+        place
+        for place, partner in enumerate(data.pairs)
+        if partner >= 0 and data.labels[place] == 1
+    ]
+    if not aligned:
+        raise UserInputError("no training question has a pair; add a field pair to more of them")
+    values = data.values.double()
+    return values[:, aligned] - values[:, [data.pairs[place] for place in aligned]]
