@@ -1,5 +1,6 @@
 """A probe whose ridge is tuned on held-out questions (RAPTOR, arXiv 2602.00158)."""
 
+import math
 from typing import Annotated
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import softplus
 
 from real_tasks.statistics.probes import (
     ProbeParams,
+    Probes,
     Standardised,
     fit_probes,
     fit_standardised,
@@ -91,8 +93,8 @@ class RidgeProbe(Fitter):
 
     def _inverse_penalties(self, data: FitterInput) -> Float[Tensor, "module"]:
         """Return each module's C: that of the smallest log loss on questions held out."""
-        ends = torch.tensor([self.params.smallest, self.params.largest]).double().log10().tolist()
-        tried = torch.logspace(*ends, self.params.steps, dtype=torch.double)
+        first, last = math.log(self.params.smallest), math.log(self.params.largest)
+        tried = torch.linspace(first, last, self.params.steps, dtype=torch.double).exp()
         folds = data.questions.unique(return_inverse=True)[1] % self.params.folds
         loss = torch.zeros(len(data.modules), len(tried), dtype=torch.double)
         for fold in range(self.params.folds):
@@ -101,12 +103,14 @@ class RidgeProbe(Fitter):
             self._check(labels)
             seen = Standardised(data.values[:, ~held_out])
             fitted_to = seen.coordinates(data.values[:, ~held_out])
-            judged_on, probes = seen.coordinates(data.values[:, held_out]), None
+            judged_on = seen.coordinates(data.values[:, held_out])
+            probes: Probes | None = None
             for place, c in enumerate(tried.tolist()):
                 probes = fit_probes(fitted_to, labels, _probe(c, 1e-6 * c), probes)
                 odds = probes.log_odds(judged_on)
                 loss[:, place] += (softplus(odds) - others * odds).sum(dim=1)
-        return tried[loss.argmin(dim=1)]
+        best: Tensor = tried[loss.argmin(dim=1)]
+        return best
 
     def _check(self, labels: Int[Tensor, "sample"]) -> None:
         aligned = int(labels.sum())
