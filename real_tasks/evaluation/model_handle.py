@@ -91,6 +91,15 @@ class ModelHandle:
                 for row in self._encoded(texts)[0]
             ]
 
+    def answer_lengths(self, texts: Sequence[Text]) -> list[int]:
+        """Return how many tokens each answer has, those whose log-probabilities are summed.
+
+        Raises:
+            UserInputError: a text without an answer, or too long.
+        """
+        rows, splits = self._encoded(texts)
+        return [len(row) - split for row, split in zip(rows, splits, strict=True)]
+
     def log_probs(
         self,
         texts: Sequence[Text],

@@ -35,6 +35,10 @@ class ModelAccess(Protocol):
         """Return every text's input embeddings."""
         ...
 
+    def answer_lengths(self, texts: Sequence[Text]) -> list[int]:
+        """Return how many tokens each answer has."""
+        ...
+
     def log_probs(
         self,
         texts: Sequence[Text],
