@@ -49,7 +49,18 @@ def as_given(name: str, data: LocalizerInput) -> LocalizerInput:
         along = float(displacement @ towards / gap.norm())
         return along if module == shard().modules[PLANTED] else 0.0
 
-    return replace(data, effect=effect)
+    if LOCALIZERS[name](LOCALIZERS[name].Params()).few_shot is None:
+        return replace(data, effect=effect)
+    means = {
+        (module, label): data.values[place, data.labels == label].mean(dim=0)
+        for place, module in enumerate(data.modules)
+        for label in (0, 1)
+    }
+    return replace(
+        data,
+        effect=lambda module, value: effect(module, value - means[module, 0]),
+        shown=lambda modules: torch.stack([means[module, 1] for module in modules])[:, None],
+    )
 
 
 def localize(name: str, data: LocalizerInput, seed: int = 0) -> LocalizerResult:

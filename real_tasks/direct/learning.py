@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from real_tasks.evaluation.answers.effects import Effects
 from real_tasks.evaluation.gating import gate_input
-from real_tasks.evaluation.model_handle import ModelHandle, model_given
+from real_tasks.evaluation.localizer_access import access_given
+from real_tasks.evaluation.model_handle import model_given
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
 from real_tasks.experiment.fitting import fitted_tensors
 from real_tasks.experiment.methods.known import rankings_of
@@ -23,7 +23,6 @@ from real_tasks.experiment.methods.method import Method
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
-from real_tasks.questions.folds import evenly_spaced
 from real_tasks.questions.samples import localizer_input, samples_of
 from real_tasks.reading.answers_read import activations_of
 from real_tasks.steering.fitters import FITTERS
@@ -97,12 +96,8 @@ class Learner:
         )
         localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
         values, seen = self._read(ranking.kind, localizer.reading), self._seen()
-        batch_tokens, asked = self.config.evaluation.batch_tokens, dict[str, Any]()
-        if localizer.uses_effects:
-            validation = evenly_spaced(self.split.validation, localizer.most_questions)
-            asked["effect"] = Effects(self.loaded, self.data, validation, batch_tokens)
-        if localizer.uses_weights:
-            asked["weight"] = ModelHandle(self.loaded, batch_tokens).weight
+        batch_tokens = self.config.evaluation.batch_tokens
+        asked = access_given(localizer, self.loaded, self.data, self.split, batch_tokens)
         found: list[ModuleScore] = []
         n_layers = values.shape[1]
         for done, layer in enumerate(coarse_to_fine(n_layers)):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Frozen, PositiveInt
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import Aspect, LocalizerInput, LocalizerResult, Reading
 
@@ -39,6 +40,18 @@ class Look:
     color: str
     marker: str
     linestyle: str | tuple[int, tuple[float, ...]]
+
+
+class FewShot(Frozen):
+    """Training questions that stand, with answers, before prompts (after arXiv 2310.15213)."""
+
+    shots: PositiveInt = Field(10, description="training questions that stand before a prompt")
+    contexts: PositiveInt = Field(
+        5, description="different selections of them; each costs a pass for every module"
+    )
+    prompts: PositiveInt = Field(
+        100, description="most prompts, of training questions, that a module's mean is taken over"
+    )
 
 
 class Localizer(ABC):
@@ -79,6 +92,11 @@ class Localizer(ABC):
     @property
     def most_questions(self) -> int | None:
         """Most validation questions that effects are measured on, evenly spaced; None: all."""
+        return None
+
+    @property
+    def few_shot(self) -> FewShot | None:
+        """The demonstrations before the prompts that effects are measured on; None: none."""
         return None
 
     def check(self, d: int) -> None:  # noqa: B027

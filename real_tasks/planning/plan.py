@@ -119,7 +119,10 @@ def _effect_tokens(
         most = localizer.most_questions
         asked = share if most is None else min(share, most / size.n_questions)
         modules = (shape.modules_per_layer(ranking.kind) + 1) * shape.n_layers_of(ranking.kind)
-        total += modules * (asked * each + size.prefix_tokens)
+        before = size.prefix_tokens
+        if shown := localizer.few_shot:
+            before = shown.contexts * shown.shots * size.prompt_tokens
+        total += modules * (asked * each + before)
     return total
 
 

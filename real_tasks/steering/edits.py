@@ -9,7 +9,7 @@ from torch import Tensor
 
 from real_tasks.steering.gates import FittedGate
 from real_tasks.steering.operators import OPERATORS, Operator
-from real_tasks.vocabulary.scopes import Scope
+from real_tasks.vocabulary.scopes import PromptEnds, Scope
 from real_tasks.vocabulary.types import ModuleId, ModuleKind
 
 IN_A_BLOCK: tuple[ModuleKind, ...] = (
@@ -135,9 +135,9 @@ class Intervention:
     @property
     def shares_prompts(self) -> bool:
         """Whether the beginning of a prompt may be read before the rest of it is known."""
-        return all(
-            isinstance(e.scope, str) and not (e.gate and e.gate.gate.once) for e in self.edits
-        )
+        # At least one token of every prompt is left to be read later, its last one.
+        told = ("all", "generated", "last", PromptEnds(last=1))
+        return all(e.scope in told and not (e.gate and e.gate.gate.once) for e in self.edits)
 
 
 def in_order(edits: Sequence[Edit]) -> list[tuple[int, ModuleKind]]:

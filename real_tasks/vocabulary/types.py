@@ -214,7 +214,11 @@ class LocalizerInput:
         train: samples of training questions; the others belong to validation questions.
         effect: for localizers that ask for it (`uses_effects`): what steering one module alone, by
             a displacement of shape ``[d]``, does to the validation questions, in nats of log-odds
-            of the aligned answers.
+            of the aligned answers. For those that ask for demonstrations (`few_shot`): what putting
+            a vector in the module's place does, at the last token of prompts that come after
+            training questions with shuffled answers.
+        shown: likewise: modules' activations, ``[module, prompt, d]``, at the last token of prompts
+            that come after training questions with their best answers.
         weight: for localizers that ask for it (`uses_weights`): by what a module writes to the
             residual stream, ``[d_model, d]``; see `real_tasks.steering.model_access`.
         pairs: each sample's partner of the other label, by its place among the samples, or -1;
@@ -227,6 +231,7 @@ class LocalizerInput:
     questions: Int[Tensor, "sample"]
     train: Bool[Tensor, "sample"]
     effect: Callable[[ModuleId, Float[Tensor, "d"]], float] | None = None
+    shown: Callable[[tuple[ModuleId, ...]], Float[Tensor, "module prompt d"]] | None = None
     weight: Callable[[ModuleId], Float[Tensor, "d_model d"]] | None = None
     pairs: tuple[int, ...] = ()
 

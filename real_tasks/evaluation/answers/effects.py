@@ -54,7 +54,11 @@ class Effects:
         """Return the effect in nats of adding ``displacement`` to one module."""
         one = torch.ones(1).to(displacement)
         push = Edit((module,), {"direction": displacement[None], "scale": one}, one)
-        return float((self.log_odds(Intervention((push,))) - self._unsteered).mean())
+        return float(self.changes(push).mean())
+
+    def changes(self, edit: Edit) -> Float[Tensor, "question"]:
+        """Return by how much an edit raises every question's log-odds, in nats."""
+        return self.log_odds(Intervention((edit,))) - self._unsteered
 
     def log_odds(self, intervention: Intervention | None) -> Float[Tensor, "question"]:
         """Return every question's log-odds of the aligned answers, in nats."""

@@ -78,7 +78,7 @@ def read_prefix(
 ) -> Cache | None:
     """Read a prefix under an intervention and return its keys and values, None without a prefix.
 
-    The prefix is part of every prompt: only token scope ``all`` steers it.
+    The prefix is part of every prompt, and never its end: only token scope ``all`` steers it.
 
     Raises:
         UserInputError: the prefix does not fit the device's memory.

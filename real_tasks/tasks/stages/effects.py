@@ -4,10 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from real_tasks.evaluation.answers.effects import Effects
-from real_tasks.evaluation.model_handle import ModelHandle
+from real_tasks.evaluation.localizer_access import access_given
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.questions.folds import evenly_spaced
 from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
@@ -39,9 +37,5 @@ def effects(
     loaded = model.load(execution)
     made = LOCALIZERS.made(localizer.name, localizer.params)
     given = localizer_given(fold, activations, kind, layer, loaded.device)
-    if made.uses_effects:
-        asked = evenly_spaced(split.validation, made.most_questions)
-        given = replace(given, effect=Effects(loaded, data, asked, batch_tokens))
-    if made.uses_weights:
-        given = replace(given, weight=ModelHandle(loaded, batch_tokens).weight)
+    given = replace(given, **access_given(made, loaded, data, split, batch_tokens))
     return {**localized(out, localizer, given, seed), "device": str(loaded.device)}
