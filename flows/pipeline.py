@@ -5,7 +5,6 @@ from itertools import islice
 from typing import Any
 
 from flows.running.fan_out import alone, fan_out
-from real_tasks.experiment.methods.method import Method
 from real_tasks.experiment.prepared import Prepared
 from real_tasks.experiment.work import Fit, Scoring
 from real_tasks.tasks.cache.stage import Stage
@@ -147,7 +146,12 @@ def score(
 
 
 def fit(
-    run: Run, prepared: Prepared, model: ModelRef, folds: tuple[Fold, ...], activations: Read
+    run: Run,
+    prepared: Prepared,
+    model: ModelRef,
+    folds: tuple[Fold, ...],
+    activations: Read,
+    scores: tuple[Scores, ...],
 ) -> dict[Fit, ArtifactRef]:
     """Find all tensors that the experiment needs; the model is loaded for fitters that ask."""
     asking = {"model": model, "batch_tokens": prepared.config.evaluation.batch_tokens}
@@ -166,6 +170,7 @@ def fit(
                     "seed": one.seed,
                     "execution": prepared.config.execution,
                     **further,
+                    **_ranked(scores, one),
                 },
             )
             for one in wanted
@@ -185,7 +190,7 @@ def evaluate(
 ) -> tuple[MethodEvaluation, ...]:
     """Tune and test every method on every fold, with every seed that can change its outcome."""
     config, trials = prepared.config, prepared.work.trials
-    fitted = fit(run, prepared, model, folds, activations)
+    fitted = fit(run, prepared, model, folds, activations, scores)
     shards = [
         (
             f"{method.name}-fold-{fold}-seed-{seed}",
@@ -193,7 +198,7 @@ def evaluate(
                 "method": method,
                 "model": model,
                 "fold": folds[fold],
-                "scores": scores_for(scores, method, fold, seed),
+                "scores": scores_for(scores, method.localizer, method.kind, fold, seed),
                 "tensors": None if needed is None else fitted[needed],
                 "config": config.evaluation,
                 "execution": config.execution,
@@ -215,9 +220,15 @@ def folds_of(dataset: ArtifactRef, config: ExperimentConfig) -> tuple[Fold, ...]
 
 
 def scores_for(
-    scores: tuple[Scores, ...], method: Method, fold: int, seed: int
+    scores: tuple[Scores, ...], localizer: str | None, kind: ModuleKind, fold: int, seed: int
 ) -> tuple[ArtifactRef, ...]:
-    """Return the scores that rank the method's modules; none where it has no localizer."""
-    wanted = (method.localizer, method.kind, fold)
+    """Return the scores that a localizer gives modules of a kind; none without a localizer."""
+    wanted = (localizer, kind, fold)
     mine = {s.seed: s.shards for s in scores if (s.localizer, s.kind, s.fold) == wanted}
     return mine.get(seed) or next(iter(mine.values()), ())
+
+
+def _ranked(scores: tuple[Scores, ...], one: Fit) -> dict[str, tuple[ArtifactRef, ...]]:
+    if one.ranking is None:
+        return {}
+    return {"ranked": scores_for(scores, *one.ranking, one.fold, one.seed)}

@@ -5,7 +5,7 @@ Only what the method asks for is read and scored, and only of questions for trai
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,8 +31,8 @@ from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import (
     BehaviourData,
     FoldSplit,
+    LocalizerResult,
     ModuleKind,
-    ModuleScore,
     Reading,
 )
 
@@ -70,7 +70,10 @@ class Learner:
         method, loaded = self.method, self.loaded
         if method.fitter is None:
             return {}
-        scores = self._scores() if method.localizer else None
+        scores = None
+        if method.localizer:
+            ranked = self._ranked(method.localizer, method.kind)
+            scores = [score for part in ranked for score in part.scores]
         batch_tokens = self.config.evaluation.batch_tokens
         prompts = None
         if method.gate:
@@ -88,17 +91,17 @@ class Learner:
         chosen = candidate_selections(method, scores, loaded.shape)
         return {k: template.spec(selected) for k, selected in chosen.items()}
 
-    def _scores(self) -> list[ModuleScore]:
+    def _ranked(self, name: str, kind: ModuleKind) -> Iterator[LocalizerResult]:
+        """Give what a localizer finds of modules of a kind, a layer each, in any order."""
         ranking = next(
             one
             for one in rankings_of(self.config)
-            if (one.localizer.name, one.kind) == (self.method.localizer, self.method.kind)
+            if (one.localizer.name, one.kind) == (name, kind)
         )
         localizer = LOCALIZERS.made(ranking.localizer.name, ranking.localizer.params)
         values, seen = self._read(ranking.kind, localizer.reading), self._seen()
         batch_tokens = self.config.evaluation.batch_tokens
         asked = access_given(localizer, self.loaded, self.data, self.split, batch_tokens)
-        found: list[ModuleScore] = []
         n_layers = values.shape[1]
         for done, layer in enumerate(coarse_to_fine(n_layers)):
             if done and time.monotonic() > self.until:
@@ -107,9 +110,8 @@ class Learner:
             modules = self.loaded.shape.layer_modules(ranking.kind, layer)
             given = localizer_input(modules, values[:, layer].numpy(), *seen, self.loaded.device)
             given = replace(given, **asked)
-            found += localizer.localize(given, self.config.seeds[0]).scores
+            yield localizer.localize(given, self.config.seeds[0])
         self.told("scores", n_layers, n_layers)
-        return found
 
     def _tensors(self) -> dict[str, Float[Tensor, "layer module ..."]]:
         fitter = self.method.fitter
@@ -121,6 +123,8 @@ class Learner:
         if entry.access != "activations":
             batch_tokens = self.config.evaluation.batch_tokens
             further = model_given(self.loaded, self.data, self.split, batch_tokens)
+        if entry.ranking:
+            further["ranked"] = tuple(self._ranked(*entry.ranking))
         return fitted_tensors(
             fitter, layers, *self._seen(), self.method.kind, self.config.seeds[0], further
         )

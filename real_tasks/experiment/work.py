@@ -46,6 +46,11 @@ class Fit(NamedTuple):
         return FITTERS[self.fitter.name].reading
 
     @property
+    def ranking(self) -> tuple[str, ModuleKind] | None:
+        """The localizer whose result the fitter is given, and the kind that it ranks."""
+        return FITTERS[self.fitter.name].ranking
+
+    @property
     def needs_model(self) -> bool:
         """Whether the fitter asks for the model, beside activations."""
         return FITTERS[self.fitter.name].access != "activations"
@@ -112,8 +117,8 @@ def _readings(
     for one in (config.localizer, *config.baselines):
         yield config.module_kind, LOCALIZERS[one.name].reading
     for method in methods:
-        if method.localizer is not None:
-            yield method.kind, LOCALIZERS[method.localizer].reading
+        for localizer, kind in method.rankings:
+            yield kind, LOCALIZERS[localizer].reading
         if method.fitter is not None:
             yield method.kind, FITTERS[method.fitter.name].reading
 

@@ -102,12 +102,11 @@ def rankings_of(config: ExperimentConfig) -> list[Ranking]:
     rankings = [Ranking(localizer=one, kind=config.module_kind) for one in own.values()]
     ranked = {(ranking.localizer.name, ranking.kind) for ranking in rankings}
     for method in methods_of(config):
-        name = method.localizer
-        if name is None or (name, method.kind) in ranked:
-            continue
-        ranked.add((name, method.kind))
-        localizer = own.get(name) or complete(LOCALIZERS, PlugIn(name=name), "methods")
-        rankings.append(Ranking(localizer=localizer, kind=method.kind))
+        for name, kind in method.rankings:
+            if (name, kind) not in ranked:
+                ranked.add((name, kind))
+                localizer = own.get(name) or complete(LOCALIZERS, PlugIn(name=name), "methods")
+                rankings.append(Ranking(localizer=localizer, kind=kind))
     return rankings
 
 

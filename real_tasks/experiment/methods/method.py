@@ -50,6 +50,13 @@ class Method(Frozen):
     strengths: tuple[float, ...] = ()
 
     @property
+    def rankings(self) -> list[tuple[str, ModuleKind]]:
+        """The localizers that it needs, each with the kind of modules: its own, its fitter's."""
+        own = (self.localizer, self.kind) if self.localizer else None
+        fitters = FITTERS[self.fitter.name].ranking if self.fitter else None
+        return [one for one in (own, fitters) if one]
+
+    @property
     def seeded(self) -> bool:
         """Whether the localizer's seed, or that of the fitter, changes the outcome."""
         stochastic = self.localizer is not None and LOCALIZERS[self.localizer].stochastic

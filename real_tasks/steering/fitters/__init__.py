@@ -15,7 +15,7 @@ from torch import Tensor
 from real_tasks.steering.model_access import ModelAccess, Text
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.registry import Registry
-from real_tasks.vocabulary.types import Aspect, ModuleId, Reading
+from real_tasks.vocabulary.types import Aspect, LocalizerResult, ModuleId, ModuleKind, Reading
 
 Access = Literal["activations", "weights", "gradients", "samples"]
 
@@ -37,6 +37,8 @@ class FitterInput:
         condition_names: likewise.
         texts: each sample's text; none for fitters that ask for activations alone.
         model: the frozen model, for fitters whose access is more than activations.
+        ranked: for fitters that ask for it (`Fitter.ranking`): a localizer's results of all modules
+            of a kind, a shard each.
     """
 
     modules: tuple[ModuleId, ...]
@@ -50,6 +52,7 @@ class FitterInput:
     condition_names: tuple[str, ...] = ()
     texts: tuple[Text, ...] = ()
     model: ModelAccess | None = None
+    ranked: tuple[LocalizerResult, ...] = ()
 
 
 class Fitter(ABC):
@@ -65,6 +68,8 @@ class Fitter(ABC):
         stochastic: whether the seed changes what it finds.
         all_layers: whether it sees the modules of all layers at once, the first layer's first, and
             what it finds of one may depend on the others.
+        ranking: the localizer whose result it is given, and the kind of the modules that are
+            ranked; that of the modules that are steered may be another.
     """
 
     Params: ClassVar[type[Frozen]] = Frozen
@@ -74,6 +79,7 @@ class Fitter(ABC):
     reading: ClassVar[Reading] = "last"
     stochastic: ClassVar[bool] = False
     all_layers: ClassVar[bool] = False
+    ranking: ClassVar[tuple[str, ModuleKind] | None] = None
 
     def __init__(self, params: Any) -> None:
         """Keep the validated parameters, an instance of ``Params``."""

@@ -29,10 +29,11 @@ def fits(
     n_layers: int,
     seed: int,
     execution: ExecutionConfig,
+    ranked: tuple[ArtifactRef, ...] = (),
 ) -> dict[str, Any]:
     """Find the tensors of every module of a kind on the training questions of one fold."""
     use_threads(execution)
-    return fitted(out, fitter, fold, activations, kind, n_layers, seed, {})
+    return fitted(out, fitter, fold, activations, kind, n_layers, seed, ranked, {})
 
 
 def fitted(
@@ -43,14 +44,18 @@ def fitted(
     kind: ModuleKind,
     n_layers: int,
     seed: int,
+    ranked: tuple[ArtifactRef, ...],
     further: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Run a fitter, write its tensors, and return facts for the manifest.
 
-    `further` is of `FitterInput`, beside what activations tell.
+    `ranked` are the scores that the fitter asks for, by shards; `further` is of `FitterInput`,
+    beside what activations tell.
     """
     data, split = fold.load()
     layers = (references.load_activations(activations, layer) for layer in range(n_layers))
+    if ranked:
+        further = {**further, "ranked": references.load_ranked(ranked)}
     tensors = fitted_tensors(fitter, layers, data, split, kind, seed, further)
     save_file(tensors, out / references.TENSORS)
     return {"fitter": fitter.name}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ def load_scores(refs: Sequence[ArtifactRef]) -> LocalizerResult:
     read = [json.loads((store().open(ref) / SCORES).read_text()) for ref in refs]
     scores = [score for part in read for score in _scores_type.validate_python(part["scores"])]
     return LocalizerResult(read[0]["protocol"], tuple(scores))
+
+
+def load_ranked(refs: Sequence[ArtifactRef]) -> tuple[LocalizerResult, ...]:
+    """Return the scores of every shard, with their evidence."""
+    return tuple(replace(load_scores([ref]), evidence=load_evidence(ref)) for ref in refs)
 
 
 def load_evidence(ref: ArtifactRef) -> dict[str, torch.Tensor]:
