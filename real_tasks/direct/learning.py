@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from real_tasks.evaluation.gating import gate_input
-from real_tasks.evaluation.localizer_access import access_given
 from real_tasks.evaluation.model_handle import model_given
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
 from real_tasks.experiment.fitting import fitted_tensors
+from real_tasks.experiment.localizer_access import access_given
 from real_tasks.experiment.methods.known import rankings_of
 from real_tasks.experiment.methods.method import Method
 from real_tasks.localizers import LOCALIZERS

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 
-from real_tasks.vocabulary.config import Frozen, PositiveInt
+from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.few_shot import FewShot
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import Aspect, LocalizerInput, LocalizerResult, Reading
 
@@ -40,18 +40,6 @@ class Look:
     color: str
     marker: str
     linestyle: str | tuple[int, tuple[float, ...]]
-
-
-class FewShot(Frozen):
-    """Training questions that stand, with answers, before prompts (after arXiv 2310.15213)."""
-
-    shots: PositiveInt = Field(10, description="training questions that stand before a prompt")
-    contexts: PositiveInt = Field(
-        5, description="different selections of them; each costs a pass for every module"
-    )
-    prompts: PositiveInt = Field(
-        100, description="most prompts, of training questions, that a module's mean is taken over"
-    )
 
 
 class Localizer(ABC):

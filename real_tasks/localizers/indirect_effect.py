@@ -4,10 +4,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from real_tasks.localizers import LOCALIZERS, FewShot, Localizer, ScoreMeaning
+from real_tasks.localizers import LOCALIZERS, Localizer, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.vocabulary.config import PositiveInt
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.few_shot import FewShot
 from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleScore
 
 

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from real_tasks.evaluation.answers.effects import Effects
-from real_tasks.localizers import FewShot
 from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.folds import evenly_spaced
 from real_tasks.questions.samples import with_shuffled_labels
@@ -17,6 +16,7 @@ from real_tasks.reading.prompts import prompt_text
 from real_tasks.steering.edits import Edit
 from real_tasks.steering.operators import OPERATORS
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.few_shot import FewShot
 from real_tasks.vocabulary.scopes import PromptEnds
 from real_tasks.vocabulary.types import BehaviourData, ModuleId, ModuleKind
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from real_tasks.evaluation.localizer_access import access_given
+from real_tasks.experiment.localizer_access import access_given
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from real_tasks.evaluation.answers.patching import Patching
-from real_tasks.evaluation.localizer_access import access_given
 from real_tasks.evaluation.model_handle import ModelHandle
-from real_tasks.localizers import LOCALIZERS, FewShot
+from real_tasks.experiment.localizer_access import access_given
+from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.families import output_projections
 from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.questions.samples import localizer_input, with_shuffled_labels
@@ -16,6 +16,7 @@ from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fitters import FITTERS, FitterInput
 from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.few_shot import FewShot
 from real_tasks.vocabulary.types import (
     Answer,
     BehaviourData,
