@@ -247,6 +247,25 @@ def test_the_agreement_may_be_asked_of_one_behaviour(scored: tuple[Home, Rows]) 
     assert {row["run_id"] for row in latest} == {"r3", "r2"}
 
 
+def test_modules_are_told_apart_by_what_is_read_and_what_steers(home: Home) -> None:
+    both = {("iti", 0): 0.9, ("indirect_effect", 0): 0.5, ("iti", 1): 0.5, ("iti", 2): 0.9}
+    both |= {("indirect_effect", 1): 0.4, ("indirect_effect", 2): 0.0, ("iti", 3): 0.9}
+    plain = next(row for row in scores(random.Random(0)) if row["run_id"] == RUNS[0])
+    rows = [
+        plain
+        | {"localizer": name, "head": head, "fold": fold, "score": number + shift}
+        | {"roc_auc": number + shift if name == "iti" else None}
+        for (name, head), number in both.items()
+        for fold, shift in ((0, 0.05), (1, -0.05))
+    ]
+    filled(home, "runs", runs())
+    filled(home, "module_scores", rows)
+    found = ask(home, "steer-or-decode", model="m")
+    told = [(r["head"], round(r["read_out"], 9), round(r["effect"], 9)) for r in found]
+    assert told == [(0, 0.9, 0.5), (1, 0.5, 0.4), (2, 0.9, 0.0)]
+    assert [r["verdict"] for r in found] == ["both", "steers only", "reads only"]
+
+
 def test_shared_heads_are_the_best_of_several_behaviours(scored: tuple[Home, Rows]) -> None:
     home, rows = scored
     best = []
