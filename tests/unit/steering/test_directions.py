@@ -257,6 +257,17 @@ def test_one_class_against_the_rest_equals_plain_loops_and_leaves_out_those_of_n
         assert found[module] @ planted / np.linalg.norm(planted) > 0.95
 
 
+def test_two_classes_of_three_that_differ_by_nothing_point_half_away_from_each_other() -> None:
+    """What such directions have without any opposition: a cosine of -1/2, not 0."""
+    classes = tuple(place % 3 for place in range(600))
+    data = FitterInput(MODULES, noise(28, 4000), LABELS, LABELS, (), classes, tuple("abc"))
+    one, other = (
+        FITTERS.made("one_vs_rest", {"class_name": name}).fit(data, 0)["direction"] for name in "ab"
+    )
+    cosines = (one * other).sum(dim=-1).tolist()
+    assert cosines == pytest.approx([-0.5] * len(MODULES), abs=0.05)
+
+
 @pytest.mark.parametrize("name", ["", "d"])
 def test_a_class_that_the_training_questions_lack_is_an_error_that_lists_them(name: str) -> None:
     classes = LABELS.tolist()
