@@ -59,7 +59,7 @@ def difference_forest(comparisons: Sequence[Row], metrics: Sequence[str] | None 
     style.label_axes(panels[0], f"difference in {metric_label(shown[0])}", "methods compared")
     style.figure_title(
         figure,
-        "Differences with their intervals: right of 0 the first has more; hollow is a tie",
+        "Differences with intervals; right of 0: the first has more; hollow: a tie",
     )
     style.legend_below(figure, panels, 3)
     return figure
