@@ -7,7 +7,7 @@ from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.aspects import MENDS, aspects_of
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
-from real_tasks.questions.samples import samples_of
+from real_tasks.questions.samples import Sample, samples_of
 from real_tasks.steering.fitters import FITTERS
 from real_tasks.vocabulary.errors import Faults, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
@@ -42,27 +42,50 @@ def _check(
     method: Method, data: BehaviourData, part: str = "", only: set[int] | None = None
 ) -> None:
     """Check what a method asks for against all samples, or those of some questions."""
-    name, fitter = method.name, method.fitter
     samples = [s for s in samples_of(data) if only is None or s.question_index in only]
-    found, source = aspects_of(samples, data.paired), data.source.get("file", data.name)
+    _check_aspects(method, data, samples, part)
+    _check_parameters(method, data, samples, part)
+
+
+def _check_aspects(
+    method: Method, data: BehaviourData, samples: list[Sample], part: str = ""
+) -> None:
+    found = aspects_of(samples, data.paired)
     for aspect in sorted(_asks(method) - found):
         examples, mend = MENDS[aspect]
-        raise UserInputError(f"{name} needs {aspect}; {examples}{source}{part} has none: {mend}")
-    if fitter is None:
+        raise UserInputError(
+            f"{method.name} needs {aspect}; {examples}{_source(data)}{part} has none: {mend}"
+        )
+
+
+def _check_parameters(
+    method: Method, data: BehaviourData, samples: list[Sample], part: str = ""
+) -> None:
+    if method.fitter is None:
         return
     try:
-        FITTERS.made(fitter.name, fitter.params).check(samples_told(data, samples))
+        FITTERS.made(method.fitter.name, method.fitter.params).check(samples_told(data, samples))
     except UserInputError as error:
-        raise UserInputError(f"{name} on {source}{part}: {error}") from error
+        raise UserInputError(f"{method.name} on {_source(data)}{part}: {error}") from error
+
+
+def _source(data: BehaviourData) -> str:
+    return data.source.get("file", data.name)
 
 
 def allowed_methods(data: BehaviourData) -> list[str]:
-    """Return in lines which methods of the library the data allow, and why not the others."""
-    able, others = [], []
+    """Return in lines which methods of the library the data allow, and why not the others.
+
+    Some are allowed with parameters alone, which name a class or a condition of these data.
+    """
+    able, others, samples = list[str](), list[str](), samples_of(data)
     for name, method in known_methods(ExperimentConfig()).items():
+        refused = "not allowed"
         try:
-            _check(method, data)
+            _check_aspects(method, data, samples)
+            refused = "allowed with parameters"
+            _check_parameters(method, data, samples)
             able.append(name)
         except UserInputError as error:
-            others.append(f"not allowed: {error}")
-    return ["methods that these data allow: " + ", ".join(able), *others]
+            others.append(f"{refused}: {error}")
+    return ["methods that these data allow: " + ", ".join(able), *sorted(others)]

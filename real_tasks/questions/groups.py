@@ -1,4 +1,4 @@
-"""Groups of questions that a pair joins: no fold parts them."""
+"""Groups of questions that a pair or several conditions join: no fold parts them."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,19 @@ from real_tasks.vocabulary.types import Question
 def question_groups(questions: Sequence[Question]) -> list[int]:
     """Return each question's group, numbered from 0 as they first appear.
 
-    Questions are of one group where an answer of each has the same name of a pair, or where others
-    join them so; without such names each is one of its own.
+    Questions are of one group where an answer of each has the same name of a pair, where the same
+    text is asked under conditions, or where others join them so; else each is one of its own.
     """
-    groups, of_pair = list(range(len(questions))), dict[str, int]()
+    groups, known = list(range(len(questions))), dict[object, int]()
     for index, question in enumerate(questions):
-        names = {answer.pair for way in question.presentations for answer in way.answers} - {""}
-        joined = {of_pair[name] for name in names if name in of_pair}
+        pairs = {answer.pair for way in question.presentations for answer in way.answers} - {""}
+        names = {*pairs, *([("asked", question.text)] if question.condition else [])}
+        joined = {known[name] for name in names if name in known}
         group = min(joined, default=index)
         groups[index] = group
         if len(joined) > 1:
             groups = [group if one in joined else one for one in groups]
-            of_pair = {name: group if one in joined else one for name, one in of_pair.items()}
-        of_pair |= dict.fromkeys(names, group)
+            known = {name: group if one in joined else one for name, one in known.items()}
+        known |= dict.fromkeys(names, group)
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     return [numbers[group] for group in groups]

@@ -7,7 +7,7 @@ say.
 
 from real_tasks.models.chat import Message, answered, conversation
 from real_tasks.models.text_model import ReadsTexts
-from real_tasks.vocabulary.types import Answer, BehaviourData, Question
+from real_tasks.vocabulary.types import Answer, BehaviourData, Question, filled
 
 
 def reading_text(
@@ -67,5 +67,4 @@ def _messages(
     loaded: ReadsTexts, data: BehaviourData, question: Question, preamble: str
 ) -> list[Message]:
     assert loaded.chat is not None
-    asked = data.chat_prompt.format(question=question.text, context=question.context)
-    return loaded.chat.messages(preamble + asked)
+    return loaded.chat.messages(preamble + filled(data.chat_prompt, question))

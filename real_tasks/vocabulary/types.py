@@ -129,22 +129,29 @@ class BehaviourData:
 
     def context(self, question: Question) -> str:
         """Return the plain text that is read up to, and without, the blank before the answer."""
-        return self._filled(self.template, question, "").rstrip()
+        return filled(self.template, question, answer="").rstrip()
 
     def full_text(self, question: Question, answer: Answer) -> str:
         """Return the plain text that is read, with its answer; it starts with the context."""
-        return self._filled(self.template, question, answer.text)
+        return filled(self.template, question, answer=answer.text)
 
     def prompt_context(self, question: Question) -> str:
         """Return the evaluation's plain prompt up to, and without, the blank before the answer."""
-        return self.preamble + self._filled(self.prompt or self.template, question, "").rstrip()
+        prompt = filled(self.prompt or self.template, question, answer="")
+        return self.preamble + prompt.rstrip()
 
     def prompt_with_answer(self, question: Question, answer: Answer) -> str:
         """Return the evaluation's plain prompt with an answer; it starts with its context."""
-        return self.preamble + self._filled(self.prompt or self.template, question, answer.text)
+        return self.preamble + filled(self.prompt or self.template, question, answer=answer.text)
 
-    def _filled(self, template: str, question: Question, answer: str) -> str:
-        return template.format(question=question.text, context=question.context, answer=answer)
+
+def filled(template: str, question: Question, **further: str) -> str:
+    """Return a template with its fields filled; where a context is missing, without its blanks.
+
+    Only of questions that are asked under conditions some may have a context, and some none.
+    """
+    text = template.format(question=question.text, context=question.context, **further)
+    return text if question.context or not template.startswith("{context}") else text.lstrip()
 
 
 @dataclass(frozen=True)

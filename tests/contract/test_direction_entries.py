@@ -33,6 +33,8 @@ SEEN = FitterInput(
     pairs=partners(DATA.labels.tolist(), DATA.questions.tolist()),
     classes=tuple(DATA.labels.tolist()),
     class_names=("away", "there"),
+    conditions=tuple(DATA.labels.tolist()),
+    condition_names=("away", "there"),
 )
 CROSSED = {
     "classes": (DATA.questions % 16 == 15).int().tolist(),
@@ -45,6 +47,8 @@ PARAMS: dict[str, dict[str, Any]] = {
     "one_vs_rest": {"class_name": "there"},
     "purified": {"class_name": "mine"},
     "class_axes": {"strengths": {"mine": 1}},
+    "prompt_difference": {"condition": "there"},
+    "prompt_mean_difference": {"condition": "there"},
 }
 
 pytestmark = pytest.mark.parametrize(

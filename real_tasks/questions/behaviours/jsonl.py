@@ -78,7 +78,7 @@ class OwnFile:
     (the best of the aligned answers; the first without), condition (under which it is asked), and
     class, pair and marks of its answers, see `annotated`. ``aligned`` and ``violating`` are lists
     of texts, or one text; in CSV a text with ``|`` between answers. Either all questions have a
-    context, or none has.
+    context, or none has, but for those with a condition, which may be to have none.
     """
 
     class Params(Frozen):
@@ -160,10 +160,13 @@ def parse(file: DataFile) -> Parsed:
     parsed = _with_whole_pairs(
         file, parse_rows(file, COLUMNS, lambda row: _question(row, separator))
     )
-    with_context = [question for question in parsed.questions if question.context]
-    if not with_context or len(with_context) == len(parsed.questions):
+    if not any(question.context for question in parsed.questions):
         return parsed
-    lacking = [question.question_id for question in parsed.questions if not question.context]
+    lacking = [
+        question.question_id
+        for question in parsed.questions
+        if not question.context and not question.condition
+    ]
     return _without(
         file, parsed, dict.fromkeys(lacking, "no 'context', which other questions have")
     )

@@ -94,6 +94,34 @@ def test_the_methods_that_data_allow_are_listed_and_why_not_the_others() -> None
     } <= {line.partition(";")[0] for line in others}
 
 
+def test_conditions_are_asked_for_and_the_same_questions_under_them() -> None:
+    def asked(*conditions: str) -> BehaviourData:
+        data = own()
+        questions = [
+            replace(one, text=f"{n % 8}?", condition=conditions[n * len(conditions) // 16])
+            for n, one in enumerate(data.questions)
+        ]
+        return replace(data, questions=tuple(questions))
+
+    def differ(**params: str) -> dict[str, object]:
+        fitter = {"name": "prompt_difference", "params": params}
+        return {"name": "mine", "like": "prompt_difference", "fitter": fitter}
+
+    check(asked("owls", "none"), differ(condition="owls"), differ(condition="owls") | {"name": "b"})
+    assert {
+        "allowed with parameters: anonact on questions.jsonl: fitter.params.condition is ''",
+        "not allowed: purified needs classes",
+    } <= {line.partition(";")[0] for line in allowed_methods(asked("owls", "none"))}
+    for data, params, message in (
+        (asked(""), {}, "mine needs conditions; questions.jsonl has none: add a field condition"),
+        (asked("a", "b"), {"condition": "c"}, "condition is 'c'; .*: a, b"),
+        (asked("a", "b"), {"condition": "b", "reference": "b"}, "both 'b'.*no direction"),
+        (asked("a", "b", "a", "c"), {"condition": "b", "reference": "a"}, "no training question"),
+    ):
+        with pytest.raises(UserInputError, match=message):
+            check(data, differ(**params))
+
+
 def test_activations_are_read_where_the_fitters_of_the_methods_ask(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

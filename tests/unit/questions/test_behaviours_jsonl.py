@@ -109,6 +109,26 @@ def test_a_context_stands_before_the_question_and_is_there_for_all_or_none(tmp_p
     assert len(load(mixed, skip_bad=True).questions) == 1
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_condition_may_be_to_have_no_context(tmp_path: Path, suffix: str) -> None:
+    records = [
+        RECORDS[0] | {"context": "Be cross.", "condition": "cross"},
+        RECORDS[0] | {"context": "", "condition": "plain"},
+    ]
+    path = lines(tmp_path, *records)
+    if suffix == ".csv":
+        joined = [
+            record | {k: "|".join(record[k]) for k in ("aligned", "violating")}
+            for record in records
+        ]
+        path = tmp_path / "a.csv"
+        pd.DataFrame(joined).to_csv(path, index=False)
+    data = load(path)
+    assert [one.condition for one in data.questions] == ["cross", "plain"]
+    texts = [data.full_text(one, one.answers[0]) for one in data.questions]
+    assert texts == ["Be cross.\nQ: Hot? A: yes", "Q: Hot? A: yes"]
+
+
 def test_one_question_about_several_contexts_is_several_questions(tmp_path: Path) -> None:
     records = [RECORDS[0] | {"context": month} for month in ("May", "June", "May")]
     with pytest.raises(UserInputError, match="line 3: the question of line 1 again"):

@@ -85,6 +85,12 @@ def test_questions_that_share_a_pair_are_of_one_group_through_others_too() -> No
     assert question_groups([asked(n, "", "") for n in range(4)]) == [0, 1, 2, 3]
 
 
+def test_a_question_that_is_asked_under_several_conditions_is_one_group() -> None:
+    said = [("A?", "with"), ("B?", "with"), ("A?", "without"), ("A?", ""), ("C?", "without")]
+    questions = [Question(str(n), text, "all", (), "", (), of) for n, (text, of) in enumerate(said)]
+    assert question_groups(questions) == [0, 1, 0, 2, 3]
+
+
 def test_no_fold_and_no_validation_part_parts_a_pair() -> None:
     draw = np.random.default_rng(3)
     names = draw.permutation([str(n) for n in range(20) for _ in range(2)])

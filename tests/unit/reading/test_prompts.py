@@ -75,6 +75,12 @@ def test_with_one_the_question_is_what_the_user_says_and_the_answer_the_assistan
     )
 
 
+def test_a_question_without_the_context_of_others_has_no_blank_for_it() -> None:
+    bare = replace(QUESTION, context="")
+    assert prompt_text(tiny_loaded(), DATA, bare) == "w9 w8 .\nQ: w1 w2 ?\nA:"
+    assert prompt_text(chatting(MARKED), DATA, bare).startswith("<bos><user> w9 w8 .\nw1 w2 ?")
+
+
 def test_the_system_prompt_goes_first() -> None:
     _, prompt, answered = texts(chatting(MARKED, "w7 ."))
     assert prompt.startswith("<bos><system> w7 . <end>\n<user> w9")
