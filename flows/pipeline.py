@@ -126,6 +126,7 @@ def score(
                 "layer": layer,
                 "seed": one.seed,
                 "execution": prepared.config.execution,
+                **_beside(one, activations),
                 **further,
             },
         )
@@ -169,6 +170,7 @@ def fit(
                     "n_layers": prepared.shape.n_layers_of(one.kind),
                     "seed": one.seed,
                     "execution": prepared.config.execution,
+                    **_beside(one, activations),
                     **further,
                     **_ranked(scores, one),
                 },
@@ -178,6 +180,11 @@ def fit(
         if shards:
             found |= zip(wanted, fan_out(run, stage, shards), strict=True)
     return found
+
+
+def _beside(one: Scoring | Fit, activations: Read) -> dict[str, Any]:
+    """Return the activations of the part that a localizer or a fitter sees too, if there is one."""
+    return {} if one.beside is None else {"beside": activations[one.beside, one.reading]}
 
 
 def evaluate(

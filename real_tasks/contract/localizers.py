@@ -39,6 +39,8 @@ def as_given(name: str, data: LocalizerInput) -> LocalizerInput:
     if LOCALIZERS[name].uses_weights:
         width = data.values.shape[-1]
         data = replace(data, weight=lambda module: torch.eye(width))  # noqa: ARG005
+    if LOCALIZERS[name].beside:  # a stream that is what the planted module has
+        data = replace(data, beside=shard().values[PLANTED])
     if not LOCALIZERS[name].uses_effects:
         return data
     there = shard().values[[PLANTED]]

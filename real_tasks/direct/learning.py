@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,12 +21,12 @@ from real_tasks.experiment.fitting import fitted_tensors
 from real_tasks.experiment.localizer_access import access_given
 from real_tasks.experiment.methods.known import rankings_of
 from real_tasks.experiment.methods.method import Method
-from real_tasks.localizers import LOCALIZERS
+from real_tasks.localizers import LOCALIZERS, Localizer
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.samples import localizer_input, samples_of
 from real_tasks.reading.answers_read import activations_of
-from real_tasks.steering.fitters import FITTERS
+from real_tasks.steering.fitters import FITTERS, Fitter
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import (
@@ -102,13 +103,16 @@ class Learner:
         values, seen = self._read(ranking.kind, localizer.reading), self._seen()
         batch_tokens = self.config.evaluation.batch_tokens
         asked = access_given(localizer, self.loaded, self.data, self.split, batch_tokens)
+        beside = self._beside(localizer, ranking.kind)
         n_layers = values.shape[1]
         for done, layer in enumerate(coarse_to_fine(n_layers)):
             if done and time.monotonic() > self.until:
                 break
             self.told("scores", done, n_layers)
             modules = self.loaded.shape.layer_modules(ranking.kind, layer)
-            given = localizer_input(modules, values[:, layer].numpy(), *seen, self.loaded.device)
+            other = None if beside is None else beside[layer]
+            here = values[:, layer].numpy()
+            given = localizer_input(modules, here, *seen, self.loaded.device, other)
             given = replace(given, **asked)
             yield localizer.localize(given, self.config.seeds[0])
         self.told("scores", n_layers, n_layers)
@@ -125,9 +129,17 @@ class Learner:
             further = model_given(self.loaded, self.data, self.split, batch_tokens)
         if entry.ranking:
             further["ranked"] = tuple(self._ranked(*entry.ranking))
-        return fitted_tensors(
-            fitter, layers, *self._seen(), self.method.kind, self.config.seeds[0], further
-        )
+        kind, seed = self.method.kind, self.config.seeds[0]
+        beside = self._beside(entry, kind)
+        return fitted_tensors(fitter, layers, *self._seen(), kind, seed, further, beside)
+
+    def _beside(
+        self, entry: Localizer | type[Fitter], kind: ModuleKind
+    ) -> list[Float[np.ndarray, "sample one d_model"]] | None:
+        """Return what a localizer or a fitter sees beside its own modules, layer by layer."""
+        if kind not in entry.beside:
+            return None
+        return list(self._read(entry.beside[kind], entry.reading).numpy().swapaxes(0, 1))
 
     def _seen(self) -> tuple[BehaviourData, FoldSplit]:
         """Return the questions for training and validation alone, and which is for what."""

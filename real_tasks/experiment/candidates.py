@@ -86,6 +86,9 @@ class SpecTemplate:
             scope=self.method.scope,
             keep_norm=self.method.keep_norm,
         )
+        acting = operator.acting(edit.tensors)
+        if acting is not None:
+            edit = edit.only(acting or [0])  # a spec has an edit, also where it does nothing
         gate = self._gate()
         if gate is None or not gate.of_module:
             return [edit]

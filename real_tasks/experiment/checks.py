@@ -6,6 +6,7 @@ from real_tasks.experiment.methods.known import methods_of, rankings_of, with_me
 from real_tasks.experiment.needs import check_needs
 from real_tasks.experiment.question_checks import check_behaviour, check_texts
 from real_tasks.experiment.sources import dataset_of
+from real_tasks.experiment.work import work_of
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.checkpoints import check_attention
 from real_tasks.models.devices import resolve_device
@@ -86,7 +87,10 @@ def _check_kinds(config: ExperimentConfig) -> None:
     model = config.model
     architecture = checkpoint_config(model.path, model.revision, model.trust_remote_code)
     check_kind(architecture, config.module_kind)
-    for method in methods_of(with_methods(config)):
+    config = with_methods(config)
+    for kind in dict.fromkeys(kind for kind, _ in work_of(config).readings):
+        check_kind(architecture, kind)
+    for method in methods_of(config):
         check_kind(architecture, method.kind)
 
 

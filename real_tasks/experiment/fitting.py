@@ -30,6 +30,7 @@ def fitted_tensors(
     kind: ModuleKind,
     seed: int,
     further: Mapping[str, Any],
+    beside: Iterable[Float[np.ndarray, "sample one d_model"]] | None = None,
 ) -> dict[str, Float[Tensor, "layer module ..."]]:
     """Return the tensors of every module of a kind, found on the training questions of one fold.
 
@@ -41,19 +42,24 @@ def fitted_tensors(
         kind: of the modules.
         seed: of the fitter.
         further: of `FitterInput`, beside what data and activations tell.
+        beside: activations of the part that the fitter sees too, layer by layer.
     """
     samples = samples_of(data)
     rows = rows_of_questions(samples, split.train)
     told = replace(samples_told(data, [samples[row] for row in rows]), **further)
     made = FITTERS.made(fitter.name, fitter.params)
+    others = iter(beside or ())
     read = ((layer_modules(kind, i, layer.shape[1]), layer) for i, layer in enumerate(layers))
     found = []
     for part in [list(read)] if made.all_layers else ([one] for one in read):
         modules = tuple(module for own, _ in part for module in own)
         values = np.concatenate([values[rows] for _, values in part], axis=1).swapaxes(0, 1)
         chosen = torch.from_numpy(np.ascontiguousarray(values)).float()
-        tensors = made.fit(replace(told, modules=modules, values=chosen), seed)
-        found.append({name: one.unflatten(0, (len(part), -1)) for name, one in tensors.items()})
+        seen = replace(told, modules=modules, values=chosen)
+        if beside is not None:
+            streams = [torch.from_numpy(next(others)[rows, 0]).float() for _ in part]
+            seen = replace(seen, beside=torch.stack(streams))
+        found.append({n: t.unflatten(0, (len(part), -1)) for n, t in made.fit(seen, seed).items()})
     return {name: torch.cat([one[name] for one in found]) for name in made.gives}
 
 

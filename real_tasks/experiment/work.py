@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from real_tasks.experiment.methods.known import Ranking, methods_of, rankings_of
 from real_tasks.experiment.methods.method import Method
-from real_tasks.localizers import LOCALIZERS
-from real_tasks.steering.fitters import FITTERS
+from real_tasks.localizers import LOCALIZERS, Localizer
+from real_tasks.steering.fitters import FITTERS, Fitter
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModuleKind, Reading
@@ -24,6 +24,11 @@ class Scoring(NamedTuple):
     def reading(self) -> Reading:
         """The tokens at which its localizer has activations read."""
         return LOCALIZERS[self.ranking.localizer.name].reading
+
+    @property
+    def beside(self) -> ModuleKind | None:
+        """The part that its localizer sees too."""
+        return LOCALIZERS[self.ranking.localizer.name].beside.get(self.ranking.kind)
 
     @property
     def needs_model(self) -> bool:
@@ -49,6 +54,11 @@ class Fit(NamedTuple):
     def ranking(self) -> tuple[str, ModuleKind] | None:
         """The localizer whose result the fitter is given, and the kind that it ranks."""
         return FITTERS[self.fitter.name].ranking
+
+    @property
+    def beside(self) -> ModuleKind | None:
+        """The part that the fitter sees too."""
+        return FITTERS[self.fitter.name].beside.get(self.kind)
 
     @property
     def needs_model(self) -> bool:
@@ -114,13 +124,18 @@ def _readings(
     methods: Sequence[Method], config: ExperimentConfig
 ) -> Iterator[tuple[ModuleKind, Reading]]:
     yield config.module_kind, "last"
-    for one in (config.localizer, *config.baselines):
-        yield config.module_kind, LOCALIZERS[one.name].reading
+    seen: list[tuple[ModuleKind, type[Localizer] | type[Fitter]]] = [
+        (config.module_kind, LOCALIZERS[one.name]) for one in (config.localizer, *config.baselines)
+    ]
     for method in methods:
         for localizer, kind in method.rankings:
-            yield kind, LOCALIZERS[localizer].reading
+            seen.append((kind, LOCALIZERS[localizer]))
         if method.fitter is not None:
-            yield method.kind, FITTERS[method.fitter.name].reading
+            seen.append((method.kind, FITTERS[method.fitter.name]))
+    for kind, entry in seen:
+        yield kind, entry.reading
+        if kind in entry.beside:
+            yield entry.beside[kind], entry.reading
 
 
 def _seeds(seeded: bool, config: ExperimentConfig) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ A localizer is one file here: a subclass of `Localizer` registered by
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +14,13 @@ import torch
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.few_shot import FewShot
 from real_tasks.vocabulary.registry import Registry
-from real_tasks.vocabulary.types import Aspect, LocalizerInput, LocalizerResult, Reading
+from real_tasks.vocabulary.types import (
+    Aspect,
+    LocalizerInput,
+    LocalizerResult,
+    ModuleKind,
+    Reading,
+)
 
 EQUAL_WEIGHTS = "_equal_weights"
 """Ends the name of the method that steers a localizer's modules, all with a strength of 1."""
@@ -53,6 +60,7 @@ class Localizer(ABC):
         uses_weights: likewise `LocalizerInput.weight`.
         asks: what the samples must have; data without it are refused before anything is read.
         reading: the tokens at which activations are read.
+        beside: by kind of its modules, a whole part that it sees too (`LocalizerInput.beside`).
         label: what people read; its name where empty.
         meaning: what maps and scatter plots show of its scores.
         explained: how to read its scores, for a report; nothing is said where empty.
@@ -67,6 +75,7 @@ class Localizer(ABC):
     uses_weights: ClassVar[bool] = False
     asks: ClassVar[frozenset[Aspect]] = frozenset()
     reading: ClassVar[Reading] = "last"
+    beside: ClassVar[Mapping[ModuleKind, ModuleKind]] = {}
     label: ClassVar[str] = ""
     meaning: ClassVar[ScoreMeaning] = ScoreMeaning()
     explained: ClassVar[str] = ""

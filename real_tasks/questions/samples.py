@@ -71,6 +71,7 @@ def localizer_input(
     data: BehaviourData,
     split: FoldSplit,
     device: torch.device,
+    beside: Float[np.ndarray, "sample one d_model"] | None = None,
 ) -> LocalizerInput:
     """Return what a localizer may see of one fold: training and validation questions, no others."""
     samples = samples_of(data)
@@ -85,6 +86,7 @@ def localizer_input(
         questions=torch.tensor([groups[one.question_index] for one in seen], device=device),
         train=torch.tensor([one.question_index in train for one in seen], device=device),
         pairs=pairs_of(seen, data.paired),
+        beside=None if beside is None else torch.from_numpy(beside[rows, 0]).float().to(device),
     )
 
 

@@ -230,6 +230,8 @@ class LocalizerInput:
             residual stream, ``[d_model, d]``; see `real_tasks.steering.model_access`.
         pairs: each sample's partner of the other label, by its place among the samples, or -1;
             both of a pair are samples of training questions, or neither is.
+        beside: for localizers that ask for it (`Localizer.beside`): what another part of the same
+            layer has, read at the same tokens.
     """
 
     modules: tuple[ModuleId, ...]
@@ -241,6 +243,7 @@ class LocalizerInput:
     shown: Callable[[tuple[ModuleId, ...]], Float[Tensor, "module prompt d"]] | None = None
     weight: Callable[[ModuleId], Float[Tensor, "d_model d"]] | None = None
     pairs: tuple[int, ...] = ()
+    beside: Float[Tensor, "sample d_model"] | None = None
 
 
 @dataclass(frozen=True)

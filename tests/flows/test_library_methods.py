@@ -16,7 +16,7 @@ from tests.flows.test_experiment import SMALL
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-LIBRARY = "directional_ablation, cast, angular_steering, iti_ablation, stmp, sttp"
+LIBRARY = "directional_ablation, cast, angular_steering, iti_ablation, stmp, sttp, thinkedit"
 OWN = (
     "{name: erase_first, like: iti_ablation, operator: {name: project_out}, strengths: [0.5], "
     "scope: {first: 1, last: 2}, keep_norm: true}"
@@ -50,6 +50,7 @@ def test_what_each_method_is_made_of_is_a_table(run: tuple[Home, Summary]) -> No
     assert found["angular_steering"] == ("opposite_sign", "plane", "rotate", None, "all")
     assert found["sttp"] == ("iti", "mean_difference", "clamp", "coordinate", "all")
     assert found["trained"] == ("causal", "bipo", "add", None, "all")
+    assert found["thinkedit"] == ("direct_write", "direct_write", "remove_write", None, "all")
     own = ("iti", "mean_difference", "project_out", None, "first 1 and last 2 of the prompt")
     assert found["erase_first"] == own
 
@@ -61,7 +62,7 @@ def test_every_method_is_tuned_on_its_own_strengths_and_tested(run: tuple[Home, 
     assert set(grids["directional_ablation"]) <= {0.25, 0.5, 0.75, 1.0, None}
     assert set(grids["erase_first"]) <= {0.5, None} and set(grids["real"]) <= {1.0, None}
     query = "SELECT DISTINCT method FROM evaluations WHERE split = 'test' AND metric = 'mc1'"
-    assert len(ask(home, query)) == 10
+    assert len(ask(home, query)) == 11
     query = "SELECT DISTINCT method FROM evaluations WHERE metric = 'kl_open'"
     assert {row[0] for row in ask(home, query)} <= {"cast", "sttp"}
 

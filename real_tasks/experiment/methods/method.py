@@ -92,6 +92,7 @@ def resolved_method(said: MethodConfig, config: ExperimentConfig) -> Method:
         weighting = LOCALIZERS[localizer].weighting if localizer else "equal"
     kind = config.module_kind if said.part == EXPERIMENT else said.part
     _check_parts(said, kind)
+    _check_beside(said, kind, localizer)
     own = evaluation.alphas if said.operator.name == "add" else operator.strengths
     return Method(
         name=said.name,
@@ -107,6 +108,20 @@ def resolved_method(said: MethodConfig, config: ExperimentConfig) -> Method:
         top_k=(said.top_k or evaluation.top_k) if localizer else (),
         strengths=(said.strengths or own) if said.fitter else (),
     )
+
+
+def _check_beside(said: MethodConfig, kind: ModuleKind, localizer: str | None) -> None:
+    """Check that localizer and fitter know which part to see beside modules of a kind."""
+    fitter = said.fitter and FITTERS[said.fitter.name].beside
+    for name, beside in (
+        (localizer, LOCALIZERS[localizer].beside if localizer else {}),
+        (said.fitter and said.fitter.name, fitter or {}),
+    ):
+        if beside and kind not in beside:
+            raise UserInputError(
+                f"the method {said.name!r}: {name!r} is for modules of the kinds "
+                f"{', '.join(beside)}, not {kind!r}; let the method say part: {next(iter(beside))}"
+            )
 
 
 def _check_parts(said: MethodConfig, kind: ModuleKind) -> None:

@@ -5,6 +5,7 @@ operator whose tensors it gives.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -39,6 +40,8 @@ class FitterInput:
         model: the frozen model, for fitters whose access is more than activations.
         ranked: for fitters that ask for it (`Fitter.ranking`): a localizer's results of all modules
             of a kind, a shard each.
+        beside: for fitters that ask for it (`Fitter.beside`): what another part has, of each layer
+            of the modules, read at the same tokens.
     """
 
     modules: tuple[ModuleId, ...]
@@ -53,6 +56,7 @@ class FitterInput:
     texts: tuple[Text, ...] = ()
     model: ModelAccess | None = None
     ranked: tuple[LocalizerResult, ...] = ()
+    beside: Float[Tensor, "layer sample d_model"] | None = None
 
 
 class Fitter(ABC):
@@ -65,6 +69,7 @@ class Fitter(ABC):
             from it. All but the first get the model (`FitterInput.model`), and activations too.
         asks: what the samples must have; data without it are refused before anything is read.
         reading: the tokens at which activations are read.
+        beside: by kind of its modules, a whole part that it sees too (`FitterInput.beside`).
         stochastic: whether the seed changes what it finds.
         all_layers: whether it sees the modules of all layers at once, the first layer's first, and
             what it finds of one may depend on the others.
@@ -77,6 +82,7 @@ class Fitter(ABC):
     access: ClassVar[Access] = "activations"
     asks: ClassVar[frozenset[Aspect]] = frozenset()
     reading: ClassVar[Reading] = "last"
+    beside: ClassVar[Mapping[ModuleKind, ModuleKind]] = {}
     stochastic: ClassVar[bool] = False
     all_layers: ClassVar[bool] = False
     ranking: ClassVar[tuple[str, ModuleKind] | None] = None

@@ -78,6 +78,10 @@ class Operator(ABC):
             strength: tells rows and positions apart where a gate does.
         """
 
+    def acting(self, tensors: Tensors) -> list[int] | None:  # noqa: ARG002
+        """Return which modules are changed at all by their tensors; None: all of them."""
+        return None
+
     def displacement(
         self,
         tensors: Tensors,  # noqa: ARG002

@@ -24,6 +24,11 @@ class RankOne(Operator):
     writes = True
     formula = "W x + s * w (r . x)"
 
+    def acting(self, tensors: Tensors) -> list[int]:
+        """Return the modules that write anything."""
+        moved = tensors["read"].any(dim=-1) & tensors["write"].any(dim=-1)
+        return [int(row) for row in moved.nonzero()]
+
     def apply(
         self,
         x: Float[Tensor, "row position module d"],

@@ -225,7 +225,7 @@ def _one_of_each(
     shard = dataset.sample_shards(outcome.dataset, experiment.extraction)[0]
     for ranking in rankings_of(experiment):
         localizer = LOCALIZERS[ranking.localizer.name]
-        if localizer.reading != "last":
+        if localizer.reading != "last" or localizer.beside:
             continue  # where its activations lie is not kept with the outcome
         refs = outcome.activations[ranking.kind]
         read = {"model": model, "shard": shard, "kind": ranking.kind}

@@ -30,12 +30,13 @@ def effects(
     seed: int,
     batch_tokens: int,
     execution: ExecutionConfig,
+    beside: tuple[ArtifactRef, ...] = (),
 ) -> dict[str, Any]:
     """Score the modules of one layer by a localizer that asks for the model."""
     use_threads(execution)
     data, split = fold.load()
     loaded = model.load(execution)
     made = LOCALIZERS.made(localizer.name, localizer.params)
-    given = localizer_given(fold, activations, kind, layer, loaded.device)
+    given = localizer_given(fold, activations, kind, layer, loaded.device, beside)
     given = replace(given, **access_given(made, loaded, data, split, batch_tokens))
     return {**localized(out, localizer, given, seed), "device": str(loaded.device)}

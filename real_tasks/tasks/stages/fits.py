@@ -1,6 +1,7 @@
 """The cached stage that finds operators' tensors."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ def fits(
     seed: int,
     execution: ExecutionConfig,
     ranked: tuple[ArtifactRef, ...] = (),
+    beside: tuple[ArtifactRef, ...] = (),
 ) -> dict[str, Any]:
     """Find the tensors of every module of a kind on the training questions of one fold."""
     use_threads(execution)
-    return fitted(out, fitter, fold, activations, kind, n_layers, seed, ranked, {})
+    return fitted(out, fitter, fold, activations, kind, n_layers, seed, ranked, {}, beside)
 
 
 def fitted(
@@ -46,6 +48,7 @@ def fitted(
     seed: int,
     ranked: tuple[ArtifactRef, ...],
     further: Mapping[str, Any],
+    beside: tuple[ArtifactRef, ...],
 ) -> dict[str, Any]:
     """Run a fitter, write its tensors, and return facts for the manifest.
 
@@ -53,9 +56,13 @@ def fitted(
     beside what activations tell.
     """
     data, split = fold.load()
-    layers = (references.load_activations(activations, layer) for layer in range(n_layers))
+    layers, others = (
+        map(partial(references.load_activations, refs), range(n_layers))
+        for refs in (activations, beside)
+    )
     if ranked:
         further = {**further, "ranked": references.load_ranked(ranked)}
-    tensors = fitted_tensors(fitter, layers, data, split, kind, seed, further)
+    given = fitter, layers, data, split, kind, seed, further
+    tensors = fitted_tensors(*given, beside=others if beside else None)
     save_file(tensors, out / references.TENSORS)
     return {"fitter": fitter.name}

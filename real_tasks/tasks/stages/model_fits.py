@@ -30,10 +30,11 @@ def model_fits(
     batch_tokens: int,
     execution: ExecutionConfig,
     ranked: tuple[ArtifactRef, ...] = (),
+    beside: tuple[ArtifactRef, ...] = (),
 ) -> dict[str, Any]:
     """Find the tensors of every module by a fitter that asks for the model."""
     use_threads(execution)
     loaded = model.load(execution)
     further = model_given(loaded, *fold.load(), batch_tokens)
-    facts = fitted(out, fitter, fold, activations, kind, n_layers, seed, ranked, further)
+    facts = fitted(out, fitter, fold, activations, kind, n_layers, seed, ranked, further, beside)
     return {**facts, "device": str(loaded.device)}

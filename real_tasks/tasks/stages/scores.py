@@ -29,11 +29,12 @@ def scores(
     layer: int,
     seed: int,
     execution: ExecutionConfig,
+    beside: tuple[ArtifactRef, ...] = (),
 ) -> dict[str, Any]:
     """Score the modules of one layer on the training and validation questions of one fold."""
     use_threads(execution)
     device = resolve_device(execution.device)
-    given = localizer_given(fold, activations, kind, layer, device)
+    given = localizer_given(fold, activations, kind, layer, device, beside)
     return {**localized(out, localizer, given, seed), "device": str(device)}
 
 
@@ -50,9 +51,11 @@ def localizer_given(
     kind: ModuleKind,
     layer: int,
     device: torch.device,
+    beside: tuple[ArtifactRef, ...],
 ) -> LocalizerInput:
     """Return what a localizer may see of one layer and fold."""
     data, split = fold.load()
     values = references.load_activations(activations, layer)
     modules = layer_modules(kind, layer, values.shape[1])
-    return localizer_input(modules, values, data, split, device)
+    other = references.load_activations(beside, layer) if beside else None
+    return localizer_input(modules, values, data, split, device, other)

@@ -34,6 +34,34 @@ class SharesOfAll(Shares):
     all_layers = True
 
 
+class Beside(Fitter):
+    """The sum of what it sees beside."""
+
+    gives = ("sums",)
+
+    def fit(self, data: FitterInput, seed: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return a sum for each layer, once for each of its modules."""
+        assert data.beside is not None
+        per_layer = len(data.modules) // len(data.beside)
+        return {"sums": data.beside.sum(dim=(1, 2)).repeat_interleave(per_layer)}
+
+
+@pytest.mark.parametrize("all_layers", [False, True])
+def test_what_lies_beside_is_that_of_the_same_layers_and_samples(
+    all_layers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FITTERS._entries, "beside", Beside)
+    monkeypatch.setattr(Beside, "all_layers", all_layers)
+    n_answers = sum(len(question.answers) for question in DATA.questions)
+    rng = np.random.default_rng(0)
+    layers, others = (rng.random((4, n_answers, n, 3)).astype(np.float32) for n in (2, 1))
+    given = PlugIn(name="beside"), layers, DATA, SPLIT, "head", 0, {}
+    found = fitted_tensors(*given, beside=iter(others))["sums"]
+    trained = sum(len(DATA.questions[i].answers) for i in SPLIT.train)
+    expected = torch.tensor([float(other[:trained].sum()) for other in others])
+    torch.testing.assert_close(found, expected[:, None].expand(4, 2))
+
+
 @pytest.mark.parametrize("entry", [Shares, SharesOfAll])
 def test_a_fitter_sees_one_layer_at_a_time_or_all_of_them(
     entry: type[Fitter], monkeypatch: pytest.MonkeyPatch
