@@ -170,6 +170,44 @@ def report(run_id: RunArgument = None, home: HomeOption = None) -> None:
     typer.echo(str(write_report(current, run_id)))
 
 
+@app.command("compare-methods")
+def compare_methods(
+    run_id: RunArgument = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model; each of them without.", show_default=False)
+    ] = None,
+    behaviour: Annotated[
+        str | None, typer.Option(help="The behaviour; each of them without.", show_default=False)
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Metric of the differences, as mc2; the first headline one by default.",
+            show_default=False,
+        ),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Show the leaderboard: all methods at equal side effects, and what each takes.
+
+    Each method is shown at its tuned setting and, at equal KL on neutral text, by its differences
+    from the unsteered model and from the run's own method, with 95 % intervals. It shows what runs
+    have measured: the last one on each model and behaviour, and measures nothing itself.
+
+    Examples:
+    - `real run deployments/experiments/leaderboard.yaml`: all methods on the embedded world, first
+    - `real compare-methods`: the last runs
+    - `real compare-methods --model smollm2 --behaviour everyday_myths --metric mc2`
+    - `real sql @leaderboard --to leaderboard.csv`: the same as rows, with all columns
+    """
+    current = use_home(home)
+    from flows.terminal.console import show_leaderboard
+    from real_tasks.tasks.records.leaderboards import leaderboards
+
+    for board in leaderboards(current, run_id, model, behaviour, metric):
+        show_leaderboard(board)
+
+
 @app.command("compare-rankings")
 def compare_rankings(
     published: Annotated[Path, typer.Argument(help="CSV: model, fold, seed, layer, head, roc_auc")],

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -14,10 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from real_tasks.results.labels import headline_metrics, metric_label
+from real_tasks.results.leaderboard import READING
 from real_tasks.results.summary import Row
 from real_tasks.tasks.cache.progress import listening
 from storage.repeating import repeating
 from storage.sql.drawing import escaped
+
+if TYPE_CHECKING:  # who asks for help waits for no orchestrator
+    from real_tasks.tasks.records.leaderboards import Leaderboard
 
 out = Console()
 err = Console(stderr=True)
@@ -126,6 +131,31 @@ def show_results(results: Sequence[Row]) -> None:
         cells = (_cell(row, name, name in metrics) for name in ("top_k", "alpha", *metrics, "kl"))
         table.add_row(row["method"], *cells)
     out.print(table)
+
+
+def show_leaderboard(board: "Leaderboard") -> None:
+    """Print a leaderboard, how to read it, and where its picture is."""
+    run = board.run
+    table = Table(
+        title=f"{run['behaviour']} in {run['model']}, run {run['run_id']} "
+        f"({run['started_at']:%Y-%m-%d}); equal KL: {board.matched_kl:g} nats/token",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    for place, header in enumerate(board.headers):
+        folded = header.replace(" − ", "\n− ").replace(" generations", "")
+        table.add_column(folded, justify="right" if place else "left", no_wrap=place > 0)
+    for line in board.lines:
+        table.add_row(*map(escape, line))
+    out.print(table)
+    out.print(READING, style="dim", highlight=False)
+    if board.absent:
+        absent = ", ".join(board.absent)
+        out.print(f"Not in this run: {absent}.", style="dim", highlight=False)
+    if board.picture.is_file():
+        show_paths({"picture": str(board.picture)})
 
 
 def show_transfer(rows: Sequence[Row]) -> None:

@@ -3,7 +3,7 @@
 from real_tasks.evaluation.harness.tasks import check_tasks
 from real_tasks.evaluation.judges import JUDGES, judging_library
 from real_tasks.experiment.methods.known import methods_of, rankings_of, with_methods
-from real_tasks.experiment.needs import check_needs
+from real_tasks.experiment.needs import check_needs, with_allowed_methods
 from real_tasks.experiment.question_checks import check_behaviour, check_texts
 from real_tasks.experiment.sources import dataset_of
 from real_tasks.experiment.work import work_of
@@ -45,6 +45,9 @@ def check_experiment(
     if faults.sound("behaviour"):
         with faults.told("data.limit", "evaluation.neutral", "evaluation.neutral_texts"):
             data = dataset_of(config)
+    if data is not None and faults.sound("methods"):
+        with faults.told("methods", "behaviour", spoils="methods"):
+            config = with_allowed_methods(config, data)
     with faults.told("methods", "localizer", "baselines", "execution.device_map"):
         _check_access(config)
     if shape is not None and config.model.path not in EMBEDDED_MODELS:

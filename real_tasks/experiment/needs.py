@@ -1,7 +1,12 @@
 """What methods need of the data: pairs, classes, conditions, marks."""
 
 from real_tasks.experiment.fitting import samples_told
-from real_tasks.experiment.methods.known import known_methods, methods_of, with_methods
+from real_tasks.experiment.methods.known import (
+    EVERY,
+    known_methods,
+    methods_of,
+    with_methods,
+)
 from real_tasks.experiment.methods.method import Method
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.aspects import MENDS, aspects_of
@@ -20,16 +25,47 @@ def check_needs(data: BehaviourData, config: ExperimentConfig) -> None:
     Raises:
         UserInputError: they lack something; each method and what is missing are named.
     """
-    faults, groups = Faults(), question_groups(data.questions)
+    faults = Faults()
     for method in methods_of(with_methods(config)):
-        if not _asks(method):
-            continue
         with faults.told():
-            _check(method, data)
-            for fold in range(config.data.n_folds):
-                train = set(split(groups, fold, config.data).train)
-                _check(method, data, f", training questions of fold {fold}", train)
+            _check_folds(method, data, config)
     faults.tell()
+
+
+def with_allowed_methods(config: ExperimentConfig, data: BehaviourData) -> ExperimentConfig:
+    """Return the configuration with its methods named; `EVERY` leaves out what data do not allow.
+
+    Raises:
+        UserInputError: as `with_methods`.
+    """
+    named = with_methods(config)
+    if EVERY not in config.methods:
+        return named
+    said = {one if isinstance(one, str) else one.name for one in config.methods}
+    kept = [
+        entry
+        for entry, method in zip(named.methods, methods_of(named), strict=True)
+        if method.name in said or _allows(method, data, config)
+    ]
+    return named.model_copy(update={"methods": tuple(kept)})
+
+
+def _allows(method: Method, data: BehaviourData, config: ExperimentConfig) -> bool:
+    try:
+        _check_folds(method, data, config)
+    except UserInputError:
+        return False
+    return True
+
+
+def _check_folds(method: Method, data: BehaviourData, config: ExperimentConfig) -> None:
+    if not _asks(method):
+        return
+    _check(method, data)
+    groups = question_groups(data.questions)
+    for fold in range(config.data.n_folds):
+        train = set(split(groups, fold, config.data).train)
+        _check(method, data, f", training questions of fold {fold}", train)
 
 
 def _asks(method: Method) -> frozenset[Aspect]:

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from real_tasks.evaluation.measuring import complete_evaluation
 from real_tasks.experiment.checks import check_experiment
-from real_tasks.experiment.methods.known import with_methods
+from real_tasks.experiment.needs import with_allowed_methods
 from real_tasks.experiment.plug_ins import resolved_with
 from real_tasks.experiment.work import Work, work_of
 from real_tasks.models.adapters import tokenizer_of
@@ -75,7 +75,7 @@ def completed(config: ExperimentConfig, data: BehaviourData) -> ExperimentConfig
     if evaluation.search is None:
         search = "grid" if config.model.path in EMBEDDED_MODELS else "race"
         evaluation = evaluation.model_copy(update={"search": search})
-    return with_methods(config.model_copy(update={"evaluation": evaluation}))
+    return with_allowed_methods(config.model_copy(update={"evaluation": evaluation}), data)
 
 
 def neutral_in_words(prepared: Prepared) -> str:

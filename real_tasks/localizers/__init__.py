@@ -40,15 +40,6 @@ class ScoreMeaning:
         return self.label.split(" (")[0]
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn: told apart by shape and dashes too, not by colour alone."""
-
-    color: str
-    marker: str
-    linestyle: str | tuple[int, tuple[float, ...]]
-
-
 class Localizer(ABC):
     """Scores a shard of modules.
 
@@ -64,8 +55,7 @@ class Localizer(ABC):
         label: what people read; its name where empty.
         meaning: what maps and scatter plots show of its scores.
         explained: how to read its scores, for a report; nothing is said where empty.
-        looks: how it is drawn, and how with equal weights; a spare look where there is none.
-        place: where it stands in tables and legends, the lowest first.
+        place: where it stands in tables, the lowest first.
     """
 
     Params: ClassVar[type[Frozen]] = Frozen
@@ -79,7 +69,6 @@ class Localizer(ABC):
     label: ClassVar[str] = ""
     meaning: ClassVar[ScoreMeaning] = ScoreMeaning()
     explained: ClassVar[str] = ""
-    looks: ClassVar[tuple[Look, ...]] = ()
     place: ClassVar[int] = 50
 
     def __init__(self, params: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from real_tasks.localizers import LOCALIZERS, Localizer, Look, ScoreMeaning
+from real_tasks.localizers import LOCALIZERS, Localizer, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.steering.fitters import projection_sigma
 from real_tasks.steering.fitters.mean_difference import mean_difference
@@ -49,7 +49,6 @@ class CausalLocalizer(Localizer):
         "What steering a module alone does to the aligned answers of validation questions, in nats "
         "of log-odds: 0 is nothing, below 0 it brings the violating ones out."
     )
-    looks = (Look("#E69F00", "h", "-"),)
     place = 30
     params: CausalParams
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from real_tasks.localizers import LOCALIZERS, Localizer, Look, ScoreMeaning
+from real_tasks.localizers import LOCALIZERS, Localizer, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.localizers.seeding import generator
 from real_tasks.statistics.probes import ProbeParams, fit_probes
@@ -40,7 +40,6 @@ class ItiLocalizer(Localizer):
         "where half of them are aligned, 0.5 is chance. It says that the module carries the "
         "information, not that steering through it changes what the model says."
     )
-    looks = (Look("#D55E00", "^", "-"),)
     place = 20
     params: ItiParams
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from real_tasks.localizers import LOCALIZERS, Localizer, Look, ScoreMeaning
+from real_tasks.localizers import LOCALIZERS, Localizer, ScoreMeaning
 from real_tasks.localizers.seeding import module_generator
 from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult, ModuleScore
 
@@ -14,7 +14,6 @@ class RandomLocalizer(Localizer):
     stochastic = True
     label = "random modules"
     meaning = ScoreMeaning("score", "random number (means nothing)")
-    looks = (Look("#009E73", "D", "-."),)
     place = 60
 
     def localize(self, data: LocalizerInput, seed: int) -> LocalizerResult:

@@ -11,7 +11,8 @@ from real_tasks.localizers import entry_of
 from real_tasks.report.contents import AnswerPair
 from real_tasks.report.figures.picture import Picture
 from real_tasks.results.findings import comparison_table, headlines
-from real_tasks.results.labels import method_label
+from real_tasks.results.labels import duration, method_label
+from real_tasks.results.leaderboard import READING
 from real_tasks.results.summary import Row, table_cells
 
 TEMPLATE = "report.html.j2"
@@ -25,6 +26,7 @@ class ReportContent:
         facts: of the run, in order: id, times, model, device, commit and the like.
         results: rows of `summary.result_table`.
         comparisons: rows of the view ``comparisons``.
+        leaderboard: headers and lines of `leaderboard.leaderboard_cells`.
         top_modules: rows of `contents.top_modules`.
         answers: a sample of answers, unsteered and steered.
         verdict_changes: numbers of answers by (verdict unsteered, verdict steered), over all.
@@ -45,6 +47,7 @@ class ReportContent:
     matched_kl: float
     token_scope: str
     comparisons: Sequence[Row] = ()
+    leaderboard: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ())
     pictures: Sequence[Picture] = ()
     top_modules: Sequence[Row] = ()
     answers: Sequence[AnswerPair] = ()
@@ -80,7 +83,9 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
 
 def _values(content: ReportContent) -> dict[str, Any]:
     result_headers, result_lines = table_cells(content.results, content.method)
-    comparison_headers, comparison_lines = comparison_table(content.comparisons)
+    comparison_headers, comparison_lines = comparison_table(
+        [row for row in content.comparisons if row["method"] == content.method]
+    )
     return {
         "content": content,
         "method_name": method_label(content.method),
@@ -90,7 +95,9 @@ def _values(content: ReportContent) -> dict[str, Any]:
             *content.findings,
         ],
         "result_headers": result_headers,
-        "result_lines": result_lines,
+        # On two lines all metrics stand beside each other in the page's width.
+        "result_lines": [[cell.replace(" (", "\n(") for cell in line] for line in result_lines],
+        "reading": READING,
         "comparison_headers": comparison_headers,
         "comparison_lines": comparison_lines,
         "total_seconds": sum(content.stage_seconds.values()),
@@ -100,15 +107,3 @@ def _values(content: ReportContent) -> dict[str, Any]:
 def data_uri(png: bytes) -> str:
     """Return a PNG as a URI that holds it."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def duration(seconds: float) -> str:
-    """Format a duration: 0.4 s, 12 s, 3 min 05 s, 2 h 07 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

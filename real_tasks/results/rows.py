@@ -1,13 +1,15 @@
 """From results to rows of the tables, without the run's own columns."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from real_tasks.evaluation.wording import BAG_OF_WORDS, word_aucs
 from real_tasks.experiment.methods.method import Method
 from real_tasks.questions.folds import fold_of_questions, split
 from real_tasks.questions.groups import question_groups
-from real_tasks.statistics.paired import paired_difference
+from real_tasks.results.labels import headline_metrics
+from real_tasks.statistics.paired import Difference, paired_difference
 from real_tasks.steering.selection import ranked
 from real_tasks.vocabulary.config import DataConfig
 from real_tasks.vocabulary.types import WHOLE_LAYER, BehaviourData, LocalizerResult, ModuleId
@@ -18,7 +20,10 @@ Evaluation = Mapping[str, Any]
 
 MEASURED_ON = ("n_questions", "n_texts")
 """How many validation questions and neutral texts the metrics of a setting come from."""
+TIMES = ("fit_seconds", "token_seconds", "bare_token_seconds")
+"""What the stage of evaluation notes of a method, in seconds."""
 BASES = {"tuned": "test", "matched_kl": "matched"}
+UNSTEERED = "unsteered"
 
 
 def sample_rows(data: BehaviourData, n_folds: int) -> list[Row]:
@@ -122,14 +127,18 @@ def evaluation_rows(
 
 
 def method_rows(
-    methods: Sequence[Method], sources: Mapping[str, str], bounded: Container[str]
+    methods: Sequence[Method],
+    sources: Mapping[str, str],
+    bounded: Container[str],
+    facts: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[Row]:
-    """Return one row per method: what it is made of.
+    """Return one row per method: what it is made of, what it takes, whether it bakes.
 
     Args:
         methods: those that were evaluated.
         sources: by name, where each comes from.
         bounded: names of those whose largest strength does not cost the KL of comparison.
+        facts: by name, of each fold and seed, what the stage of evaluation noted.
     """
     return [
         {
@@ -141,9 +150,21 @@ def method_rows(
             "scope": str(method.scope),
             "bounded": method.name in bounded,
             "source": sources[method.name] or None,
+            **{name: _mean(facts[method.name], name) for name in TIMES},
+            "bakes": _all(facts[method.name], "bakes"),
         }
         for method in methods
     ]
+
+
+def _mean(facts: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    known = [float(one[name]) for one in facts if one.get(name) is not None]
+    return fmean(known) if known else None
+
+
+def _all(facts: Sequence[Mapping[str, Any]], name: str) -> bool | None:
+    known = [bool(one[name]) for one in facts if one.get(name) is not None]
+    return all(known) if known else None
 
 
 def answer_rows(
@@ -169,39 +190,49 @@ def answer_rows(
 
 
 def comparison_rows(
-    method: str, evaluations: Mapping[str, Sequence[Evaluation]], n_resamples: int
+    main: str, evaluations: Mapping[str, Sequence[Evaluation]], n_resamples: int
 ) -> list[Row]:
-    """Compare ``method`` with every other method, question by question, over all folds and seeds.
+    """Compare methods question by question, over all folds and seeds.
 
-    `tuned` compares each at its chosen setting, `matched_kl` each at the alpha that costs the same
-    KL; where one of the two cannot be brought to that KL there is no row.
+    The run's own method ``main`` is compared with every other, and each of the others, by the
+    headline metrics, with the unsteered model. `tuned` compares each at its chosen setting,
+    `matched_kl` each at the alpha that costs the same KL (the unsteered model, which has no dose,
+    as it is); where a method cannot be brought to that KL there is no row.
     """
-    if method not in evaluations:
-        return []
-    rows = []
-    for baseline in evaluations:
-        for basis, part in BASES.items():
-            pair = (evaluations[method], evaluations[baseline])
-            reached = all(result[part] is not None for side in pair for result in side)
-            # The unsteered model has no dose that could be matched.
-            if (
-                baseline == method
-                or not reached
-                or (basis, baseline) == ("matched_kl", "unsteered")
-            ):
-                continue
-            for metric in _common_metrics(pair, part):
-                ours, theirs = ([_by_question(run[part], metric) for run in side] for side in pair)
-                found = paired_difference(ours, theirs, n_resamples)
-                names = {"method": method, "baseline": baseline, "basis": basis, "metric": metric}
-                rows.append(names | vars(found))
-    return rows
+    pairs = [(main, other) for other in evaluations if other != main and main in evaluations]
+    if UNSTEERED in evaluations:
+        others = (name for name in evaluations if name not in (main, UNSTEERED))
+        pairs += [(other, UNSTEERED) for other in others]
+    return [
+        {"method": method, "baseline": baseline, "basis": basis, "metric": metric, **vars(found)}
+        for method, baseline in pairs
+        for basis in BASES
+        for metric, found in _differences(
+            _sides(evaluations, method, baseline, basis), method == main, n_resamples
+        )
+    ]
 
 
-def _common_metrics(pair: Sequence[Sequence[Evaluation]], part: str) -> list[str]:
-    """Return the metrics that every result has question by question."""
-    results = [result[part]["per_question"] for side in pair for result in side]
-    return [metric for metric in results[0] if all(metric in result for result in results)]
+def _sides(
+    evaluations: Mapping[str, Sequence[Evaluation]], method: str, baseline: str, basis: str
+) -> list[list[Evaluation | None]]:
+    """Return both methods' measurements of every fold and seed."""
+    parts = ((name, "test" if name == UNSTEERED else BASES[basis]) for name in (method, baseline))
+    return [[one[part] for one in evaluations[name]] for name, part in parts]
+
+
+def _differences(
+    sides: Sequence[Sequence[Evaluation | None]], every: bool, n_resamples: int
+) -> Iterator[tuple[str, Difference]]:
+    """Yield the difference in each metric that is known question by question, or headline one."""
+    ours, theirs = ([one for one in side if one is not None] for side in sides)
+    if len(ours) < len(sides[0]) or len(theirs) < len(sides[1]):
+        return
+    known = [one["per_question"] for one in (*ours, *theirs)]
+    common = [metric for metric in known[0] if all(metric in one for one in known)]
+    for metric in common if every else headline_metrics(common):
+        first, second = ([_by_question(one, metric) for one in side] for side in (ours, theirs))
+        yield metric, paired_difference(first, second, n_resamples)
 
 
 def columns(rows: Iterable[Row], **values: Any) -> list[Row]:

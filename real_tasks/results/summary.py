@@ -115,6 +115,13 @@ def _cell(row: Row, name: str) -> str:
     return mean if alone else f"{mean} ({spread:.{decimals}f})"
 
 
+def whole_or_mean(value: float | None) -> str:
+    """Format a K, which is a mean where folds and seeds chose different ones."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+
+
 def markdown_table(results: Sequence[Row], main: str | None = None) -> str:
     """Format a result table as Markdown; "no results" where there is none."""
     if not results:

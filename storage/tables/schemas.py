@@ -153,6 +153,20 @@ METHODS = declare(
             "that it cannot be compared at equal KL",
         ),
         Column("source", TEXT, "where the method comes from").or_null("if its file does not say"),
+        number(
+            "fit_seconds",
+            "time of ranking modules and fitting tensors, mean over folds and seeds; without "
+            "reading activations, which methods share",
+        ).or_null("if not recorded"),
+        number("token_seconds", "time of a generated token of one text, steered as tuned").or_null(
+            "where nothing is steered"
+        ),
+        number("bare_token_seconds", "the same beside it, unsteered").or_null(
+            "where nothing is steered"
+        ),
+        Column("bakes", FLAG, "whether weights of a checkpoint can do it, exactly").or_null(
+            "where nothing is steered"
+        ),
     ),
 )
 ANSWERS = declare(

@@ -23,10 +23,11 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.stack.deployments import PREFECT_FILE, read_deployments, register_all
+from flows.stack.deployments import PREFECT_FILE, flow_of, read_deployments, register_all
 
 ROOT = Path(__file__).parents[2]
 POOL = "real"
+FULL_NAMES = {spec.name: f"{flow_of(spec).name}/{spec.name}" for spec in read_deployments()}
 PATIENCE_S = 240
 """For what takes seconds on a free machine."""
 
@@ -119,7 +120,7 @@ def ask(question: Callable[[PrefectClient], Awaitable[T]]) -> T:
 
 
 def deployment(name: str) -> DeploymentResponse:
-    return ask(lambda client: client.read_deployment_by_name(f"{name}/{name}"))
+    return ask(lambda client: client.read_deployment_by_name(FULL_NAMES[name]))
 
 
 def runs_of(name: str) -> list[FlowRun]:
@@ -169,7 +170,7 @@ def test_what_was_switched_on_stays_on_when_all_is_registered_again(
     ask(lambda client: client.pause_deployment(transfer.id))
     names = register_all(POOL)
     assert [deployment(name).paused for name in ("transfer", "compare")] == [True, False]
-    assert names == [f"{spec.name}/{spec.name}" for spec in read_deployments()]
+    assert names == list(FULL_NAMES.values())
     assert deployment("rescore").id == rescore.id
     active = {one.slug: one.active for one in deployment("rescore").schedules}
     assert active == {"nightly": True, "every-six-hours": False}

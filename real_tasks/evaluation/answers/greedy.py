@@ -147,7 +147,7 @@ def _generate(
     n_prefix = 0 if prefix is None else prefix.get_seq_length()
     ends_of_prompts = torch.full((n_rows,), n_prefix + width, device=loaded.device)
     with applied(loaded, intervention, ends_of_prompts):
-        for tokens in _steps(loaded, batch, prefix, max_new_tokens, draws):
+        for tokens in steps(loaded, batch, prefix, max_new_tokens, draws):
             if any(token == NO_TOKEN for row, token in enumerate(tokens) if not done[row]):
                 check_finite(loaded, torch.tensor(torch.nan), "logits", intervention is not None)
             for row, token in enumerate(tokens):
@@ -163,7 +163,7 @@ def _generate(
     return new
 
 
-def _steps(
+def steps(
     loaded: LoadedModel,
     batch: PaddedBatch,
     prefix: Cache | None,

@@ -1,6 +1,6 @@
 """The methods that can be named in an experiment, and those that one evaluates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import yaml
 
@@ -15,6 +15,9 @@ from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.method_config import EXPERIMENT, MethodConfig
 from real_tasks.vocabulary.types import ModuleKind
+
+EVERY = "*"
+"""Stands, among the names of methods, for all that there are and the data allow."""
 
 
 class Ranking(Frozen):
@@ -67,9 +70,9 @@ def method_names(config: ExperimentConfig) -> tuple[str, ...]:
 def with_methods(config: ExperimentConfig) -> ExperimentConfig:
     """Return the configuration with its methods named: where it names none, the default ones.
 
-    Those are the methods whose file says so and whose localizer is in the experiment: ``caa``,
-    which steers with every layer alone to choose one, is among them where effects are measured
-    anyway.
+    `EVERY` stands for all that are known. The default ones are those whose file says so and whose
+    localizer is in the experiment: ``caa``, which steers with every layer alone to choose one, is
+    among them where effects are measured anyway.
 
     Raises:
         UserInputError: an unknown name; the known ones are listed.
@@ -79,6 +82,8 @@ def with_methods(config: ExperimentConfig) -> ExperimentConfig:
         ranked = (None, EXPERIMENT, *_own(config))
         names = tuple(n for n, one in known.items() if one.default and one.localizer in ranked)
         return config.model_copy(update={"methods": names})
+    if EVERY in config.methods:
+        config = config.model_copy(update={"methods": _every(config.methods, known)})
     for name in method_names(config):
         if name not in known:
             raise UserInputError(
@@ -87,6 +92,13 @@ def with_methods(config: ExperimentConfig) -> ExperimentConfig:
                 + ". `real methods` says what each does; methods=[] stands for the default ones"
             )
     return config
+
+
+def _every(
+    said: tuple[str | MethodConfig, ...], known: Iterable[str]
+) -> tuple[str | MethodConfig, ...]:
+    named = {one if isinstance(one, str) else one.name: one for one in said if one != EVERY}
+    return tuple(({name: name for name in known} | named).values())
 
 
 def methods_of(config: ExperimentConfig) -> list[Method]:

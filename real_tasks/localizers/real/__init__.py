@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from real_tasks.localizers import LOCALIZERS, Localizer, Look, ScoreMeaning
+from real_tasks.localizers import LOCALIZERS, Localizer, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
 from real_tasks.localizers.real import costs
 from real_tasks.localizers.real.chunks import chunks_of_modules, map_chunks
@@ -41,7 +41,6 @@ class RealLocalizer(Localizer):
         "does not say that steering through the head changes what the model says: AUC is not a "
         "causal effect, the table of results is."
     )
-    looks = (Look("#0072B2", "o", "-"), Look("#56B4E9", "s", "--"))
     place = 10
     params: RealParams
 

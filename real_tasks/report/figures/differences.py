@@ -46,7 +46,7 @@ def difference_forest(comparisons: Sequence[Row], metrics: Sequence[str] | None 
     )
     bases = list(dict.fromkeys(row["basis"] for row in rows))
     figure = style.new_figure(
-        2.2 + 2.6 * len(shown), 1.9 + 0.42 * len(pairs) * max(1, 0.6 * len(bases))
+        2.2 + 2.6 * len(shown), 1.9 + 0.34 * len(pairs) * max(1, 0.6 * len(bases))
     )
     panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for axes, metric in zip(panels, shown, strict=True):

@@ -10,7 +10,7 @@ from real_tasks.report.figures.agreement import score_agreement
 from real_tasks.report.figures.causality import read_out_against_effect, selected_shares
 from real_tasks.report.figures.codes import codebook_use
 from real_tasks.report.figures.differences import difference_forest
-from real_tasks.report.figures.effect_against_kl import effect_against_kl, effect_metrics
+from real_tasks.report.figures.effect_against_kl import TUNED, effect_against_kl, effect_metrics
 from real_tasks.report.figures.gallery_data import GalleryData
 from real_tasks.report.figures.grids import (
     ScoreMap,
@@ -64,14 +64,20 @@ def _effects(data: GalleryData) -> Iterator[Picture]:
         main=data.main,
     )
     methods = ordered_methods(row["method"] for row in data.curves)
-    raced = " After a race, points are estimates from as many questions as it took."
+    tested = any(row["dose"] == TUNED for row in data.curves)
+    points = (
+        "Points are the doses that were tested: as tuned, and at the KL of comparison. The others "
+        "of a race were asked of few questions; the named query gain-against-kl has them."
+        if tested
+        else "Each point is one alpha at the method's K; left of the solid line a setting is "
+        "within the cap on KL."
+    )
     yield _picture(
         "effect_against_kl",
         "Effect at equal side effect",
         "The fair comparison: alpha is not the same dose for two methods, so read up and down at "
-        "one KL. Higher at the same KL is better. Each point is one alpha, averaged over folds and "
-        "seeds along both axes; left of the solid line a setting is within the cap on KL."
-        + (raced if any("n_questions" in row for row in data.curves) else ""),
+        "one KL. Higher at the same KL is better. Lines begin at the unsteered model; means over "
+        f"folds and seeds along both axes. {points}",
         f"Curves of {', '.join(map(metric_label, metrics))} against KL on neutral text for "
         f"{', '.join(method_label(name, data.main) for name in methods)}.",
         figure,
@@ -79,7 +85,8 @@ def _effects(data: GalleryData) -> Iterator[Picture]:
 
 
 def _differences(data: GalleryData) -> Iterator[Picture]:
-    if headline_metrics(row["metric"] for row in data.comparisons):
+    mine = [row for row in data.comparisons if row["method"] == data.main]
+    if headline_metrics(row["metric"] for row in mine):
         yield _picture(
             "differences",
             "Differences between methods",
@@ -87,7 +94,7 @@ def _differences(data: GalleryData) -> Iterator[Picture]:
             "includes 0.",
             "Forest plot of differences between methods; the same numbers are in the table of "
             "comparisons.",
-            difference_forest(data.comparisons),
+            difference_forest(mine),
         )
 
 

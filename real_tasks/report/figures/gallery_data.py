@@ -27,7 +27,7 @@ class GalleryData:
     Attributes:
         module_scores: rows of the view ``module_scores``, with the localizer's own ``score`` too.
         selected: rows of the view ``selected_modules``.
-        curves: wide rows over alpha at each method's K, see `effect_against_kl`.
+        curves: wide rows over doses of each method, see `effect_against_kl`.
         tuned: wide rows of the chosen settings, on the same questions as ``curves``.
         unsteered: metrics of the unsteered model on the same questions.
         curve_questions: which questions those are.

@@ -18,8 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 
-from real_tasks.experiment.methods.library import library
-from real_tasks.localizers import EQUAL_WEIGHTS, LOCALIZERS, Look, entry_of
 from real_tasks.report.figures.picture import PIXELS_PER_INCH
 
 BLACK = "#000000"
@@ -31,7 +29,6 @@ VERMILLION = "#D55E00"
 PURPLE = "#CC79A7"
 GREY = "#767676"
 ABSENT = "#d9d9d9"
-_SPARE_COLORS = (ORANGE, GREEN, PURPLE, GREY)
 
 TITLE_POINTS = 11.0
 LABEL_POINTS = 10.0
@@ -39,44 +36,6 @@ TICK_POINTS = 9.0
 
 MAX_ANNOTATED_CELLS = 100
 LEFT_OF_POINT = {"ha": "right", "va": "center"}
-
-_LOOKS = {
-    "unsteered": Look(BLACK, "*", ":"),
-    "all": Look(PURPLE, "v", (0, (5, 1, 1, 1, 1, 1))),
-    "random_direction": Look(GREY, "X", ":"),
-    "caa": Look(BLACK, "p", "-."),
-    "pca_direction": Look(SKY, "<", ":"),
-    "probe_direction": Look(VERMILLION, ">", "--"),
-}
-_SPARE = tuple(
-    tuple(Look(color, marker, dashes) for color, marker in zip(_SPARE_COLORS, markers, strict=True))
-    for markers, dashes in (("PHd8", "--"), ("1234", (0, (3, 1, 1, 1))))
-)
-
-
-_OF_METHODS = tuple(
-    Look(color, marker, "--" if place < 5 else "-.")
-    for place, (color, marker) in enumerate(
-        zip((ORANGE, GREEN, VERMILLION, SKY, GREY) * 2, "PHd8s1234+", strict=True)
-    )
-)
-"""Of methods that are no localizer's own, in turn."""
-
-
-def method_style(method: str) -> Look:
-    """Return how a method is drawn, which its localizer's entry says, or else a spare look."""
-    if method in _LOOKS:
-        return _LOOKS[method]
-    localizer = method.removesuffix(EQUAL_WEIGHTS)
-    if localizer in library() and localizer not in LOCALIZERS:
-        others = [name for name in library() if name not in LOCALIZERS and name not in _LOOKS]
-        return _OF_METHODS[others.index(localizer) % len(_OF_METHODS)]
-    looks, which = entry_of(localizer).looks, int(localizer != method)
-    if which < len(looks):
-        return looks[which]
-    without = [name for name in LOCALIZERS if not LOCALIZERS[name].looks]
-    index = without.index(localizer) if localizer in without else len(without)
-    return _SPARE[which][index % len(_SPARE_COLORS)]
 
 
 def new_figure(

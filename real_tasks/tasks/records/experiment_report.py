@@ -19,6 +19,7 @@ from real_tasks.report.contents import (
 from real_tasks.report.page import ReportContent, render_report
 from real_tasks.results.findings import causal_agreement, headlines, wording
 from real_tasks.results.summary import markdown_table, result_table, table_cells
+from real_tasks.tasks.records.leaderboards import leaderboard_of
 from real_tasks.tasks.records.pages import show_in_prefect
 from real_tasks.tasks.records.run import (
     RECORD,
@@ -78,6 +79,7 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
     prompts = (
         {"prompts": chat_format(config.model).described()} if config.model.chat_template else {}
     )
+    board = leaderboard_of(home, run)
     pairs = answer_pairs(tables["answers"], method)
     scores = [r for r in tables["module_scores"] if r["module_kind"] == config.module_kind]
     words = wording(read_run(home, "text_scores", run_id), scores, method)
@@ -93,6 +95,7 @@ def report_content(home: Home, run: dict[str, Any]) -> ReportContent:
         matched_kl=config.evaluation.matched_kl,
         token_scope=config.evaluation.token_scope,
         comparisons=tables["comparisons"],
+        leaderboard=(board.headers, board.lines),
         pictures=pictures_of(home, run_id),
         top_modules=top_modules(scores, tables["selected_modules"], method),
         answers=answer_sample(pairs),

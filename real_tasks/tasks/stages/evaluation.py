@@ -8,15 +8,19 @@ from real_tasks.evaluation.gating import gate_input
 from real_tasks.evaluation.harness.tasks import lm_eval_results
 from real_tasks.evaluation.measuring import Evaluator, measuring_modules
 from real_tasks.evaluation.record import evaluation_record
+from real_tasks.evaluation.speed import token_seconds
 from real_tasks.evaluation.tuning import evaluate_method
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
 from real_tasks.experiment.methods.method import Method
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.asking import PROMPT, Asking
+from real_tasks.reading.batches import encode
+from real_tasks.reading.prompts import prompt_text
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.tasks.cache.machine import use_threads
-from real_tasks.tasks.cache.stage import stage
+from real_tasks.tasks.cache.stage import stage, store
+from real_tasks.tasks.cache.timings import SECONDS
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.models import ModelRef
@@ -74,11 +78,23 @@ def evaluation(
     (out / references.EVALUATION).write_text(json.dumps(record))
     if result.spec is not None:
         result.spec.save(out / references.SPEC)
+    parts = (*scores, *([tensors] if tensors else ()))
     return {
         "top_k": result.chosen.top_k,
         "alpha": result.chosen.alpha,
         "device": str(loaded.device),
+        "model_type": str(loaded.model.config.model_type),
+        "fit_seconds": sum(float(store().facts(part)[SECONDS]) for part in parts),
+        **_speed(loaded, prompt_text(loaded, data, data.questions[split.test[0]]), result.spec),
     }
+
+
+def _speed(loaded: LoadedModel, prompt: str, spec: SteeringSpec | None) -> dict[str, float]:
+    if spec is None:
+        return {}
+    (ids,) = encode(loaded, [prompt])
+    steered, bare = token_seconds(loaded, ids, spec.intervention())
+    return {"token_seconds": steered, "bare_token_seconds": bare}
 
 
 def _harness(

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from real_tasks.evaluation.record import OVERFLOWS
 from real_tasks.experiment.methods.known import methods_of, said_methods
+from real_tasks.export.targets import can
 from real_tasks.results.rows import (
     Evaluation,
     Row,
@@ -19,6 +21,8 @@ from real_tasks.results.rows import (
     selected_rows,
     text_score_rows,
 )
+from real_tasks.steering.spec import SteeringSpec
+from real_tasks.tasks.cache.stage import store
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.vocabulary.config import Frozen, ModelConfig
@@ -116,9 +120,11 @@ class OutcomeTables:
             "answers": [],
         }
         by_method: dict[str, list[Evaluation]] = {}
+        facts: dict[str, list[dict[str, Any]]] = {}
         for item, content in self.evaluations:
             which = (item.method, item.fold, item.seed)
             by_method.setdefault(item.method, []).append(content)
+            facts.setdefault(item.method, []).append(_facts(item.evaluation))
             tables["selected_modules"] += selected_rows(*which, content)
             tables["evaluations"] += evaluation_rows(*which, scopes[item.method], content)
             tables["answers"] += answer_rows(*which, self.data, content)
@@ -126,6 +132,7 @@ class OutcomeTables:
             methods,
             {name: said.paper for name, said in said_methods(self.config).items()},
             {item.method for item, content in self.evaluations if content.get("bounded")},
+            facts,
         )
         tables["comparisons"] = comparison_rows(
             self.config.localizer.name, by_method, self.config.evaluation.bootstrap_samples
@@ -194,16 +201,25 @@ class OutcomeTables:
             for method in unfit
         ]
         found = [*self._overflows(), *found]
-        found += [
-            f"{row['method']}: every strength costs less than evaluation.matched_kl on neutral "
-            "text in some fold, so that it is not compared at equal KL (bounded)"
-            for row in self.rows["methods"]
-            if row["bounded"]
-        ]
+        bounded = [row["method"] for row in self.rows["methods"] if row["bounded"]]
+        if bounded:
+            found.append(
+                f"{', '.join(bounded)}: every strength costs less than evaluation.matched_kl on "
+                "neutral text in some fold, so that it is not compared at equal KL (bounded)"
+            )
         found += self._unanswered()
         if self.config.data.shuffle_labels:
             found.append("labels are shuffled (data.shuffle_labels): this is a null control")
         return found
+
+
+def _facts(evaluation: ArtifactRef) -> dict[str, Any]:
+    """Return what the stage noted of an evaluation, and whether its steering bakes."""
+    facts, folder = store().facts(evaluation), store().open(evaluation) / references.SPEC
+    if not folder.is_dir() or "model_type" not in facts:
+        return facts
+    support = can(SteeringSpec.load(folder), "bake", facts["model_type"])
+    return {**facts, "bakes": support.verdict == "exactly"}
 
 
 def smaller_alphas(dtype: str) -> str:

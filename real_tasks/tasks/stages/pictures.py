@@ -13,6 +13,7 @@ from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
 from real_tasks.questions.samples import localizer_input
+from real_tasks.report.figures.effect_against_kl import MATCHED, TUNED
 from real_tasks.report.figures.gallery import draw_gallery
 from real_tasks.report.figures.gallery_data import CodebookCounts, GalleryData
 from real_tasks.report.figures.latents import Embedding, embed
@@ -73,17 +74,11 @@ def pictures_of(home: Home, run_id: str) -> list[Picture]:
 
 def _gallery_data(tables: OutcomeTables) -> GalleryData:
     rows, config = tables.rows, tables.config
-    validation = [row for row in rows["evaluations"] if row["split"] == "validation"]
-    tested = wide_rows(row for row in rows["evaluations"] if row["split"] == "test")
-    steered = [row for row in wide_rows(validation) if row["alpha"] is not None and "kl" in row]
-    curves = at_tuned(steered, [row for row in tested if row["alpha"] is not None])
     rivals = [baseline.name for baseline in config.baselines] or [config.localizer.name]
     data = GalleryData(
         module_scores=_of_kind(rows["module_scores"], config.module_kind),
         selected=_of_kind(rows["selected_modules"], config.module_kind),
-        curves=curves,
-        tuned=at_tuned(curves, tested, ("top_k", "alpha")),
-        unsteered=_unsteered(wide_rows(validation)),
+        **_doses(tables),
         max_kl=config.evaluation.max_kl,
         matched_kl=config.evaluation.matched_kl,
         comparisons=rows["comparisons"],
@@ -96,13 +91,56 @@ def _gallery_data(tables: OutcomeTables) -> GalleryData:
     return replace(data, embeddings=_embeddings(tables, main), codebooks=_codebooks(main))
 
 
+def _doses(tables: OutcomeTables) -> dict[str, Any]:
+    """Return the doses of every method that were measured on the same questions.
+
+    Those of its K on validation questions; after a race, which asks most of them of a few questions
+    only, those that were tested.
+    """
+    steered: Sequence[Row]
+    if any(content.get("race") for _, content in tables.evaluations):
+        tested = _tested(tables)
+        steered = [row for row in tested if row["alpha"] is not None]
+        chosen = [row for row in steered if row["dose"] == TUNED]
+        questions = "test questions"
+    else:
+        rows = tables.rows["evaluations"]
+        tested = wide_rows(row for row in rows if row["split"] == "validation")
+        final = wide_rows(row for row in rows if row["split"] == "test")
+        known = [row for row in tested if row["alpha"] is not None and "kl" in row]
+        steered = at_tuned(known, [row for row in final if row["alpha"] is not None])
+        steered = [{**row, "dose": row["alpha"]} for row in steered]
+        chosen = at_tuned(steered, final, ("top_k", "alpha"))
+        questions = "validation questions"
+    return {
+        "curves": steered,
+        "tuned": chosen,
+        "unsteered": _unsteered(tested),
+        "curve_questions": questions,
+    }
+
+
+def _tested(tables: OutcomeTables) -> list[dict[str, Any]]:
+    """Return a row for every dose that was tested: as tuned, and at the KL of comparison."""
+    return [
+        {
+            **{"method": item.method, "fold": item.fold, "seed": item.seed},
+            **{"dose": dose, "alpha": content["alpha"], "kl": found["kl"]},
+            **{name: float(np.mean(values)) for name, values in found["per_question"].items()},
+        }
+        for item, content in tables.evaluations
+        for dose, found in ((TUNED, content["test"]), (MATCHED, content["matched"]))
+        if found is not None
+    ]
+
+
 def _of_kind(rows: Sequence[Row], kind: ModuleKind) -> list[Row]:
     """A map has one kind of module; a method of another kind is in the tables."""
     return [row for row in rows if row["module_kind"] == kind]
 
 
-def _unsteered(validation: list[dict[str, Any]]) -> dict[str, float]:
-    rows = [row for row in validation if row["method"] == "unsteered"]
+def _unsteered(measured: Sequence[Row]) -> dict[str, float]:
+    rows = [row for row in measured if row["method"] == "unsteered"]
     metrics = headline_metrics(name for row in rows for name in row)
     return {name: float(np.mean([row[name] for row in rows])) for name in metrics if rows}
 

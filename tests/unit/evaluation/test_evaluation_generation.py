@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from real_tasks.evaluation import speed
 from real_tasks.evaluation.answers import greedy
 from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.models.chat import ChatFormat
@@ -88,7 +89,7 @@ def test_a_stop_string_in_the_thinking_of_a_chat_ends_no_answer(
     loaded = replace(prepare(tiny_llama(), tokenizer), chat=ChatFormat())
     for said, expected in (("<think> . w3 . </think> w4 . w5", "w4"), ("<think> . w3", "")):
         ids = tokenizer.convert_tokens_to_ids(said.split())
-        monkeypatch.setattr(greedy, "_steps", lambda *_, ids=ids: ([one] for one in ids))
+        monkeypatch.setattr(greedy, "steps", lambda *_, ids=ids: ([one] for one in ids))
         data = replace(DATA, stop=(".",))
         assert generate_answers(loaded, data, (0,), None, 20, 10_000) == [expected]
 
@@ -133,3 +134,20 @@ def test_no_questions_have_no_answers() -> None:
 def test_half_precision_generates_text() -> None:
     half = prepare(tiny_llama().to(torch.bfloat16), tiny_tokenizer())
     assert all(generate_answers(half, DATA, QUESTIONS, None, 5, 100))
+
+
+def test_a_token_is_timed_steered_and_bare_in_turn_after_its_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded, now, widths = tiny_loaded(), [0.0], []
+    steering = random_intervention(loaded, "all")
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now[0])
+
+    def forward(_: object, __: object, given: dict[str, torch.Tensor], ___: object) -> None:
+        widths.append(given["input_ids"].shape[1])
+        o_proj = loaded.model.model.layers[0].self_attn.o_proj
+        now[0] += 2.0 if o_proj._forward_pre_hooks else 1.0
+
+    loaded.model.model.register_forward_hook(forward, with_kwargs=True)
+    assert speed.token_seconds(loaded, [5] * 99, steering) == (2.0, 1.0)
+    assert widths[0] == speed.PROMPT_TOKENS and set(widths[1 : speed.TOKENS + 1]) == {1}

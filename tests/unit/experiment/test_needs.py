@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from real_tasks.experiment.needs import allowed_methods, check_needs
+from real_tasks.experiment.methods.known import method_names, with_methods
+from real_tasks.experiment.methods.library import library
+from real_tasks.experiment.needs import allowed_methods, check_needs, with_allowed_methods
 from real_tasks.experiment.sources import load_behaviour
 from real_tasks.experiment.work import work_of
 from real_tasks.steering.fitters.mean_difference import MeanDifference
@@ -74,6 +76,27 @@ def test_all_methods_that_the_data_do_not_allow_are_told_in_one_error() -> None:
         check(own(violating=2), OF_CLASS_A, "paired_direction")
     assert "mine needs classes" in str(caught.value)
     assert "paired_direction needs pairs" in str(caught.value)
+
+
+def test_a_star_stands_for_every_method_that_the_data_allow() -> None:
+    star = ExperimentConfig(methods=("*",))
+    one_by_one = {name for name in library() if _allowed(own(violating=2), name)}
+    assert {"real", "iti", "cast"} <= one_by_one < set(library())
+    found = method_names(with_allowed_methods(star, own(violating=2)))
+    assert set(found) - {"real_equal_weights"} == one_by_one
+    assert "paired_direction" in method_names(with_allowed_methods(star, own()))
+    mine = star.model_copy(update={"methods": ("*", "paired_direction")})
+    assert "paired_direction" in method_names(with_allowed_methods(mine, own(violating=2)))
+    with pytest.raises(UserInputError, match="unknown method 'reall'"):
+        with_methods(star.model_copy(update={"methods": ("*", "reall")}))
+
+
+def _allowed(data: BehaviourData, name: str) -> bool:
+    try:
+        check(data, *{name} - {"unsteered"})
+    except UserInputError:
+        return False
+    return True
 
 
 def test_the_demos_data_allow_pairs_and_those_of_truthfulqa_would_not() -> None:

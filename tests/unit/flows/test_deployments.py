@@ -12,6 +12,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.utilities.callables import parameter_schema
 
 from flows.stack.deployments import (
+    FOLDER,
     PREFECT_FILE,
     DeploymentSpec,
     flow_of,
@@ -59,7 +60,7 @@ def test_the_file_declares_the_flows_that_the_project_has() -> None:
 def test_an_entrypoint_is_a_module_path_and_imports(name: str) -> None:
     assert ":" not in SPECS[name].entrypoint
     flow = flow_of(SPECS[name])
-    assert flow.name == name
+    assert flow.name == {"leaderboard": "experiment"}.get(name, name)
     assert flow.description and flow.flow_run_name
 
 
@@ -190,6 +191,12 @@ def test_automations_are_prefects_and_the_one_that_acts_on_drift_is_off() -> Non
     automations = {automation.name: automation for automation in read_automations()}
     assert not automations["Drift pauses re-scoring"].enabled
     assert automations["Runs that were killed are set to Crashed"].enabled
+
+
+def test_the_leaderboard_is_deployed_as_its_file_runs_it() -> None:
+    file = yaml.safe_load((FOLDER / "experiments" / "leaderboard.yaml").read_text())
+    assert SPECS["leaderboard"].parameters == {"config": file}
+    assert [one.active for one in SPECS["leaderboard"].schedules] == [False]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from scipy.stats import spearmanr
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from real_tasks.experiment.methods.known import with_methods
 from real_tasks.experiment.methods.library import library
 from real_tasks.report.figures.agreement import (
     correlation_matrix,
@@ -18,7 +20,7 @@ from real_tasks.report.figures.agreement import (
 )
 from real_tasks.report.figures.codes import codebook_use, usage_shares
 from real_tasks.report.figures.differences import difference_forest
-from real_tasks.report.figures.effect_against_kl import effect_against_kl, effect_curve
+from real_tasks.report.figures.effect_against_kl import effect_against_kl, effect_curve, spread_out
 from real_tasks.report.figures.gallery import draw_gallery
 from real_tasks.report.figures.gallery_data import CodebookCounts, GalleryData
 from real_tasks.report.figures.grids import (
@@ -31,8 +33,8 @@ from real_tasks.report.figures.grids import (
 from real_tasks.report.figures.heads import score_heatmap
 from real_tasks.report.figures.latents import MAX_POINTS, embed, tsne_panels
 from real_tasks.report.figures.selections import overlap_sentence, selection_map
-from real_tasks.report.figures.style import method_style, png_bytes, thin_ticks
-from real_tasks.vocabulary.experiment_config import ExperimentConfig
+from real_tasks.report.figures.style import png_bytes, thin_ticks
+from real_tasks.results.labels import method_label
 from tests.unit.synthetic_results import (
     UNSTEERED,
     comparison,
@@ -45,6 +47,10 @@ from tests.unit.synthetic_results import (
 SCORES = score_rows(3, 4)
 SELECTED = selected_rows(SCORES, 4)
 SHAPE = (3, 4)
+
+
+def dose_rows() -> list[dict[str, Any]]:
+    return [row | {"dose": row["alpha"]} for row in curve_rows()]
 
 
 def heatmap() -> Figure:
@@ -71,9 +77,9 @@ def agreement() -> Figure:
 
 
 def effects() -> Figure:
-    tuned = [row for row in curve_rows() if row["alpha"] == 1.2]
+    tuned = [row for row in dose_rows() if row["alpha"] == 1.2]
     return effect_against_kl(
-        curve_rows(), unsteered=UNSTEERED, max_kl=0.05, tuned=tuned, matched_kl=0.02
+        dose_rows(), unsteered=UNSTEERED, max_kl=0.05, tuned=tuned, matched_kl=0.02
     )
 
 
@@ -218,45 +224,73 @@ def test_scores_of_a_single_run_without_a_rival_can_be_drawn() -> None:
     png_bytes(score_agreement({(0, 0): np.array([[0.5, 0.6], [0.7, 0.4]])}, {}))
 
 
-def test_curves_average_both_axes_at_equal_alpha() -> None:
-    rows = [row for row in curve_rows() if row["method"] == "iti"]
+def test_curves_average_both_axes_at_equal_dose() -> None:
+    rows = [row for row in dose_rows() if row["method"] == "iti"]
     curve = effect_curve(rows, "mc1")
     for i, alpha in enumerate(sorted({row["alpha"] for row in rows})):
         same = [row for row in rows if row["alpha"] == alpha]
-        assert curve.alpha[i] == alpha
+        assert curve.dose[i] == alpha
         assert curve.kl[i] == pytest.approx(sum(row["kl"] for row in same) / 4)
         assert curve.effect[i] == pytest.approx(sum(row["mc1"] for row in same) / 4)
         assert curve.spread[i] == pytest.approx(np.std([row["mc1"] for row in same], ddof=1))
 
 
-def test_an_alpha_that_a_run_lacks_is_left_out_of_the_mean() -> None:
-    rows = [row for row in curve_rows() if row["method"] == "real"]
-    assert 2.4 in effect_curve(rows, "mc1").alpha
+def test_a_dose_that_a_run_lacks_is_left_out_of_the_mean() -> None:
+    rows = [row for row in dose_rows() if row["method"] == "real"]
+    assert 2.4 in effect_curve(rows, "mc1").dose
     gap = [row for row in rows if (row["alpha"], row["fold"], row["seed"]) != (2.4, 0, 1)]
-    assert effect_curve(gap, "mc1").alpha.tolist() == [0.6, 1.2, 4.9]
+    assert effect_curve(gap, "mc1").dose == (0.6, 1.2, 4.9)
 
 
 def test_curves_of_several_k_are_not_mixed() -> None:
-    rows = [row for row in curve_rows() if row["method"] == "real"]
+    rows = [row for row in dose_rows() if row["method"] == "real"]
     with pytest.raises(ValueError, match="there twice"):
         effect_curve([*rows, rows[0] | {"top_k": 8}], "mc1")
 
 
-def test_effects_are_drawn_with_one_look_a_method_and_the_cap() -> None:
+def test_effects_are_drawn_from_the_unsteered_model_on_each_line_named_at_its_end() -> None:
     figure = effects()
     assert len(figure.axes) == 3
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels[:4] == ["REAL", "ITI", "random modules", "unsteered (KL 0)"]
-    assert "cap on KL (0.05)" in labels and "matched KL (0.02)" in labels
+    assert labels == ["cap on KL (0.05)", "matched KL (0.02)"]
     assert "[nats/token]" in figure.axes[0].get_xlabel()
-    methods = with_methods(ExperimentConfig()).methods
-    styles = [method_style(name) for name in (*methods, "a_new_one", "a_new_one_equal_weights")]
-    assert len({style.marker for style in styles}) == len(styles) == len(methods) + 2
-    assert len({(style.color, style.linestyle) for style in styles}) == len(styles)
+    names = {text.get_text(): text for text in figure.axes[0].texts}
+    assert set(names) == {"REAL", "ITI", "random modules", "unsteered"}
+    curve = effect_curve([row for row in dose_rows() if row["method"] == "iti"], "mc1")
+    assert names["ITI"].xy == pytest.approx((curve.kl[-1], curve.effect[-1]))
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 5]
+    assert [line.get_xydata()[0].tolist() for line in lines] == [[0.0, UNSTEERED["mc1"]]] * 3
+
+
+def test_names_of_many_methods_do_not_overlap_and_the_best_stand_out() -> None:
+    known = list(library())[1:]
+    methods = [*known, *(f"method_{i}" for i in range(26 - len(known)))]
+    rows = [
+        {"method": name, "fold": 0, "seed": 0, "dose": "matched", "kl": 0.02, "mc1": 0.5 + i / 999}
+        for i, name in enumerate(methods)
+    ]
+    cheap = {"method": "cheap", "fold": 0, "seed": 0, "dose": "tuned", "kl": 0.001, "mc1": 0.9}
+    figure = effect_against_kl(
+        [*rows, cheap], unsteered=UNSTEERED, max_kl=0.05, matched_kl=0.02, main="real"
+    )
+    figure.draw_without_rendering()
+    texts = figure.axes[0].texts
+    boxes = sorted((Text.get_window_extent(text) for text in texts), key=lambda box: box.y0)
+    assert len(boxes) == len(methods) + 2
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(boxes))
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    coloured = {t.get_text() for t in texts if t.get_fontweight() == "bold"} - {"unsteered"}
+    assert coloured == {method_label(name, "real") for name in ("real", *methods[-4:])}
+
+
+def test_places_are_spread_apart_as_near_to_the_wanted_ones_as_can_be() -> None:
+    assert spread_out([0.1, 0.5, 0.9], 0.2) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread_out([0.5, 0.5, 0.5], 0.2) == pytest.approx([0.3, 0.5, 0.7])
+    assert spread_out([0.9, 1.0, 1.0], 0.2) == pytest.approx([0.6, 0.8, 1.0])
 
 
 def test_effects_without_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected a row an alpha"):
+    with pytest.raises(ValueError, match="expected a row a dose"):
         effect_against_kl([], unsteered={}, max_kl=0.05)
 
 
@@ -332,7 +366,7 @@ def gallery_data() -> GalleryData:
     return GalleryData(
         module_scores=SCORES,
         selected=SELECTED,
-        curves=curve_rows(),
+        curves=dose_rows(),
         unsteered=UNSTEERED,
         comparisons=[comparison("iti", 0.01, 0.02)],
         embeddings=[embed(values, labels, title="L0H0")],
@@ -362,9 +396,3 @@ def test_the_gallery_leaves_out_what_has_no_data() -> None:
     assert draw_gallery(GalleryData()) == ()
     names = [picture.name for picture in draw_gallery(GalleryData(module_scores=SCORES))]
     assert names == ["scores_real", "scores_iti", "scores_random", "score_agreement"]
-
-
-def test_the_methods_of_the_library_are_told_apart() -> None:
-    looks = [method_style(name) for name in library()]
-    assert len({(look.color, look.marker, str(look.linestyle)) for look in looks}) == len(looks)
-    assert len({look.marker for look in looks}) >= len(looks) - 2

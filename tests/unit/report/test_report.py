@@ -236,3 +236,10 @@ def test_the_queries_are_valid_sql_over_the_views_whatever_the_run_is_called() -
 )
 def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_leaderboard_comes_first_and_metrics_stand_on_two_lines() -> None:
+    page = render_report(replace(full_content(), leaderboard=(["method"], [["REAL ahead of all"]])))
+    assert page.index("REAL ahead of all") < page.index("All metrics") < page.index("<h2>Pictures")
+    assert "bounded: no strength of it costs that KL" in page
+    assert "All metrics" not in render_report(full_content())

@@ -3,16 +3,19 @@ from typing import Any
 
 import pytest
 
+from real_tasks.experiment.methods.known import known_methods
 from real_tasks.questions.folds import fold_of_questions
 from real_tasks.results.rows import (
     answer_rows,
     columns,
     comparison_rows,
     evaluation_rows,
+    method_rows,
     sample_rows,
     score_rows,
     selected_rows,
 )
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import LocalizerResult, ModuleId, ModuleScore
 from storage.tables.rows import to_table
 from storage.tables.schemas import TABLES
@@ -186,11 +189,39 @@ def test_where_nothing_is_generated_there_are_no_answers() -> None:
     assert answer_rows("real", 0, 0, DATA, silent) == []
 
 
-def test_the_unsteered_model_is_compared_with_at_the_tuned_setting_only() -> None:
-    ours = evaluation({0: 1.0}, matched={0: 0.5})
-    plain = unsteered() | {"matched": measurement({0: 0.0})}
-    rows = comparison_rows("real", {"real": [ours], "unsteered": [plain]}, 10)
-    assert {row["basis"] for row in rows} == {"tuned"}
+def test_every_method_is_compared_with_the_unsteered_model_as_it_is_on_both_bases() -> None:
+    methods = {
+        "real": [evaluation({0: 1.0}, matched={0: 0.5})],
+        "unsteered": [evaluation({0: 0.25}, matched=None)],
+        "iti": [evaluation({0: 0.75}, matched={0: 0.0})],
+    }
+    found = {
+        (row["method"], row["baseline"], row["basis"], row["metric"]): row["difference"]
+        for row in comparison_rows("real", methods, 10)
+    }
+    for method, tuned, matched in (("real", 0.75, 0.25), ("iti", 0.5, -0.25)):
+        assert found[method, "unsteered", "tuned", "mc1"] == pytest.approx(tuned)
+        assert found[method, "unsteered", "matched_kl", "mc1"] == pytest.approx(matched)
+    assert {key[3] for key in found if key[0] == "iti"} == {"mc1", "mc2", "true_share"}
+    assert {key[3] for key in found if key[:2] == ("real", "unsteered")} == set(METRICS)
+
+
+def test_a_method_s_row_has_the_means_of_what_its_evaluations_noted() -> None:
+    noted = [
+        {"fit_seconds": 1.0, "token_seconds": 0.2, "bare_token_seconds": 0.1, "bakes": True},
+        {"fit_seconds": 3.0},  # nothing is steered in this fold
+    ]
+    facts = {"iti": noted, "unsteered": [{"fit_seconds": 0.0}]}
+    methods = [known_methods(ExperimentConfig())[name] for name in facts]
+    steered, bare = fits(
+        "methods",
+        [
+            {"run_id": "r", **row}
+            for row in method_rows(methods, dict.fromkeys(facts, ""), (), facts)
+        ],
+    )
+    assert (steered["fit_seconds"], steered["token_seconds"], steered["bakes"]) == (2.0, 0.2, True)
+    assert bare["bakes"] is None and bare["token_seconds"] is None
 
 
 def test_folds_and_seeds_of_a_method_are_taken_together() -> None:

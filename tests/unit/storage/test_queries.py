@@ -379,6 +379,58 @@ def test_a_comparison_says_whether_its_interval_excludes_zero(home: Home) -> Non
     assert (equal["baseline"], equal["excludes_zero"]) == ("iti", False)
 
 
+def test_the_leaderboard_has_the_last_run_s_methods_seen_from_each(home: Home) -> None:
+    filled(home, "runs", runs())
+    tested = {
+        "model": "m",
+        "model_id": "0",
+        "behaviour": "truth",
+        "seed": 0,
+        "split": "test",
+        "token_scope": "all",
+    }
+    values = {"real": (0.5, 0.7), "iti": (0.6, 0.8), "unsteered": (0.1, 0.3)}
+    filled(
+        home,
+        "evaluations",
+        [
+            tested
+            | {"run_id": run, "method": method, "fold": fold, "metric": "mc1", "value": value}
+            for run in RUNS
+            for method, of_folds in values.items()
+            for fold, value in enumerate(of_folds)
+        ],
+    )
+    shared = {"run_id": "r2", "behaviour": "truth", "metric": "mc1", "n_questions": 9}
+    sides = [("real", "unsteered", 0.4), ("real", "iti", -0.1), ("iti", "unsteered", 0.5)]
+    filled(
+        home,
+        "comparisons",
+        [
+            shared
+            | {"method": one, "baseline": other, "basis": basis, "difference": value * times}
+            | {"low": (value - 0.05) * times, "high": (value + 0.05) * times}
+            for one, other, value in sides
+            for basis, times in (("matched_kl", 1.0), ("tuned", 3.0))
+        ],
+    )
+    about = {"run_id": "r2", "method": "iti", "scope": "all", "bounded": False, "bakes": True}
+    times = {"fit_seconds": 3.0, "token_seconds": 0.3, "bare_token_seconds": 0.2}
+    filled(home, "methods", [about | times])
+    found = {row["method"]: row for row in ask(home, "leaderboard", behaviour="truth")}
+    assert {row["run_id"] for row in found.values()} == {"r2"}
+    assert {row["metric"] for row in found.values()} == {"mc1"}
+    iti, real = found["iti"], found["real"]
+    assert [iti[name] for name in ("gain", "own_method", "bakes")] == [0.5, "real", True]
+    assert [iti[name] for name in ("difference", "low", "high")] == pytest.approx([0.1, 0.05, 0.15])
+    assert iti["token_factor"] == pytest.approx(1.5)
+    assert (real["gain"], real["own_method"], real["difference"]) == (0.4, None, None)
+    assert [one["value"] for one in (iti, real)] == pytest.approx([0.7, 0.6])
+    assert list(found) == ["iti", "real", "unsteered"]
+    (first,) = {r["run_id"] for r in ask(home, "leaderboard", run_id="r1")}
+    assert first == "r1" and not ask(home, "leaderboard", run_id="r3")
+
+
 def drift_row(run: str, **changes: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "run_id": run,

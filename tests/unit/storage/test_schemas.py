@@ -51,7 +51,8 @@ def test_the_views_have_the_promised_columns_in_the_promised_order() -> None:
         "selected_modules": "run_id method fold seed module_kind layer head rank score strength",
         "evaluations": """run_id model model_id behaviour method fold seed split top_k alpha
             token_scope metric value""",
-        "methods": "run_id method localizer fitter operator gate scope bounded source",
+        "methods": """run_id method localizer fitter operator gate scope bounded source
+            fit_seconds token_seconds bare_token_seconds bakes""",
         "text_scores": "run_id behaviour classifier fold split roc_auc n_answers",
         "answers": "run_id method fold seed question_id question generation verdict",
         "comparisons": """run_id behaviour method baseline basis metric difference low high
