@@ -136,6 +136,8 @@ def show_results(results: Sequence[Row]) -> None:
 def show_leaderboard(board: "Leaderboard") -> None:
     """Print a leaderboard, how to read it, and where its picture is."""
     run = board.run
+    console = out if out.is_terminal else Console(width=max(out.width, 140))
+    shown = len(board.headers) - (3 if console.width < 100 else 0)  # what each takes comes last
     table = Table(
         title=f"{run['behaviour']} in {run['model']}, run {run['run_id']} "
         f"({run['started_at']:%Y-%m-%d}); equal KL: {board.matched_kl:g} nats/token",
@@ -144,16 +146,18 @@ def show_leaderboard(board: "Leaderboard") -> None:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for place, header in enumerate(board.headers):
+    for place, header in enumerate(board.headers[:shown]):
         folded = header.replace(" − ", "\n− ").replace(" generations", "")
-        table.add_column(folded, justify="right" if place else "left", no_wrap=place > 0)
+        table.add_column(folded, justify="right" if place else "left", min_width=0 if place else 14)
     for line in board.lines:
-        table.add_row(*map(escape, line))
-    out.print(table)
-    out.print(READING, style="dim", highlight=False)
+        table.add_row(*map(escape, line[:shown]))
+    console.print(table)
+    console.print(READING, style="dim", highlight=False)
+    if shown < len(board.headers):
+        console.print("A wider terminal, or a pipe, shows what each takes.", style="dim")
     if board.absent:
         absent = ", ".join(board.absent)
-        out.print(f"Not in this run: {absent}.", style="dim", highlight=False)
+        console.print(f"Not in this run: {absent}.", style="dim", highlight=False)
     if board.picture.is_file():
         show_paths({"picture": str(board.picture)})
 

@@ -5,6 +5,7 @@ Imported before Prefect, which reads its settings when it is imported.
 
 import ipaddress
 import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def use_home(home: Path | None) -> Home:
         "GOMP_SPINCOUNT": "20000",
     }.items():
         os.environ.setdefault(name, value)
+    # A command that only reads makes no home; Prefect would have one.
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home directory")
     url = sqlite_url(current.prefect / "prefect.db", "aiosqlite")
     if "?" in url and not any("_DATABASE_" in name for name in os.environ if name[:7] == "PREFECT"):
         os.environ["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = url
