@@ -132,7 +132,7 @@ class ExperimentConfig(Frozen):
         (),
         title="Methods (none named: the default ones)",
         description="ways of steering to evaluate, by name or as a mapping of localizer, fitter, "
-        "operator and so on; *: all that there are and the data allow; empty: the default ones "
+        "operator and so on; *: all that the data allow; empty: the default ones "
         "that the localizers make possible",
     )
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1, description="seeds of the localizers")
