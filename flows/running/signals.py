@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -42,6 +43,7 @@ def end_on_sigterm() -> None:
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=_forget)
     threading.Thread(target=_guard, args=(reader, writer), daemon=True).start()
+    sys.unraisablehook = _lost
     take_sigterm()
 
 
@@ -65,6 +67,15 @@ def say_stopped() -> None:
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
     raise StoppedError(TERMINATED)
+
+
+def _lost(seen: "sys.UnraisableHookArgs") -> None:
+    """Say what is lost in a callback of the garbage collector, but not that a signal has come.
+
+    That ends the command all the same, when its grace is over.
+    """
+    if not isinstance(seen.exc_value, StoppedError):
+        sys.__unraisablehook__(seen)
 
 
 def _forget() -> None:

@@ -35,6 +35,14 @@ DEAF = "pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
 """One step of the interpreter, which no signal interrupts, for many minutes."""
 
 
+HELD = f"""
+class Held:
+    def __del__(self):
+        begun(); {WAITS}
+"""
+"""The interpreter loses what is raised while an object goes."""
+
+
 def told_to_end(
     number: int = signal.SIGTERM,
     *,
@@ -74,7 +82,13 @@ def test_a_command_ends_in_order_and_says_how_to_go_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [{"rest": WAITS}, {"work": f"begun(); {DEAF}"}], ids=["tidying", "deaf"]
+    "how",
+    [
+        {"rest": WAITS},
+        {"work": f"begun(); {DEAF}"},
+        {"work": f"Held(); {WAITS}", "further": HELD},
+    ],
+    ids=["tidying", "deaf", "in a callback"],
 )
 def test_one_that_does_not_come_to_its_end_is_ended_after_a_grace(how: dict[str, Any]) -> None:
     status, _, error = told_to_end(grace=0.2, **how)
