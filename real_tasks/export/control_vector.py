@@ -4,7 +4,7 @@ A tensor ``direction.N`` of width d_model is added to the output of block N, cou
 first block has none (llama.cpp, ``llama_adapter_cvec``). The library gguf writes the file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from gguf import GGUFWriter
@@ -58,11 +58,21 @@ def control_vectors(
 ) -> dict[int, Float[Tensor, "d_model"]]:
     """Return by block, from 0, what is added to its output; see `check_control_vector`."""
     check_control_vector(intervention)
+    return summed_vectors(intervention.edits, intervention.strength, shape)
+
+
+def summed_vectors(
+    edits: Iterable[Edit], strength: float, shape: ModelShape
+) -> dict[int, Float[Tensor, "width"]]:
+    """Return by block, from 0, what edits of one part add there together.
+
+    What is added to the input of a block is added to the output of the one before.
+    """
     found: dict[int, Tensor] = {}
-    for edit in intervention.edits:
+    for edit in edits:
         for layer in edit.layers:
             block = layer - (edit.kind == "residual_in")
-            vector = layer_displacement(edit.at(layer), intervention.strength, shape)
+            vector = layer_displacement(edit.at(layer), strength, shape)
             found[block] = found[block] + vector if block in found else vector
     return found
 

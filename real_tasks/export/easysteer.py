@@ -11,12 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
-from real_tasks.export.control_vector import write_vectors
+from real_tasks.export.control_vector import summed_vectors, write_vectors
 from real_tasks.steering.edits import Edit, Intervention
-from real_tasks.steering.fits import layer_displacement
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.scopes import Scope
 from real_tasks.vocabulary.types import ModelShape
@@ -66,16 +62,14 @@ def save_easysteer(
         UserInputError: see `check_easysteer`.
     """
     check_easysteer(intervention)
-    parts: dict[tuple[str, Scope], dict[int, Float[Tensor, "width"]]] = defaultdict(dict)
+    parts: dict[tuple[str, Scope], list[Edit]] = defaultdict(list)
     for edit in intervention.edits:
-        own = parts[_algorithm(edit), edit.scope]
-        for layer in edit.layers:
-            vector = layer_displacement(edit.at(layer), intervention.strength, shape)
-            place = layer - (edit.kind == "residual_in")
-            own[place] = own[place] + vector if place in own else vector
+        algorithm = "attention_add" if edit.kind == "head" else "direct"
+        parts[algorithm, edit.scope].append(edit)
     applied = []
-    for (algorithm, scope), vectors in parts.items():
+    for (algorithm, scope), edits in parts.items():
         name = f"{algorithm}-{scope}.gguf"
+        vectors = summed_vectors(edits, intervention.strength, shape)
         write_vectors(vectors, shape, model_type, folder / name)
         applied.append(
             {"source": name, "algorithm": algorithm, "scale": 1.0, "apply": _APPLY[scope]}
@@ -83,7 +77,3 @@ def save_easysteer(
     steering = {"vectors": applied, "conflict": "sequential"}
     (folder / STEERING).write_text(json.dumps(steering, indent=2), encoding="utf-8")
     return tuple(dict.fromkeys(algorithm for algorithm, _ in parts))
-
-
-def _algorithm(edit: Edit) -> str:
-    return "attention_add" if edit.kind == "head" else "direct"
