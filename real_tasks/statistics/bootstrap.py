@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
@@ -53,7 +54,7 @@ def mean_by_key(runs: Iterable[Mapping[K, float]]) -> dict[K, float]:
     for run in runs:
         for key, value in run.items():
             found.setdefault(key, []).append(value)
-    return {key: float(np.mean(values)) for key, values in found.items()}
+    return {key: fmean(values) for key, values in found.items()}
 
 
 def mean_estimate(values: Float[np.ndarray, "place"], n_resamples: int) -> Estimate:
