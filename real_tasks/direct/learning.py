@@ -22,6 +22,7 @@ from real_tasks.experiment.localizer_access import access_given
 from real_tasks.experiment.methods.known import rankings_of
 from real_tasks.experiment.methods.method import Method
 from real_tasks.localizers import LOCALIZERS, Localizer
+from real_tasks.models.families import write_gains
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.samples import localizer_input, samples_of
@@ -88,6 +89,7 @@ class Learner:
             self._tensors(),
             {"method": method.name, "behaviour": self.data.name},
             prompts,
+            write_gains(loaded.model),
         )
         chosen = candidate_selections(method, scores, loaded.shape)
         return {k: template.spec(selected) for k, selected in chosen.items()}

@@ -1,6 +1,7 @@
 """The model as fitters get it: weights, log-probabilities with gradients, samples."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from real_tasks.evaluation.answers.greedy import continuations
 from real_tasks.evaluation.gradients import LogProbs, TextBatches
-from real_tasks.models.families import places, projection_weight
+from real_tasks.models.families import places, projection_weight, write_gains
 from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.samples import rows_of_questions, samples_of
 from real_tasks.reading.batches import check_lengths, encode
@@ -60,11 +61,16 @@ class ModelHandle:
         self._loaded = loaded
         self._batch_tokens = batch_tokens
 
+    @cached_property
+    def _gains(self) -> dict[ModuleId, Float[Tensor, "d_model"]]:
+        return write_gains(self._loaded.model)
+
     def weight(self, site: ModuleId) -> Float[Tensor, "d_model d"]:
-        """Return by what a site writes to the residual stream, a float32 copy on the CPU.
+        """Return by what a site writes, a float32 copy on the CPU.
 
         A head's columns of ``o_proj`` and a neuron's of ``down_proj`` map its activation to what it
-        writes; of ``attention`` and ``mlp`` it is the whole projection, or the row of a dimension.
+        puts out; see `gain` for what becomes of that. Of ``attention`` and ``mlp`` it is the whole
+        projection, or the row of a dimension.
 
         Raises:
             UserInputError: the model has no such site, or no single matrix writes for it.
@@ -81,6 +87,18 @@ class ModelHandle:
         weight, span = projection_weight(module).detach(), loaded.shape.span(site)
         own = weight[:, span] if site.kind == _WRITES[site.kind] else weight[span]
         return own.to("cpu", torch.float32, copy=True)
+
+    def gain(self, site: ModuleId) -> Float[Tensor, "d_model"]:
+        """Return by what a norm multiplies what a site writes, on the way to the residual stream.
+
+        Up to what the norm divides by; ones where nothing stands between. Float32, on the CPU.
+        """
+        by = "attention" if _WRITES[site.kind] == "head" else "mlp"
+        return self._gains.get(ModuleId(by, site.layer), torch.ones(self._loaded.shape.d_model))
+
+    def written_by(self, site: ModuleId) -> Float[Tensor, "d_model d"]:
+        """Return `gain` times `weight`: what a site adds to the residual stream."""
+        return self.gain(site)[:, None] * self.weight(site)
 
     def embeddings(self, texts: Sequence[Text]) -> list[Float[Tensor, "position d_model"]]:
         """Return every text's input embeddings, float32 copies on the model's device."""

@@ -1,19 +1,21 @@
 """Candidate steering specs of a method: one for each K of the grid, before alpha is chosen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from real_tasks.experiment.methods.method import Method
 from real_tasks.steering.edits import Edit
 from real_tasks.steering.gates import GATES, FittedGate, Gate, GateInput
-from real_tasks.steering.operators import OPERATORS
+from real_tasks.steering.operators import OPERATORS, Operator
 from real_tasks.steering.selection import select
 from real_tasks.steering.spec import SteeringSpec
+from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import (
     ModelShape,
     ModuleId,
@@ -42,7 +44,8 @@ class SpecTemplate:
     """What the candidates of a method have in common.
 
     `tensors` are those of all modules of the method's kind; `weights` tells the model by its
-    weights (`real_tasks.models.identity`); `prompts` are what its gate is fitted to, if it has one.
+    weights (`real_tasks.models.identity`); `prompts` are what its gate is fitted to, if it has one;
+    `gains` are the model's `write_gains`.
     """
 
     method: Method
@@ -53,6 +56,7 @@ class SpecTemplate:
     tensors: Mapping[str, Float[Tensor, "layer module ..."]]
     provenance: dict[str, Any]
     prompts: GateInput | None = None
+    gains: Mapping[ModuleId, Float[Tensor, "d_model"]] = field(default_factory=dict)
 
     def spec(self, selected: Sequence[SelectedModule], alpha: float = 1.0) -> SteeringSpec:
         """Return the spec that steers the selected modules."""
@@ -78,9 +82,10 @@ class SpecTemplate:
         places = [max(item.module.head, 0) for item in fitted]
         rows = {name: tensor[layers, places] for name, tensor in self.tensors.items()}
         operator = OPERATORS.made(self.method.operator.name, self.method.operator.params)
+        tensors = {name: rows[name] for name in operator.needs}
         edit = Edit(
             modules=modules,
-            tensors={name: rows[name] for name in operator.needs},
+            tensors=self._before_norms(modules, operator, tensors),
             weights=torch.tensor([item.strength for item in fitted]),
             operator=operator,
             scope=self.method.scope,
@@ -97,6 +102,25 @@ class SpecTemplate:
             for row, module in enumerate(modules)
             for own in [{name: rows[name][row] for name in gate.needs}]
         ]
+
+    def _before_norms(
+        self, modules: tuple[ModuleId, ...], operator: Operator, tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return an edit's tensors, where a norm follows those by which the stream is met.
+
+        What lacks the direction ``gain * v`` when it goes into a norm lacks v when it comes out.
+        """
+        if self.method.where != "writers" or modules[0] not in self.gains:
+            return tensors
+        if tensors.keys() != set(operator.unit_length) or tensors.keys() != {"direction"}:
+            raise UserInputError(
+                f"the method {self.method.name!r}: in this model a norm stands between what "
+                f"attention and MLP put out and the residual stream, and {operator.formula} there "
+                "does something else in the stream; expected project_out: choose it, or where: "
+                "selected"
+            )
+        gains = torch.stack([self.gains[module] for module in modules])
+        return {"direction": normalize(gains * tensors["direction"], dim=-1)}
 
     def _behind_a_gate(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """Return the edits behind the one gate of all, if the method has such a one."""

@@ -27,5 +27,5 @@ def access_given(
     elif made.uses_effects:
         given["effect"] = Effects(loaded, data, asked, batch_tokens)
     if made.uses_weights:
-        given["weight"] = ModelHandle(loaded, batch_tokens).weight
+        given["weight"] = ModelHandle(loaded, batch_tokens).written_by
     return given

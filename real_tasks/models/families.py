@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -15,7 +16,10 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import ModelShape, ModuleKind
+from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind
+
+WRITING: tuple[ModuleKind, ModuleKind] = ("attention", "mlp")
+"""Kinds of what blocks write to the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class ModelFamily:
         parallel_if: field of the configuration that says whether they do.
         down_proj: from a decoder layer, the feed-forward's last projection, whose input are the
             neurons; None where experts share the work.
+        post_norms: from a decoder layer, the two norms between what attention and feed-forward put
+            out and the residual stream that it is added to; None where nothing is between.
         d_mlp: field of the configuration with the number of neurons; four times the width of the
             residual stream where it is None.
         final_norm: the last norm, whose output the language-model head gets.
@@ -52,6 +58,7 @@ class ModelFamily:
     mid: str | None = "post_attention_layernorm"
     parallel_if: str | None = None
     down_proj: str | None = "mlp.down_proj"
+    post_norms: tuple[str, str] | None = None
     d_mlp: str = "intermediate_size"
     final_norm: str = "model.norm"
     lm_head: str = "lm_head"
@@ -64,9 +71,14 @@ class ModelFamily:
 
 _LLAMA_LIKE = ModelFamily()
 _COHERE = ModelFamily(mid=None, logits_times="logit_scale")
-_GEMMA_2 = ModelFamily(mid="pre_feedforward_layernorm", logits_cap="final_logit_softcapping")
+_POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
+_GEMMA_2 = ModelFamily(
+    mid="pre_feedforward_layernorm",
+    post_norms=_POST_NORMS,
+    logits_cap="final_logit_softcapping",
+)
 # Only what the attention and the feed-forward write is normalised, not what they read.
-_OLMO_2 = ModelFamily(mid="mlp")
+_OLMO_2 = ModelFamily(mid="mlp", post_norms=_POST_NORMS)
 _EXPERTS = ModelFamily(down_proj=None)
 
 FAMILIES: dict[str, ModelFamily] = {
@@ -85,7 +97,7 @@ FAMILIES: dict[str, ModelFamily] = {
     ),
     "gemma3_text": _GEMMA_2,
     "glm": _LLAMA_LIKE,
-    "glm4": _LLAMA_LIKE,
+    "glm4": ModelFamily(post_norms=("post_self_attn_layernorm", "post_mlp_layernorm")),
     "gpt2": ModelFamily(
         *("transformer", "transformer.h", "attn.c_proj"),
         mid="ln_2",
@@ -266,6 +278,27 @@ _PATHS: dict[ModuleKind, Callable[[ModelFamily], tuple[str, Literal["input", "ou
 def sites(model: PreTrainedModel, kind: ModuleKind) -> list[nn.Module]:
     """Return the modules of `places`, first layer first."""
     return [place.module for place in places(model, kind)]
+
+
+def write_gains(model: PreTrainedModel) -> dict[ModuleId, Float[Tensor, "d_model"]]:
+    """Return by what a norm multiplies what each attention and MLP adds to the residual stream.
+
+    Up to what it divides by, which depends on what is added; float32, on the CPU. Empty where
+    nothing stands between them and the stream.
+    """
+    family = family_of(model.config)
+    if family.post_norms is None:
+        return {}
+    found = {}
+    for layer, block in enumerate(cast(nn.ModuleList, _part(model, family.layers))):
+        for kind, path in zip(WRITING, family.post_norms, strict=True):
+            norm = _part(block, path)
+            weight = norm.get_parameter("weight")
+            # Some norms keep their gain less 1; offloaded ones get their weights when called.
+            device = torch.device("cpu") if weight.is_meta else weight.device
+            ones = torch.ones(weight.shape, dtype=weight.dtype, device=device)
+            found[ModuleId(kind, layer)] = norm(ones).detach().float().cpu()
+    return found
 
 
 def output_projections(model: PreTrainedModel) -> list[nn.Module]:

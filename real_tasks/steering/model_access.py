@@ -28,7 +28,11 @@ class ModelAccess(Protocol):
     """The frozen model, for fitters whose access is more than activations."""
 
     def weight(self, site: ModuleId) -> Float[Tensor, "d_model d"]:
-        """Return by what a site writes to the residual stream, float32 on the CPU."""
+        """Return by what a site writes, float32 on the CPU."""
+        ...
+
+    def gain(self, site: ModuleId) -> Float[Tensor, "d_model"]:
+        """Return by what a norm multiplies that on the way to the residual stream, or ones."""
         ...
 
     def embeddings(self, texts: Sequence[Text]) -> list[Float[Tensor, "position d_model"]]:

@@ -227,7 +227,7 @@ class LocalizerInput:
         shown: likewise: modules' activations, ``[module, prompt, d]``, at the last token of prompts
             that come after training questions with their best answers.
         weight: for localizers that ask for it (`uses_weights`): by what a module writes to the
-            residual stream, ``[d_model, d]``; see `real_tasks.steering.model_access`.
+            residual stream, ``[d_model, d]``, a norm between up to what that divides by.
         pairs: each sample's partner of the other label, by its place among the samples, or -1;
             both of a pair are samples of training questions, or neither is.
         beside: for localizers that ask for it (`Localizer.beside`): what another part of the same

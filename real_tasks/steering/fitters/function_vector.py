@@ -17,7 +17,7 @@ class FunctionVector(Fitter):
     Which are the best, and their means, is what `indirect_effect` found. Every site as wide as the
     residual stream gets the one vector. It gives ``direction``, of length 1, and ``scale``, the
     sum's length, in activation units: a strength of 1 adds the sum. A bias of the projection counts
-    in no head.
+    in no head; of a norm behind it the gain counts, and not what it divides by.
     """
 
     class Params(Frozen):
@@ -46,7 +46,8 @@ class FunctionVector(Fitter):
             for score, mean in zip(part.scores, part.evidence["means"], strict=True)
         ]
         best = sorted(means, key=lambda one: (-one[0].score, one[0].module))[: self.params.heads]
-        writes = [data.model.weight(score.module) @ mean for score, mean in best]
+        model = data.model
+        writes = [model.gain(one.module) * (model.weight(one.module) @ mean) for one, mean in best]
         vector = torch.stack(writes).sum(dim=0)
         if len(vector) != data.values.shape[-1]:
             raise UserInputError(

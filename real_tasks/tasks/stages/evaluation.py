@@ -12,6 +12,7 @@ from real_tasks.evaluation.speed import token_seconds
 from real_tasks.evaluation.tuning import evaluate_method
 from real_tasks.experiment.candidates import SpecTemplate, candidate_selections
 from real_tasks.experiment.methods.method import Method
+from real_tasks.models.families import write_gains
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.asking import PROMPT, Asking
@@ -61,6 +62,7 @@ def evaluation(
             references.load_tensors(tensors),
             facts,
             gate_input(loaded, data, split.train, config.batch_tokens, gate) if gate else None,
+            write_gains(loaded.model),
         )
         selections = candidate_selections(method, ranking, loaded.shape)
         candidates = {k: template.spec(selection) for k, selection in selections.items()}

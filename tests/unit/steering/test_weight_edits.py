@@ -54,6 +54,9 @@ class Weights:
             return self.whole
         return self.whole[:, site.head * self.width : (site.head + 1) * self.width]
 
+    def gain(self, site: ModuleId) -> Tensor:  # noqa: ARG002
+        return torch.ones(D_MODEL)
+
 
 def seen(kind: ModuleKind, values: Tensor, whole: Tensor) -> FitterInput:
     modules = tuple(ModuleId(kind, 0, unit) for unit in range(len(values)))
