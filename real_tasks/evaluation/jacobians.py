@@ -15,7 +15,7 @@ from real_tasks.models.loading import LoadedModel
 
 
 def mean_jacobians(
-    loaded: LoadedModel, rows: Sequence[Sequence[int]], batch_rows: int
+    loaded: LoadedModel, rows: Sequence[Sequence[int]], batch_tokens: int
 ) -> Float[Tensor, "layer d d"]:
     """Return every layer's Jacobian of its output by its input, ``[layer, out, in]``.
 
@@ -26,7 +26,7 @@ def mean_jacobians(
     Args:
         loaded: the model.
         rows: each text's tokens.
-        batch_rows: most rows of a batch.
+        batch_tokens: most tokens of a batch; every row holds keys and values of the whole text.
     """
     n_layers, d = loaded.shape.n_layers, loaded.shape.d_model
     found = torch.zeros(n_layers, d, d)
@@ -36,7 +36,7 @@ def mean_jacobians(
         if len(row) > 1:
             with torch.no_grad():
                 loaded.hidden_states(input_ids=ids[:, :-1], past_key_values=kept, use_cache=True)
-        for outputs in torch.arange(d).split(batch_rows):
+        for outputs in torch.arange(d).split(max(1, batch_tokens // len(row))):
             _add(loaded, ids[:, -1:], kept, outputs, found)
     return found / len(rows)
 

@@ -172,12 +172,13 @@ class ModelHandle:
 
         Args:
             texts: the texts.
-            tokens: how many of each are read.
+            tokens: most tokens of each that are read, two or more: the first, on which attention
+                rests, and the last ones.
 
         Raises:
             UserInputError: a text without an answer, or too long.
         """
-        rows = [row[:tokens] for row in self._encoded(texts)[0]]
+        rows = [row[:1] + row[1:][1 - tokens :] for row in self._encoded(texts)[0]]
         return mean_jacobians(self._loaded, rows, self._batch_tokens)
 
     def sample(

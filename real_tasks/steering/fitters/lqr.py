@@ -1,5 +1,6 @@
 """Feedback that keeps layers near a set coordinate at the least cost (A-LQR, arXiv 2604.19018)."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import torch
@@ -25,7 +26,9 @@ class LQRParams(Frozen):
         2.0, description="coordinate to be kept, in distances of the class means (lambda)"
     )
     texts: PositiveInt = Field(50, description="texts that blocks' Jacobians are averaged over")
-    tokens: PositiveInt = Field(24, description="most tokens of them that are read")
+    tokens: Annotated[int, Field(ge=2)] = Field(
+        24, description="most tokens of them that are read: the first and the last ones"
+    )
 
 
 @FITTERS.register("lqr")
@@ -67,10 +70,8 @@ class LQR(Fitter):
         texts = [data.texts[int(place)] for place in chosen]
         blocks = data.model.jacobians(texts, self.params.tokens)
         costs = (self.params.state, self.params.control, self.params.final)
-        pushes = [
-            gain @ v for gain, v in zip(gains(blocks.double(), *costs), read.double(), strict=True)
-        ]
-        pushed = torch.stack(pushes).to(data.values)
+        backwards = zip(gains(blocks, *costs), read.double().flip(0), strict=True)
+        pushed = torch.stack([gain @ v for gain, v in backwards]).flip(0).to(data.values)
         return {
             "direction": normalize(pushed, dim=-1),
             "scale": pushed.norm(dim=-1),
@@ -81,16 +82,16 @@ class LQR(Fitter):
 
 def gains(
     blocks: Float[Tensor, "layer d d"], state: float, control: float, final: float
-) -> list[Float[Tensor, "d d"]]:
-    """Return the gain of every layer, by which ``u = K (goal - x)`` is added to its output.
+) -> Iterator[Float[Tensor, "d d"]]:
+    """Yield the gain of every layer, the last first, by which ``u = K (goal - x)`` is added.
 
     They make least ``sum state |x_t|^2 + control |u_t|^2``, with ``final`` for the last x, where
-    ``x_{t+1} = A_t x_t + u_t``; by the Riccati recursion, backwards.
+    ``x_{t+1} = A_t x_t + u_t``; by the Riccati recursion, backwards, in float64.
     """
-    one = torch.eye(blocks.shape[1]).to(blocks)
-    found, ahead = [], final * one
+    one = torch.eye(blocks.shape[1], dtype=torch.float64)
+    ahead = final * one
     for block in blocks.flip(0):
-        gain = torch.linalg.solve(ahead + control * one, ahead @ block)
-        found.append(gain)
-        ahead = state * one + block.mT @ ahead @ (block - gain)
-    return found[::-1]
+        here = block.double()
+        gain = torch.linalg.solve(ahead + control * one, ahead @ here)
+        yield gain
+        ahead = state * one + here.mT @ ahead @ (here - gain)

@@ -31,7 +31,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 def test_gains_are_those_of_the_controls_of_least_cost() -> None:
     """All controls at once by least squares, which knows nothing of Riccati."""
     blocks, start, costs = drawn(T, D, D), drawn(D, seed=1).numpy(), (0.7, 2.0, 1.3)
-    found, a = gains(blocks, *costs), blocks.numpy()
+    found, a = [*gains(blocks, *costs)][::-1], blocks.numpy()
     # State t is ahead[t] @ start + the sum over s of effects[t][:, s] @ control s.
     ahead, effect = np.eye(D), np.zeros((D, T * D))
     rows, wanted = [np.sqrt(costs[1]) * np.eye(T * D)], [np.zeros(T * D)]
@@ -51,7 +51,7 @@ def test_gains_are_those_of_the_controls_of_least_cost() -> None:
 
 def test_control_that_costs_nothing_cancels_a_block_and_dear_control_does_nothing() -> None:
     blocks = drawn(T, D, D)
-    for gain, block in zip(gains(blocks, 1.0, 1e-10, 1.0), blocks, strict=True):
+    for gain, block in zip(gains(blocks, 1.0, 1e-10, 1.0), blocks.flip(0), strict=True):
         torch.testing.assert_close(gain, block, atol=1e-8, rtol=1e-8)
     assert all(gain.abs().max() < 1e-6 for gain in gains(blocks, 1.0, 1e10, 1.0))
 
@@ -59,7 +59,7 @@ def test_control_that_costs_nothing_cancels_a_block_and_dear_control_does_nothin
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_jacobians_are_autograd_s_of_a_whole_pass_without_a_cache(family: str) -> None:
     model, layer = tiny_family(family), 1
-    found = mean_jacobians(prepare(model, tiny_tokenizer()), IDS.tolist(), 10)
+    found = mean_jacobians(prepare(model, tiny_tokenizer()), IDS.tolist(), 60)
     before, after = places(model, "residual_in")[layer], places(model, "layer")[layer]
     kept: list[Tensor] = []
 
@@ -115,7 +115,7 @@ def test_feedback_along_one_vector_is_that_of_the_whole_gains() -> None:
         gate = GATES.made("setpoint", {}).placed(module)
         of_gate = {name: found[name][layer] for name in ("read", "setpoint")}
         edits.append(Edit((module,), own, torch.ones(1), gate=FittedGate(gate, of_gate)))
-    whole = [gain.float() for gain in gains(blocks.double(), 10.0, 1.0, 1.0)]
+    whole = [gain.float() for gain in gains(blocks, 10.0, 1.0, 1.0)][::-1]
     inputs: list[Tensor] = []
 
     def feed_back(layer: int, values: Tensor) -> Tensor | None:
