@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from real_tasks.evaluation.jacobians import mean_jacobians
+from real_tasks.evaluation.model_handle import ModelHandle
 from real_tasks.models.families import places
 from real_tasks.models.loading import prepare
 from real_tasks.steering.edits import Edit, Intervention
@@ -79,6 +80,15 @@ def test_jacobians_are_autograd_s_of_a_whole_pass_without_a_cache(family: str) -
     hook.remove()
     expected = torch.autograd.functional.jacobian(behind, own[0])
     torch.testing.assert_close(found[layer], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_of_long_texts_the_first_token_and_the_last_ones_are_read() -> None:
+    """The first tokens alone may be a prompt's that all texts share, where there is no answer."""
+    loaded = prepare(tiny_family("llama"), tiny_tokenizer())
+    texts = [Text("w1 w2 w3 w4 w5", f"w1 w2 w3 w4 w5 w{i} w9") for i in (20, 30)]
+    found = ModelHandle(loaded, 64).jacobians(texts, 4)
+    ids = loaded.tokenizer(["w5 w20 w9", "w5 w30 w9"])["input_ids"]
+    torch.testing.assert_close(found, mean_jacobians(loaded, ids, 64))
 
 
 class Linear:
