@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import URL
-
 HOME_VARIABLE = "REAL_HOME"
 STORE_VARIABLE = "REAL_STORE"
 # Not MLFLOW_TRACKING_URI: MLflow sets that one itself, to whatever was used last.
@@ -110,6 +108,8 @@ def sqlite_url(path: Path, driver: str = "pysqlite") -> str:
     """Return the URL of an SQLite file, for SQLAlchemy and those that cut such URLs by hand."""
     if not set(str(path)) & set("?#%"):
         return f"sqlite:///{path}" if driver == "pysqlite" else f"sqlite+{driver}:///{path}"
+    from sqlalchemy import URL  # most homes have none of these characters, and help waits for it
+
     # With the driver's name: MLflow takes all that follows a plain sqlite:/// for a path to make.
     query = {"uri": "true"}
     return URL.create(

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
-
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.few_shot import FewShot
 from real_tasks.vocabulary.registry import Registry
@@ -24,6 +22,8 @@ from real_tasks.vocabulary.types import (
 
 EQUAL_WEIGHTS = "_equal_weights"
 """Ends the name of the method that steers a localizer's modules, all with a strength of 1."""
+
+_FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Localizer(ABC):
 
     def peak_bytes(self, d: int, n_modules: int, n_train: float, n_seen: float) -> int:  # noqa: ARG002
         """Return the peak memory of a shard, to plan: the activations of all ``n_seen`` answers."""
-        return round(n_modules * n_seen * d * torch.float32.itemsize)
+        return round(n_modules * n_seen * d * _FLOAT32_BYTES)
 
 
 LOCALIZERS: Registry[Localizer] = Registry("localizer", "real_tasks.localizers", Localizer)

@@ -1,11 +1,14 @@
 """The values that flow through the method, frozen: questions, modules, scores."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+if TYPE_CHECKING:  # who asks for help waits for no torch
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
 
 ModuleKind = Literal[
     "head", "attention", "mlp", "neuron", "residual_in", "residual_mid", "layer", "final"
@@ -80,11 +83,11 @@ class Question:
     category: str
     answers: tuple[Answer, ...]
     context: str = ""
-    alternates: tuple["Question", ...] = ()
+    alternates: tuple[Question, ...] = ()
     condition: str = ""
 
     @property
-    def presentations(self) -> tuple["Question", ...]:
+    def presentations(self) -> tuple[Question, ...]:
         """The question itself and its alternates."""
         return (self, *self.alternates)
 
