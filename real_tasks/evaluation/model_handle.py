@@ -10,6 +10,7 @@ from torch import Tensor
 
 from real_tasks.evaluation.answers.greedy import continuations
 from real_tasks.evaluation.gradients import LogProbs, TextBatches
+from real_tasks.evaluation.jacobians import mean_jacobians
 from real_tasks.models.families import places, projection_weight, write_gains
 from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.samples import rows_of_questions, samples_of
@@ -163,6 +164,22 @@ class ModelHandle:
             self._loaded, found.detach(), "log-probabilities of answers", intervention is not None
         )
         return found
+
+    def jacobians(self, texts: Sequence[Text], tokens: int) -> Float[Tensor, "layer d d"]:
+        """Return the Jacobian of every layer at a text's last token, the mean over texts.
+
+        See `real_tasks.evaluation.jacobians.mean_jacobians`.
+
+        Args:
+            texts: the texts.
+            tokens: most tokens of each that are read, two or more: the first, on which attention
+                rests, and the last ones.
+
+        Raises:
+            UserInputError: a text without an answer, or too long.
+        """
+        rows = [row[:1] + row[1:][1 - tokens :] for row in self._encoded(texts)[0]]
+        return mean_jacobians(self._loaded, rows, self._batch_tokens)
 
     def sample(
         self,

@@ -52,6 +52,10 @@ class ModelAccess(Protocol):
         """Return each answer's log-probability, differentiable in edits and embeddings."""
         ...
 
+    def jacobians(self, texts: Sequence[Text], tokens: int) -> Float[Tensor, "layer d d"]:
+        """Return the mean Jacobian of every layer at texts' last tokens, ``[layer, out, in]``."""
+        ...
+
     def sample(
         self,
         prompts: Sequence[str],
