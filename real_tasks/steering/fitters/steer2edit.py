@@ -23,7 +23,7 @@ class Steer2EditParams(Frozen):
     rho: float = Field(
         0.18,
         gt=0,
-        description="weight of the penalty; the paper's is another one for every model, .1 to .45 "
+        description="weight of the penalty; the paper's is another one for every model, .1 to .42 "
         "for heads, .3 to .9 for neurons",
     )
     alpha: float = Field(

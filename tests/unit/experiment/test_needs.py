@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from real_tasks.experiment.methods.known import method_names, with_methods
+from real_tasks.experiment.methods.known import known_methods, method_names, with_methods
 from real_tasks.experiment.methods.library import library
 from real_tasks.experiment.needs import allowed_methods, check_needs, with_allowed_methods
 from real_tasks.experiment.sources import load_behaviour
 from real_tasks.experiment.work import work_of
+from real_tasks.steering.fitters import FITTERS
 from real_tasks.steering.fitters.mean_difference import MeanDifference
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
-from real_tasks.vocabulary.types import Answer, BehaviourData, Question
+from real_tasks.vocabulary.types import Answer, Aspect, BehaviourData, Question
 
 OF_CLASS_A = {"name": "mine", "like": "one_vs_rest"} | {
     "fitter": {"name": "one_vs_rest", "params": {"class_name": "a"}}
@@ -106,15 +107,22 @@ def test_the_demos_data_allow_pairs_and_those_of_truthfulqa_would_not() -> None:
         check(replace(data, paired=False), "paired_direction")
 
 
+def asking() -> dict[str, Aspect]:
+    """The methods that ask something of the data, and what; each asks for one thing."""
+    fitters = {name: method.fitter for name, method in library().items() if method.fitter}
+    asked = {name: sorted(FITTERS[fitter.name].asks) for name, fitter in fitters.items()}
+    assert max(map(len, asked.values())) == 1
+    return {name: asks[0] for name, asks in asked.items() if asks}
+
+
 def test_the_methods_that_data_allow_are_listed_and_why_not_the_others() -> None:
     allowed, *others = allowed_methods(own(violating=2))
-    assert allowed.startswith("methods that these data allow: unsteered, ")
-    assert "cast" in allowed and "paired_direction" not in allowed and "one_vs" not in allowed
-    assert {
-        "not allowed: paired_direction needs pairs",
-        "not allowed: one_vs_rest needs classes",
-        "not allowed: purified needs classes",
-    } <= {line.partition(";")[0] for line in others}
+    assert {"paired_direction", "one_vs_rest", "anonact"} <= set(asking())
+    assert [line.partition(";")[0] for line in others] == sorted(
+        f"not allowed: {name} needs {aspect}" for name, aspect in asking().items()
+    )
+    names = [name for name in known_methods(ExperimentConfig()) if name not in asking()]
+    assert allowed == "methods that these data allow: " + ", ".join(names)
 
 
 def test_conditions_are_asked_for_and_the_same_questions_under_them() -> None:
@@ -131,10 +139,15 @@ def test_conditions_are_asked_for_and_the_same_questions_under_them() -> None:
         return {"name": "mine", "like": "prompt_difference", "fitter": fitter}
 
     check(asked("owls", "none"), differ(condition="owls"), differ(condition="owls") | {"name": "b"})
-    assert {
-        "allowed with parameters: anonact on questions.jsonl: fitter.params.condition is ''",
-        "not allowed: purified needs classes",
-    } <= {line.partition(";")[0] for line in allowed_methods(asked("owls", "none"))}
+    said = {
+        "conditions": "allowed with parameters: {} on questions.jsonl: "
+        "fitter.params.condition is ''",
+        "classes": "not allowed: {} needs classes",
+    }
+    _, *others = allowed_methods(asked("owls", "none"))
+    assert [line.partition(";")[0] for line in others] == sorted(
+        said[aspect].format(name) for name, aspect in asking().items() if aspect in said
+    )
     for data, params, message in (
         (asked(""), {}, "mine needs conditions; questions.jsonl has none: add a field condition"),
         (asked("a", "b"), {"condition": "c"}, "condition is 'c'; .*: a, b"),
