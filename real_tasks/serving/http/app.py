@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from real_tasks.serving.catalogue import Catalogue, UnknownNameError
 from real_tasks.serving.engine import Engine
-from real_tasks.serving.generations import Piece
+from real_tasks.serving.generations import Generation, Piece
 from real_tasks.serving.http.asked import ChatAsked, CompletionAsked
 from real_tasks.serving.http.errors import handle_errors, told
 from real_tasks.serving.http.guard import Guard, Metrics
@@ -102,24 +102,45 @@ async def _answer(
     asked: CompletionAsked | ChatAsked,
     request: Request,
 ) -> Response:
-    pieces = _begun(engine, wanted)
+    pieces, generations = _begun(engine, wanted)
     if asked.stream:
         usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        chunks = _chunks(pieces(), reply, wanted.n_texts, usage)
-        return StreamingResponse(chunks, media_type="text/event-stream")
+        return _Events(_chunks(pieces, reply, wanted.n_texts, usage), generations)
     gone = asyncio.ensure_future(_gone(request))
-    work = asyncio.ensure_future(_gathered(pieces(), wanted.n_texts))
+    work = asyncio.ensure_future(_gathered(pieces, wanted.n_texts))
     try:
         await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
         done = work.done()
     finally:
         gone.cancel()
         work.cancel()
+        _cancel(generations)
     return JSONResponse(reply.whole(work.result())) if done else Response(status_code=CLIENT_GONE)
 
 
-def _begun(engine: Engine, wanted: Wanted) -> Callable[[], AsyncIterator[tuple[int, Piece]]]:
-    """Submit the texts, and return what yields their pieces; who stops listening cancels them."""
+class _Events(StreamingResponse):
+    """Server-sent events; however they end, before the first one included, their texts do too."""
+
+    def __init__(self, chunks: AsyncIterator[str], generations: Sequence[Generation]) -> None:
+        super().__init__(chunks, media_type="text/event-stream")
+        self._generations = generations
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            _cancel(self._generations)
+
+
+def _cancel(generations: Sequence[Generation]) -> None:
+    for generation in generations:
+        generation.cancel()
+
+
+def _begun(
+    engine: Engine, wanted: Wanted
+) -> tuple[AsyncIterator[tuple[int, Piece]], Sequence[Generation]]:
+    """Submit the texts; return their pieces, and what cancels them when nobody listens."""
     loop, arrived = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece]]()
 
     def emit(index: int, piece: Piece) -> None:
@@ -131,25 +152,20 @@ def _begun(engine: Engine, wanted: Wanted) -> Callable[[], AsyncIterator[tuple[i
 
     async def pieces() -> AsyncIterator[tuple[int, Piece]]:
         n_open = len(generations)
-        try:
-            while n_open:
-                index, piece = await arrived.get()
-                n_open -= piece.is_last
-                yield index, piece
-        finally:
-            for generation in generations:
-                generation.cancel()
+        while n_open:
+            index, piece = await arrived.get()
+            n_open -= piece.is_last
+            yield index, piece
 
-    return pieces
+    return pieces(), generations
 
 
-async def _gathered(pieces: Any, n_texts: int) -> list[Choice]:
+async def _gathered(pieces: AsyncIterator[tuple[int, Piece]], n_texts: int) -> list[Choice]:
     choices = [Choice() for _ in range(n_texts)]
-    async with aclosing(pieces):
-        async for index, piece in pieces:
-            if piece.error is not None:
-                raise piece.error
-            choices[index].take(piece)
+    async for index, piece in pieces:
+        if piece.error is not None:
+            raise piece.error
+        choices[index].take(piece)
     return choices
 
 
@@ -159,20 +175,21 @@ async def _gone(request: Request) -> None:
         pass
 
 
-async def _chunks(pieces: Any, reply: Reply, n_texts: int, with_usage: bool) -> AsyncIterator[str]:
+async def _chunks(
+    pieces: AsyncIterator[tuple[int, Piece]], reply: Reply, n_texts: int, with_usage: bool
+) -> AsyncIterator[str]:
     """Yield server-sent events: openings, pieces, the usage, an end."""
     choices = [Choice() for _ in range(n_texts)]
-    async with aclosing(pieces):
-        for index in range(n_texts):
-            opening = reply.opening(index)
-            if opening is not None:
-                yield _event(opening)
-        async for index, piece in pieces:
-            if piece.error is not None:
-                yield _event(told(piece.error)[1])
-                return
-            choices[index].take(piece)
-            yield _event(reply.chunk(index, piece))
+    for index in range(n_texts):
+        opening = reply.opening(index)
+        if opening is not None:
+            yield _event(opening)
+    async for index, piece in pieces:
+        if piece.error is not None:
+            yield _event(told(piece.error)[1])
+            return
+        choices[index].take(piece)
+        yield _event(reply.chunk(index, piece))
     if with_usage:
         yield _event(reply.closing(choices))
     yield "data: [DONE]\n\n"

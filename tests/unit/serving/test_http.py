@@ -1,5 +1,6 @@
 """OpenAI's own client against the server: texts, streams, steering, errors, many at once."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,14 @@ import torch
 
 from real_tasks.models.loading import prepare
 from real_tasks.serving.catalogue import Catalogue
+from real_tasks.serving.engine import Engine
+from real_tasks.serving.generations import Sampling
+from real_tasks.serving.http.app import served
+from real_tasks.serving.http.guard import Metrics
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
-from tests.unit.serving.http_server import KEY, Server, planted, running
-from tests.unit.serving.served import endless
+from tests.unit.serving.http_server import KEY, NO_ENDS, Server, planted, running
+from tests.unit.serving.served import Asked, endless
 from tests.unit.tiny_models import tiny_llama, tiny_tokenizer
 
 PROMPT = "w1 w20 w3 w44"
@@ -266,6 +271,35 @@ def test_a_client_that_goes_away_frees_its_row_and_a_full_queue_says_429(
                 client.post("/completions", json=long, timeout=0.5)
         wait_for(lambda: server.engine.n_rows == 0)
         assert completed(server).choices[0].finish_reason
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_before_the_first_byte_frees_its_row(stream: bool) -> None:
+    loaded = endless()
+    loaded.tokenizer.chat_template = NO_ENDS
+    question = {"role": "user", "content": "w1"}
+    asked = {"model": "tiny", "messages": [question], "max_tokens": 90_000, "stream": stream}
+    arriving: list[dict[str, Any]] = [{"type": "http.request", "body": json.dumps(asked).encode()}]
+
+    async def receive() -> dict[str, Any]:
+        return arriving.pop() if arriving else {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        await asyncio.sleep(0.1)  # a connection that is full
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    with Engine(loaded, max_rows=1).running() as engine:
+        application = served(engine, Catalogue(loaded, "tiny", {}), Metrics())
+        asyncio.run(application(scope, receive, send))
+        next_one = Asked([1, 10], Sampling(2))
+        engine.submit([next_one.generation])
+        assert next_one.text()
 
 
 def test_a_spec_that_changes_on_disk_is_served_as_it_was_and_said(
