@@ -19,6 +19,7 @@ from real_tasks.results.scores import mean_scores, scores_by_run
 from real_tasks.results.summary import Row
 
 Outcome = Literal["ahead", "tie", "behind", "unknown"]
+Verdict = Outcome | Literal["mixed"]
 
 LOWER_IS_BETTER = frozenset(
     {"false_share", "cross_entropy", "kl", "generation_perplexity", "generation_rep3"}
@@ -36,12 +37,15 @@ MODULE_NOUNS = {
     "final": "outputs of the last norm",
 }
 SHORT_BASES = {"tuned": "each tuned", "matched_kl": "equal KL"}
-VERBS: dict[Outcome, str] = {
-    "tie": "{} and {} tie",
+VERBS: dict[Verdict, str] = {
     "ahead": "{} is ahead of {}",
+    "tie": "{} and {} tie",
     "behind": "{} is behind {}",
     "unknown": "{} against {} has no interval",
+    "mixed": "{} against {} is mixed",
 }
+MANY = 12
+"""From so many baselines on, those of one verdict share a sentence."""
 
 
 def outcome(comparison: Row) -> Outcome:
@@ -63,7 +67,8 @@ def headlines(
     """Put the result into sentences, each computed from the numbers given.
 
     First what steering does to the unsteered model, then a sentence for each baseline, at equal KL
-    where there is such a comparison. Differences whose interval includes 0 are called ties.
+    where there is such a comparison. Differences whose interval includes 0 are called ties. Many
+    baselines are named by verdict, without their numbers.
     """
     by_method = {row["method"]: row for row in results}
     sentences = []
@@ -74,13 +79,42 @@ def headlines(
     for row in comparisons:
         if row["method"] == method and row["metric"] in shown:
             groups[row["baseline"]][row["basis"]].append(row)
+    compared = []
     for baseline in ordered_methods(groups):
         bases = groups[baseline]
         # The unsteered model has a KL of 0: nothing matches it.
         preferred = "tuned" if baseline == "unsteered" else "matched_kl"
-        basis = preferred if preferred in bases else next(iter(bases))
-        sentences.append(comparison_sentence(bases[basis]))
-    return sentences
+        compared.append(bases[preferred if preferred in bases else next(iter(bases))])
+    if len(compared) < MANY:
+        return sentences + [comparison_sentence(rows) for rows in compared]
+    alone = [comparison_sentence(rows) for rows in compared if rows[0]["baseline"] == "unsteered"]
+    return sentences + alone + _verdict_sentences(compared, method)
+
+
+def _verdict_sentences(compared: Sequence[Sequence[Row]], method: str) -> list[str]:
+    """Name the baselines by basis and by what all headline metrics say of them."""
+    named: dict[tuple[str, Verdict], list[str]] = defaultdict(list)
+    for rows in compared:
+        if rows[0]["baseline"] != "unsteered":
+            label = method_label(rows[0]["baseline"], method)
+            named[rows[0]["basis"], _verdict(rows)].append(label)
+    order = list(VERBS)
+    return [
+        _sentence(basis, verdict, method_label(method), _listed(labels))
+        for (basis, verdict), labels in sorted(
+            named.items(), key=lambda item: (item[0][0], order.index(item[0][1]))
+        )
+    ]
+
+
+def _verdict(comparisons: Sequence[Row]) -> Verdict:
+    outcomes = {outcome(row) for row in comparisons}
+    return outcomes.pop() if len(outcomes) == 1 else "mixed"
+
+
+def _sentence(basis: str, verdict: Verdict, method: str, baseline: str, numbers: str = "") -> str:
+    sentence = f"{basis_label(basis)}, {VERBS[verdict].format(method, baseline)}{numbers}."
+    return sentence[0].upper() + sentence[1:]
 
 
 def _effect_sentence(steered: Row, unsteered: Row) -> str:
@@ -133,16 +167,13 @@ def comparison_sentence(comparisons: Sequence[Row]) -> str:
     """Put the metrics of one method against one baseline, on one basis, into a sentence."""
     first = comparisons[0]
     names = (method_label(first["method"]), method_label(first["baseline"], first["method"]))
-    outcomes = {outcome(row) for row in comparisons}
-    mixed = len(outcomes) > 1
-    verb = "{} against {} is mixed" if mixed else VERBS[outcomes.pop()]
+    verdict = _verdict(comparisons)
     clauses = []
     for row in comparisons:
         difference, interval = _difference(row)
         text = " ".join([metric_label(row["metric"]), difference, *interval])
-        clauses.append(f"{text} ({outcome(row)})" if mixed else text)
-    sentence = f"{basis_label(first['basis'])}, {verb.format(*names)}: {'; '.join(clauses)}."
-    return sentence[0].upper() + sentence[1:]
+        clauses.append(f"{text} ({outcome(row)})" if verdict == "mixed" else text)
+    return _sentence(first["basis"], verdict, *names, f": {'; '.join(clauses)}")
 
 
 def _difference(row: Row) -> tuple[str, list[str]]:

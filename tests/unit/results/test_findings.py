@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from real_tasks.results.comparing.agreement import localizer_agreement, usual_top_k
-from real_tasks.results.findings import causal_agreement, transfer_sentences, wording
+from real_tasks.results.findings import causal_agreement, headlines, transfer_sentences, wording
 from tests.unit.synthetic_results import score_rows
 
 
@@ -131,3 +131,27 @@ def test_transfer_is_told_apart_from_a_behaviour_on_itself_and_clear_from_unclea
 def test_a_single_transfer_is_told_with_its_interval() -> None:
     (sentence,) = transfer_sentences([transferred("a", "b", 0.5)])
     assert sentence == "MC1, on another behaviour: a gain of +0.500 [+0.400, +0.600]."
+
+
+def test_many_baselines_are_named_by_verdict_instead_of_a_sentence_each() -> None:
+    def against(baseline: str, basis: str, *lows: float) -> list[dict]:
+        names = {"method": "real", "baseline": baseline, "basis": basis}
+        pairs = zip(("mc1", "mc2"), lows, strict=True)
+        measured = ({"metric": name, "difference": low + 0.1, "low": low} for name, low in pairs)
+        return [{**names, **one, "high": one["low"] + 0.2} for one in measured]
+
+    rows = against("unsteered", "tuned", 0.3, 0.3) + against("iti", "matched_kl", -0.1, -0.1)
+    for name in ("caa", "random"):
+        rows += against(name, "matched_kl", 0.1, 0.1)
+    rows += against("mine", "tuned", 0.1, -0.3)
+    short = headlines([], rows)
+    assert len(short) == 5 and any("MC1 +0.200 [+0.100, +0.300]" in said for said in short)
+    for place in range(9):
+        rows += against(f"other{place}", "tuned", -0.4, -0.3)
+    unsteered, ahead, ties, behind, mixed = headlines([], rows)
+    assert unsteered.startswith("Each at its tuned setting, REAL is ahead of unsteered: MC1 +0.400")
+    assert ahead == "At equal KL, REAL is ahead of CAA (one layer) and random modules."
+    assert ties == "At equal KL, REAL and ITI tie."
+    assert behind.startswith("Each at its tuned setting, REAL is behind other0, other1,")
+    assert behind.endswith("other7 and other8.")
+    assert mixed == "Each at its tuned setting, REAL against mine is mixed."
