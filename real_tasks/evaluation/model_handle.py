@@ -94,7 +94,7 @@ class ModelHandle:
 
         Up to what the norm divides by; ones where nothing stands between. Float32, on the CPU.
         """
-        by = "attention" if _WRITES[site.kind] == "head" else "mlp"
+        by: ModuleKind = "attention" if _WRITES[site.kind] == "head" else "mlp"
         return self._gains.get(ModuleId(by, site.layer), torch.ones(self._loaded.shape.d_model))
 
     def written_by(self, site: ModuleId) -> Float[Tensor, "d_model d"]:
