@@ -154,25 +154,14 @@ def loaded_model(path: str, revision: str | None, dtype: Dtype, device: str) -> 
     """Return a model by folder, Hugging Face id, GGUF file or name; what is to be made is kept."""
     from transformers.utils import logging as transformers_logging
 
-    from real_tasks.models.embedded import EMBEDDED_MODELS
-    from real_tasks.models.gguf.files import gguf_file
-    from real_tasks.models.hub import local_checkpoint
-    from real_tasks.models.loading import load_model
+    from flows.terminal.console import progress_shown
+    from real_tasks.tasks.model_here import model_here
     from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 
     transformers_logging.disable_progress_bar()
     options = ModelConfig(path=path, revision=revision, dtype=dtype.value)
-    execution = ExecutionConfig(device=device)
-    if path not in EMBEDDED_MODELS and gguf_file(path) is None:
-        return load_model(local_checkpoint(path, revision), options, execution)
-    from flows.terminal.console import progress_shown
-    from real_tasks.tasks.model_here import model_here
-    from storage.artifacts.store import prepare_home
-    from storage.paths import Home
-
-    prepare_home(Home.current())
     with progress_shown():
-        return model_here(options, execution)
+        return model_here(options, ExecutionConfig(device=device))
 
 
 def _name_of(path: str) -> str:

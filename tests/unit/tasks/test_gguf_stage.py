@@ -5,6 +5,8 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Quantised
 
+from real_tasks.models.identity import weights_fingerprint
+from real_tasks.tasks.model_here import model_here
 from real_tasks.tasks.stages import checkpoint as making
 from real_tasks.tasks.stages import models
 from real_tasks.tasks.stages.models import ModelRef
@@ -12,7 +14,7 @@ from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from storage.artifacts.store import ArtifactRef
 from tests.unit.tiny_gguf import write_gguf
-from tests.unit.tiny_models import tiny_family
+from tests.unit.tiny_models import tiny_family, tiny_tokenizer
 
 CPU = ExecutionConfig(device="cpu")
 
@@ -47,6 +49,19 @@ def test_a_gguf_file_is_converted_once_wherever_it_lies(
         again = ModelConfig(path=str(path), dtype="bfloat16")
         assert made(again) == ref.checkpoint
     assert ref.load(CPU).shape == loaded.shape
+
+
+def test_commands_without_a_flow_keep_a_gguf_file_s_model_and_nothing_of_a_checkpoint(
+    home: Path, tmp_path: Path
+) -> None:
+    model = tiny_family("llama", attention_bias=False, head_dim=16, intermediate_size=64)
+    model.save_pretrained(tmp_path / "folder")
+    tiny_tokenizer().save_pretrained(tmp_path / "folder")
+    paths = (tmp_path / "folder", write_gguf(tmp_path / "tiny.gguf", model))
+    for path, kept in zip(paths, (False, True), strict=True):
+        loaded = model_here(ModelConfig(path=str(path)), CPU)
+        assert weights_fingerprint(loaded.model) == weights_fingerprint(model)
+        assert home.exists() == kept
 
 
 def test_a_file_that_changes_meanwhile_is_refused(file: Path) -> None:
