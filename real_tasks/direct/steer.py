@@ -218,7 +218,7 @@ def _tuned(learner: Learner, model: PreTrainedModel, enough: Callable[[], bool])
         raise UserInputError(
             f"nothing to steer with fits the cap on KL of {config.max_kl:g} nats a token "
             f"({'; '.join(costs) or 'the method steers nothing'}); raise max_kl, or give weaker "
-            "strengths: evaluation={'alphas': (0.3, 0.6)}"
+            "strengths: evaluation={'alphas': (0.01, 0.02)}, or strengths of a method of your own"
         )
     unsteered = evaluator.measure("test", None)
     runs = [(asdict(found.test), asdict(unsteered), found.test.questions)]
