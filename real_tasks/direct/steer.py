@@ -247,7 +247,8 @@ def _described(learner: Learner, found: Choice) -> str:
     chosen, parts = found.chosen, learner.split
     method = learner.method
     total = len(learner.loaded.shape.modules(method.kind))
-    what = f"{chosen.top_k} of {total} {MODULE_NOUNS[method.kind]}"
+    n = len(found.spec.modules) if method.where == "selected" else chosen.top_k
+    what = f"{n} of {total} {MODULE_NOUNS[method.kind]}"
     return (
         f"{method_label(method.name, 'real')}: {what}, strength {chosen.alpha:g}. Learned on "
         f"{len(parts.train)} questions, tuned on {len(parts.validation)}, tested on "
