@@ -22,6 +22,7 @@ class Taken(StrEnum):
     lofit = "lofit"
     control_vector = "control-vector"
     easysteer = "easysteer"
+    lora = "lora"
     mlflow = "mlflow"
 
 
@@ -82,7 +83,9 @@ def export(
     refused with its reason. `spec`: the steering spec, for any of these and any architecture,
     applied by hooks. `lofit`: the list of heads. `control-vector`: a file of llama.cpp's, for what
     is added to the output of blocks from the second on (`caa`). `easysteer`: vectors for EasySteer,
-    a fork of vLLM, for what is added to heads and to the output of layers. `mlflow`: a registered
+    a fork of vLLM, for what is added to heads and to the output of layers. `lora`: an adapter of
+    peft, for what changes weights by a low rank and adds no constant (`steer2edit`, a direction
+    taken out of all writers). `mlflow`: a registered
     model that `mlflow models serve` serves. The model card says which of these, llama.cpp and
     servers can do the same.
 

@@ -22,10 +22,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from real_tasks.export.affine import adds_constant, check_baking, written_kinds
 from real_tasks.export.remap import State, llama_config, llama_state
 from real_tasks.export.rewriting import rewritten
 from real_tasks.export.routes import ALWAYS, OTHER_ROUTE, route_of
-from real_tasks.export.targets import adds_constant, check_baking, written_kinds
 from real_tasks.models.adapters import base_of
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.tokenizer_files import PROBES
@@ -95,7 +95,7 @@ def bake(loaded: LoadedModel, intervention: Intervention, source: Path, target: 
             quantised or partly offloaded model; an intervention that does not fit the model.
     """
     model = loaded.model
-    _check(model, intervention)
+    check_bake(model, intervention)
     made = rewritten(model, intervention)
     state = dict(model.state_dict())
     route = route_of(model.config.model_type)
@@ -183,7 +183,12 @@ def _same_tokens(tokenizer: PreTrainedTokenizerBase, folder: Path) -> bool:
     return all(tokenizer(text)["input_ids"] == other(text)["input_ids"] for text in PROBES)
 
 
-def _check(model: PreTrainedModel, intervention: Intervention) -> None:
+def check_bake(model: PreTrainedModel, intervention: Intervention) -> None:
+    """Check that an intervention can be written into a model's weights.
+
+    Raises:
+        UserInputError: see `bake`.
+    """
     check_baking(intervention, model.config.model_type)
     if getattr(model.config, "quantization_config", None) is not None:
         raise UserInputError(

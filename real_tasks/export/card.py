@@ -22,7 +22,7 @@ from real_tasks.vocabulary.experiment_config import ExperimentConfig
 TEMPLATE = "card.md.j2"
 UNSTEERED = "unsteered"
 SIDE_EFFECTS = ("kl", "cross_entropy", "perplexity")
-Format = Literal["checkpoint", "spec", "lofit", "control-vector", "easysteer"]
+Format = Literal["checkpoint", "spec", "lofit", "control-vector", "easysteer", "lora"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CardContent:
         snippet: Python that loads it.
         model_type: architecture of the base model; None where it is not known.
         baked: what the checkpoint is; None for other formats.
-        parity: the checkpoint's parity file; None for other formats.
+        parity: of checkpoints and adapters, the parity file; None for other formats.
         warnings: the run's own.
     """
 
@@ -106,9 +106,10 @@ def front_matter(content: CardContent) -> str:
     """Return the YAML that model hubs read."""
     steered = [f"steered-{kind}s" for kind in content.spec.kinds]
     tags = ["activation-steering", *steered, content.behaviour, "real"]
+    libraries = {"checkpoint": "transformers", "lora": "peft"}
     given = {
         "base_model": base_model(content.config),
-        "library_name": "transformers" if content.format == "checkpoint" else "real-steering",
+        "library_name": libraries.get(content.format, "real-steering"),
         "pipeline_tag": "text-generation",
         "tags": tags,
     }

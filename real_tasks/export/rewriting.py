@@ -32,31 +32,36 @@ Rows = Callable[[Float[Tensor, "row width"]], Float[Tensor, "row width"]]
 
 @dataclass
 class Rewritten:
-    """What is other in a model's state, by name; on the CPU, shaped and rounded as it is there.
+    """What is other in a model's state, by name; on the CPU, shaped as it is there.
 
     Attributes:
         weights: in the place of those that are there.
         biases: the same; some of them may not be there yet.
         untied: whether embedding and language-model head are not the same any more.
+        dtype: that they are rounded to; None: to that of what they replace.
     """
 
     weights: dict[str, Float[Tensor, "..."]] = field(default_factory=dict)
     biases: dict[str, Float[Tensor, "d_out"]] = field(default_factory=dict)
     untied: bool = False
+    dtype: torch.dtype | None = None
 
 
 @torch.no_grad()
-def rewritten(model: PreTrainedModel, intervention: Intervention) -> Rewritten:
+def rewritten(
+    model: PreTrainedModel, intervention: Intervention, dtype: torch.dtype | None = None
+) -> Rewritten:
     """Return the weights and biases by which a model does itself what hooks would do to it.
 
     Args:
         model: not steered at present.
-        intervention: one that `real_tasks.export.targets.check_baking` lets pass.
+        intervention: one that `real_tasks.export.affine.check_baking` lets pass.
+        dtype: that the weights are rounded to; None: the one that they have.
 
     Raises:
         UserInputError: an operator is not affine, though it says so.
     """
-    shape, found = model_shape(model), Rewritten()
+    shape, found = model_shape(model), Rewritten(dtype=dtype)
     todo: dict[str, list[tuple[Side, list[_Step]]]] = {}
     writing: dict[str, list[Edit]] = {}
     for layer, kind in in_order(intervention.edits):
@@ -146,7 +151,7 @@ class _Projection:
 
     def write(self, path: str, found: Rewritten) -> None:
         """Say what became of it."""
-        dtype = self._first.dtype
+        dtype = found.dtype or self._first.dtype
         if self._weight is not self._first:
             weight = self._weight.T if isinstance(self._module, Conv1D) else self._weight
             found.weights[f"{path}.weight"] = weight.to(dtype).contiguous()
@@ -235,9 +240,10 @@ def _rewrite_embedding(model: PreTrainedModel, steps: Sequence[_Step], found: Re
         if positions is not None:
             nothing = step.change(torch.zeros(1, positions.shape[1]).double())
             positions = _applied(step.change, positions, nothing)
-    found.weights[f"{_name(model, module)}.weight"] = (tokens / times).to(weight.dtype)
+    dtype = found.dtype or weight.dtype
+    found.weights[f"{_name(model, module)}.weight"] = (tokens / times).to(dtype)
     if positions is not None:
-        found.weights[f"{route.positions}.weight"] = positions.to(weight.dtype)
+        found.weights[f"{route.positions}.weight"] = positions.to(dtype)
 
 
 def _site(model: PreTrainedModel, layer: int, kind: ModuleKind) -> tuple[str, Side]:

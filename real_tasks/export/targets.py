@@ -5,17 +5,25 @@ from typing import Literal, get_args
 
 from real_tasks.experiment.candidates import WRITERS
 from real_tasks.experiment.methods.method import Method
+from real_tasks.export.affine import (
+    adds_constant,
+    check_baking,
+    check_place,
+    check_rule,
+    written_kinds,
+)
 from real_tasks.export.control_vector import check_control_vector
 from real_tasks.export.easysteer import check_easysteer
-from real_tasks.export.routes import OTHER_ROUTE, WRITTEN, check_constants, route_of
+from real_tasks.export.lora import check_lora
+from real_tasks.export.routes import route_of
 from real_tasks.models.families import FAMILIES
-from real_tasks.steering.edits import Edit, Intervention
+from real_tasks.steering.edits import Intervention
 from real_tasks.steering.operators import OPERATORS, Operator
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import WHOLE_LAYER, ModuleKind
 
-Target = Literal["hooks", "bake", "gguf", "control vector", "easysteer", "lofit", "serve"]
+Target = Literal["hooks", "bake", "gguf", "control vector", "easysteer", "lofit", "serve", "lora"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 Verdict = Literal["exactly", "with a difference", "refused"]
 
@@ -50,7 +58,7 @@ def can(what: SteeringSpec | Intervention, target: Target, model_type: str) -> S
         target: ``hooks``, in this program; ``bake``, an ordinary checkpoint; ``gguf``, that
             checkpoint converted for llama.cpp; ``control vector``, its file for what is added to
             blocks; ``easysteer``, its vectors; ``lofit``, a list of heads; ``serve``, a server of
-            checkpoints.
+            checkpoints; ``lora``, an adapter of peft.
         model_type: the architecture, as transformers calls it.
     """
     intervention = what.intervention() if isinstance(what, SteeringSpec) else what
@@ -62,34 +70,12 @@ def can(what: SteeringSpec | Intervention, target: Target, model_type: str) -> S
         "easysteer": _easysteer,
         "lofit": _lofit,
         "serve": _serve,
+        "lora": _lora,
     }[target]
     try:
         return check(intervention, model_type)
     except UserInputError as error:
         return Support("refused", str(error))
-
-
-def check_baking(intervention: Intervention, model_type: str) -> None:
-    """Check that weights and biases of an architecture can do what an intervention does, exactly.
-
-    Raises:
-        UserInputError: they cannot; the message says why, and the way out.
-    """
-    for edit in intervention.edits:
-        _check_rule(edit.operator, edit)
-        constant = edit.displacement(intervention.strength) is not None
-        for kind in written_kinds(edit):
-            _check_place(edit.operator.formula, kind, model_type, constant)
-            if adds_constant(edit, intervention.strength):
-                check_constants(model_type, kind)
-
-
-def written_kinds(edit: Edit) -> list[ModuleKind]:
-    """Return the kinds that the edit is of where it is written: input is the output before."""
-    if edit.kind != "residual_in":
-        return [edit.kind]
-    kinds: list[ModuleKind] = ["residual_in"] if 0 in edit.layers else []
-    return kinds + ["layer"] * (edit.layers[-1] > 0)
 
 
 def exported_as(method: Method) -> str:
@@ -100,72 +86,12 @@ def exported_as(method: Method) -> str:
     operator = OPERATORS.made(method.operator.name, method.operator.params)
     constant = type(operator).displacement is not Operator.displacement
     try:
-        _check_rule(operator, method)
+        check_rule(operator, method)
         for kind in WRITERS if method.where == "writers" else (method.kind,):
-            _check_place(operator.formula, kind, "llama", constant)
+            check_place(operator.formula, kind, "llama", constant)
     except UserInputError:
         return "spec"
     return "checkpoint (baked), spec"
-
-
-def _check_rule(operator: Operator, edit: Edit | Method) -> None:
-    """Check that an edit is the same affine map at every position of every text."""
-    formula = operator.formula
-    if edit.scope != "all":
-        raise UserInputError(
-            f"token scope {str(edit.scope)!r} steers some positions only, weights and biases of a "
-            "checkpoint steer them all; please " + OTHER_ROUTE
-        )
-    if edit.gate is not None:
-        why = f"a gate opens and closes the edit ({formula}), and weights are always there"
-    elif edit.keep_norm:
-        why = "keep_norm brings activations back to their lengths, which no weights do"
-    elif not operator.affine:
-        why = f"{formula} is not affine in x, so that no weights do it"
-    else:
-        return
-    raise UserInputError(f"{why}; please {OTHER_ROUTE}")
-
-
-def _check_place(formula: str, kind: ModuleKind, model_type: str, constant: bool) -> None:
-    """Check that what an architecture has at a place is what one projection reads or puts out."""
-    if model_type not in FAMILIES:
-        raise UserInputError(
-            f"the architecture {model_type!r} is unknown; known: {', '.join(sorted(FAMILIES))}"
-        )
-    projection, side = WRITTEN[kind]
-    family, route = FAMILIES[model_type], route_of(model_type)
-    if side == "behind" and not constant:
-        writers = family.down_proj is not None and route.adds
-        way_out = (
-            " To keep a direction out of it (project_out), keep it out of all that writes to it: "
-            "edit residual_in of layer 0, and attention and mlp of every layer (where: writers)."
-        )
-        raise UserInputError(
-            f"{formula} changes the residual stream itself (kind {kind!r}), which no single "
-            f"projection writes; please {OTHER_ROUTE}.{way_out if writers else ''}"
-        )
-    if projection == "down_proj" and family.down_proj is None and not constant:
-        raise UserInputError(
-            f"{formula} at {kind!r}: the feed-forward of {model_type!r} shares the work out to "
-            f"experts, so that no single projection writes it; please {OTHER_ROUTE}"
-        )
-    if projection == "embedding" and not route.only_tokens:
-        raise UserInputError(
-            f"the input of layer 0 of {model_type!r} is not the embedding of tokens alone (images "
-            f"have features there); please {OTHER_ROUTE}"
-        )
-
-
-def adds_constant(edit: Edit, strength: float) -> bool:
-    """Whether an activation of zero is moved: a projection then needs a bias."""
-    if edit.displacement(strength) is not None:
-        return True
-    axes = {name: ["module", *said.split()] for name, said in edit.operator.needs.items()}
-    widths = [edit.tensors[n].shape[said.index("d")] for n, said in axes.items() if "d" in said]
-    zero = edit.weights.new_zeros(1, 1, len(edit.modules), *widths[:1] or [1])
-    moved = edit.operator.apply(zero, edit.tensors, (strength * edit.weights)[None, None])
-    return bool(moved.any())
 
 
 def _hooks(intervention: Intervention, model_type: str) -> Support:
@@ -229,6 +155,14 @@ def _lofit(intervention: Intervention, model_type: str) -> Support:  # noqa: ARG
     if any(module.kind != "head" or module.head == WHOLE_LAYER for module in modules):
         return Support("refused", "LoFiT's list is one of attention heads")
     return Support("with a difference", "a list of heads, without what is done to them")
+
+
+def _lora(intervention: Intervention, model_type: str) -> Support:
+    check_lora(intervention, model_type)
+    return Support(
+        "exactly",
+        "changes of weights of a low rank; refused where a bias that the model has would change",
+    )
 
 
 def _serve(intervention: Intervention, model_type: str) -> Support:

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Literal
 
 from real_tasks.experiment.methods.known import known_methods
-from real_tasks.export.bake import Baked, bake
+from real_tasks.export.affine import check_baking
+from real_tasks.export.bake import Baked, bake, copy_companions, keep_tokenizer
 from real_tasks.export.card import CardContent, Format, base_model, render_card
 from real_tasks.export.control_vector import save_control_vector
 from real_tasks.export.easysteer import STEERING, save_easysteer
 from real_tasks.export.lofit import save_heads
+from real_tasks.export.lora import check_lora, save_lora
 from real_tasks.export.parity import PARITY_FILE, Parity, make_parity
 from real_tasks.export.parity_prompts import parity_prompts
-from real_tasks.export.recognition import compare
+from real_tasks.export.recognition import Comparison, compare
 from real_tasks.export.served import check_export, saved_log_probs
-from real_tasks.export.targets import check_baking
+from real_tasks.models.adapters import adapter_of, base_of
+from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
 from real_tasks.tasks.export.registering import log_steered_model
@@ -33,7 +36,7 @@ from storage.tables.parquet import read_run
 
 __all__ = ["ExportFormat", "Exported", "check_export", "export_run"]
 
-ExportFormat = Literal["checkpoint", "spec", "lofit", "control-vector", "easysteer", "mlflow"]
+ExportFormat = Format | Literal["mlflow"]
 CARD, HEADS, VECTOR = "README.md", "heads.npy", "control-vector.gguf"
 
 
@@ -68,7 +71,8 @@ def export_run(
         to: folder to write, not there or empty; not used for ``mlflow``.
         format: ``checkpoint``, a Hugging Face checkpoint with the steering baked in; ``spec``, the
             steering spec; ``lofit``, a list of heads; ``control-vector``, llama.cpp's;
-            ``easysteer``, vectors for it; ``mlflow``, a registered model.
+            ``easysteer``, vectors for it; ``lora``, an adapter of peft; ``mlflow``, a
+            registered model.
         fold: cross-validation fold whose directions, K and alpha are taken.
         seed: of the localizer.
 
@@ -88,6 +92,7 @@ def export_run(
         "lofit": _lofit,
         "control-vector": _control_vector,
         "easysteer": _easysteer,
+        "lora": _lora,
     }[format]
     with _whole_or_not_at_all(to.absolute()) as folder:
         sentences = write(run, folder, str(to))
@@ -116,26 +121,11 @@ def _checkpoint(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     spec, model_type = run.spec, run.model_type
     if model_type is not None:
         check_baking(spec.intervention(), model_type)
-    loaded = run.load_model()
-    with spec.applied_to(loaded):
-        pass  # refuses a checkpoint that has changed since the run
-    data = references.load_dataset(run.outcome.dataset)
-    test = split(question_groups(data.questions), run.fold, run.config.data).test
-    intervention = spec.intervention()
-    baked = bake(loaded, intervention, run.checkpoint, folder)
-    parity = make_parity(loaded, intervention, parity_prompts(loaded, data, test))
+    loaded, parity = _loaded(run)
+    baked = bake(loaded, spec.intervention(), run.checkpoint, folder)
     device = str(loaded.device)
     del loaded  # or two models would have to fit the device
-    readings = saved_log_probs(folder, parity, device, run.config.execution.device_map)
-    found = compare(parity, readings)
-    if found.verdict not in ("steered", "too weak to tell"):
-        raise UserInputError(
-            f"the exported checkpoint does not say what the hooked model says: {found.sentence()} "
-            f"In {baked.dtype} the steering does not survive rounding; export "
-            "from a run with model.dtype=float32, or export the steering spec (--format spec)"
-        )
-    parity = parity.with_measured(found.from_steered)
-    parity.save(folder)
+    parity, found = _compared(run, folder, parity, device)
     _write_card(run, folder, "checkpoint", baked, parity)
     declared = "" if baked.architecture == baked.was else f", declared as {baked.architecture}"
     return [
@@ -144,6 +134,61 @@ def _checkpoint(run: SteeredRun, folder: Path, shown: str) -> list[str]:
         f"Once it is served: real export --check URL --parity {shown}/{PARITY_FILE}",
         *baked.notes,
     ]
+
+
+def _lora(run: SteeredRun, folder: Path, shown: str) -> list[str]:
+    spec, model = run.spec, run.config.model
+    if run.model_type is not None:
+        check_lora(spec.intervention(), run.model_type)
+    loaded, parity = _loaded(run)
+    hub_id = base_model(run.config)
+    named = (hub_id, model.revision) if "/" in hub_id else (str(run.checkpoint), None)
+    made = save_lora(loaded, spec.intervention(), *named, folder)
+    copy_companions(base_of(run.checkpoint), folder)
+    keep_tokenizer(loaded.tokenizer, folder)
+    device = str(loaded.device)
+    del loaded
+    adapter_of(folder)  # peft is there, or who exports is told so
+    parity, found = _compared(run, folder, parity, device)
+    _write_card(run, folder, "lora", parity=parity)
+    sentences = [
+        f"An adapter of rank {made.rank} for {len(made.modules)} weights of {named[0]}.",
+        f"Loaded by transformers and peft: {found.sentence()}",
+        f"Once it is served: real export --check URL --parity {shown}/{PARITY_FILE}",
+    ]
+    if made.unties:
+        sentences.append(
+            "Embedding and head of the model share a weight, of which it changes one: do not merge "
+            "it with peft, which would change both."
+        )
+    return sentences
+
+
+def _loaded(run: SteeredRun) -> tuple[LoadedModel, Parity]:
+    """Return the base model, and what it says when hooks steer it."""
+    loaded, spec = run.load_model(), run.spec
+    with spec.applied_to(loaded):
+        pass  # refuses a checkpoint that has changed since the run
+    data = references.load_dataset(run.outcome.dataset)
+    test = split(question_groups(data.questions), run.fold, run.config.data).test
+    return loaded, make_parity(loaded, spec.intervention(), parity_prompts(loaded, data, test))
+
+
+def _compared(
+    run: SteeredRun, folder: Path, parity: Parity, device: str
+) -> tuple[Parity, Comparison]:
+    """Read what was written, and save the parity file with how far it is off."""
+    readings = saved_log_probs(folder, parity, device, run.config.execution.device_map)
+    found = compare(parity, readings)
+    if found.verdict not in ("steered", "too weak to tell"):
+        raise UserInputError(
+            f"what was exported does not say what the hooked model says: {found.sentence()} "
+            f"In {run.config.model.dtype} the steering does not survive rounding; export "
+            "from a run with model.dtype=float32, or export the steering spec (--format spec)"
+        )
+    parity = parity.with_measured(found.from_steered)
+    parity.save(folder)
+    return parity, found
 
 
 def _spec(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG001
@@ -247,6 +292,12 @@ def _snippet(format: Format, folder: str, base: str) -> str:
         return f"llama-cli -m MODEL.gguf --control-vector {folder}/{VECTOR}"
     if format == "easysteer":
         return f"cd {folder} && vllm serve {base} --steering-config {STEERING}"
+    if format == "lora":
+        return (
+            "from transformers import AutoModelForCausalLM, AutoTokenizer  # and peft, installed\n"
+            f'model = AutoModelForCausalLM.from_pretrained("{folder}")  # {base} and the adapter\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
+        )
     if format == "lofit":
         return f'import numpy as np\nheads = np.load("{folder}/{HEADS}")  # [[layer, head], ...]'
     return (

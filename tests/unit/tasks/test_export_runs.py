@@ -311,6 +311,27 @@ def test_another_operator_is_baked_into_weights_and_the_card_says_so(
     assert spec.sentences[1].startswith("x - s * (v . x) v, at strength 0.5")
 
 
+def test_an_adapter_is_checked_and_found_by_the_printed_lines(made: Made, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    ablating(tiny_model()).save(run_folder(made.home, RUN) / "specs" / "real" / "fold-0-seed-0")
+    exported = made.export(tmp_path / "adapter", "lora")
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= set(
+        exported.files
+    )
+    assert exported.sentences[0] == f"An adapter of rank 2 for 2 weights of {made.checkpoint}."
+    assert check_export(str(tmp_path / "adapter")).verdict == "steered"
+    exec(exported.snippet, space := {})  # noqa: S102
+    made.export(tmp_path / "baked", "checkpoint")
+    baked = AutoModelForCausalLM.from_pretrained(tmp_path / "baked").eval()
+    inputs: Any = space["tokenizer"]("w1 w2 w30", return_tensors="pt")  # type: ignore[operator]
+    found = space["model"](**inputs).logits  # type: ignore[operator]
+    torch.testing.assert_close(found, baked(**inputs).logits)
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert "library_name: peft" in card and "This is a LoRA adapter for `tiny`" in card
+    with pytest.raises(UserInputError, match="adds a constant, and LoRA changes weights"):
+        made.export(tmp_path / "constant", "lora", fold=1)
+
+
 def test_what_cannot_be_baked_is_refused_before_a_model_is_loaded(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
