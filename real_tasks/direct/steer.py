@@ -218,7 +218,7 @@ def _tuned(learner: Learner, model: PreTrainedModel, enough: Callable[[], bool])
         raise UserInputError(
             f"nothing to steer with fits the cap on KL of {config.max_kl:g} nats a token "
             f"({'; '.join(costs) or 'the method steers nothing'}); raise max_kl, or give weaker "
-            "strengths: evaluation={'alphas': (0.3, 0.6)}"
+            "strengths: evaluation={'alphas': (0.01, 0.02)}, or strengths of a method of your own"
         )
     unsteered = evaluator.measure("test", None)
     runs = [(asdict(found.test), asdict(unsteered), found.test.questions)]
@@ -247,7 +247,8 @@ def _described(learner: Learner, found: Choice) -> str:
     chosen, parts = found.chosen, learner.split
     method = learner.method
     total = len(learner.loaded.shape.modules(method.kind))
-    what = f"{chosen.top_k} of {total} {MODULE_NOUNS[method.kind]}"
+    n = len(found.spec.modules) if method.where == "selected" else chosen.top_k
+    what = f"{n} of {total} {MODULE_NOUNS[method.kind]}"
     return (
         f"{method_label(method.name, 'real')}: {what}, strength {chosen.alpha:g}. Learned on "
         f"{len(parts.train)} questions, tuned on {len(parts.validation)}, tested on "

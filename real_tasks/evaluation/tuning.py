@@ -18,6 +18,9 @@ from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import OverflowedError
 from real_tasks.vocabulary.experiment_config import EvaluationConfig
 
+HALVINGS = 6
+"""How often the smallest strength is halved where none can be used: KL falls about 4,000 times."""
+
 
 @dataclass(frozen=True)
 class MethodResult:
@@ -25,8 +28,8 @@ class MethodResult:
 
     Attributes:
         chosen: the setting that was best on validation questions.
-        fits_cap: whether any setting of the grid was under the cap; if none, nothing is steered.
-        settings: all points of the grid.
+        fits_cap: whether any setting was under the cap; if none, nothing is steered.
+        settings: all points of the grid, and those below it that were tried.
         curve: measurements on validation questions over alpha at the chosen K; after a race at the
             chosen alpha alone, as `settings` has estimates of the others.
         test: the chosen setting on test questions.
@@ -52,7 +55,7 @@ class Choice:
     """What was chosen on validation questions, and its test.
 
     Attributes:
-        settings: all points of the grid.
+        settings: all points of the grid, and those below it that were tried.
         chosen: the best of them.
         spec: that steers so.
         test: on test questions.
@@ -73,20 +76,34 @@ def choose(
 ) -> Choice | tuple[Setting, ...]:
     """Choose K and alpha, and test the choice; see `evaluate_method`.
 
+    Where no alpha of the grid can be used, halves of the smallest are tried, up to `HALVINGS`.
     ``enough`` ends a race early: its leader then wins.
 
     Returns:
         The settings alone where none can be used.
     """
     grid = sorted(strengths or config.alphas)
-    pairs = [(k, spec.with_alpha(alpha)) for k, spec in candidates.items() for alpha in grid]
+    settings: tuple[Setting, ...] = ()
+    below = ([grid[0] / 2**n] for n in range(1, 1 + HALVINGS))
+    for alphas in (grid, *below):
+        pairs = [(k, spec.with_alpha(alpha)) for k, spec in candidates.items() for alpha in alphas]
+        search = _search(evaluator, pairs, config, enough)
+        tested = next(_tested(evaluator, candidates, search.best_first(), config), None)
+        settings += search.settings()
+        if tested is not None:
+            return Choice(settings, *tested)
+    return settings
+
+
+def _search(
+    evaluator: Evaluator,
+    pairs: Sequence[tuple[int, SteeringSpec]],
+    config: EvaluationConfig,
+    enough: Callable[[], bool],
+) -> Race | Grid:
     if config.search == "race":
-        search: Race | Grid = Race(evaluator, pairs, config.max_kl, enough)
-    else:
-        search = Grid(evaluator, pairs, config.max_kl)
-    tested = next(_tested(evaluator, candidates, search.best_first(), config), None)
-    settings = search.settings()
-    return settings if tested is None else Choice(settings, *tested)
+        return Race(evaluator, pairs, config.max_kl, enough)
+    return Grid(evaluator, pairs, config.max_kl)
 
 
 def evaluate_method(
@@ -108,15 +125,15 @@ def evaluate_method(
         strengths: the grid; that of ``config`` where there are none.
         largest: strength that has a meaning.
     """
-    grid = sorted(strengths or config.alphas)
     race = config.search == "race"
     choice = choose(evaluator, candidates, config, strengths)
     if not isinstance(choice, Choice):
         return _unsteered(evaluator, choice, fits_cap=not candidates)
     settings, chosen, spec = choice.settings, choice.chosen, choice.spec
+    tried = sorted({one.alpha for one in settings if one.alpha is not None})
     curve = tuple(
         (alpha, found)
-        for alpha in ([spec.alpha] if race else grid)
+        for alpha in ([spec.alpha] if race else tried)
         if (found := _measured(evaluator, "validation", spec.with_alpha(alpha)))
     )
     start = guessed(settings, chosen.top_k, config.matched_kl) if race else 1.0

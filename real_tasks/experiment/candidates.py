@@ -43,9 +43,9 @@ def candidate_selections(
 class SpecTemplate:
     """What the candidates of a method have in common.
 
-    `tensors` are those of all modules of the method's kind; `weights` tells the model by its
-    weights (`real_tasks.models.identity`); `prompts` are what its gate is fitted to, if it has one;
-    `gains` are the model's `write_gains`.
+    `tensors` are those of all modules of the method's kind, or one for all of a layer; `weights`
+    tells the model by its weights (`real_tasks.models.identity`); `prompts` are what its gate is
+    fitted to, if it has one; `gains` are the model's `write_gains`.
     """
 
     method: Method
@@ -78,10 +78,14 @@ class SpecTemplate:
 
     def _edits(self, modules: tuple[ModuleId, ...], fitted: Sequence[SelectedModule]) -> list[Edit]:
         """Return the edit of modules by what was fitted to others, as many; or one for each."""
-        layers = [item.module.layer for item in fitted]
-        places = [max(item.module.head, 0) for item in fitted]
-        rows = {name: tensor[layers, places] for name, tensor in self.tensors.items()}
         operator = OPERATORS.made(self.method.operator.name, self.method.operator.params)
+        acting = operator.acting(self.tensors)
+        if acting is not None:
+            pairs = list(zip(modules, fitted, strict=True))
+            kept = [(own, item) for own, item in pairs if acting[_place(item.module)]]
+            # A spec has an edit, also where it does nothing.
+            modules, fitted = zip(*(kept or pairs[:1]), strict=True)
+        rows = self._rows(fitted)
         tensors = {name: rows[name] for name in operator.needs}
         edit = Edit(
             modules=modules,
@@ -91,9 +95,6 @@ class SpecTemplate:
             scope=self.method.scope,
             keep_norm=self.method.keep_norm,
         )
-        acting = operator.acting(edit.tensors)
-        if acting is not None:
-            edit = edit.only(acting or [0])  # a spec has an edit, also where it does nothing
         gate = self._gate()
         if gate is None or not gate.of_module:
             return [edit]
@@ -102,6 +103,14 @@ class SpecTemplate:
             for row, module in enumerate(modules)
             for own in [{name: rows[name][row] for name in gate.needs}]
         ]
+
+    def _rows(self, fitted: Sequence[SelectedModule]) -> dict[str, Float[Tensor, "module ..."]]:
+        n_modules = self.shape.modules_per_layer(self.method.kind)
+        layers, places = map(list, zip(*(_place(item.module) for item in fitted), strict=True))
+        return {
+            name: tensor.expand(-1, n_modules, *tensor.shape[2:])[layers, places]
+            for name, tensor in self.tensors.items()
+        }
 
     def _before_norms(
         self, modules: tuple[ModuleId, ...], operator: Operator, tensors: dict[str, Tensor]
@@ -136,6 +145,11 @@ class SpecTemplate:
     def _gate(self) -> Gate | None:
         gate = self.method.gate
         return None if gate is None else GATES.made(gate.name, gate.params)
+
+
+def _place(module: ModuleId) -> tuple[int, int]:
+    """Return where a module's tensors are: its layer, and its place there."""
+    return module.layer, max(module.head, 0)
 
 
 def writers(shape: ModelShape) -> list[tuple[ModuleId, ...]]:

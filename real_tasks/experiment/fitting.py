@@ -34,6 +34,8 @@ def fitted_tensors(
 ) -> dict[str, Float[Tensor, "layer module ..."]]:
     """Return the tensors of every module of a kind, found on the training questions of one fold.
 
+    Where a fitter gives one for all modules of a layer, so does this.
+
     Args:
         fitter: who finds them.
         layers: activations of all samples, layer by layer.

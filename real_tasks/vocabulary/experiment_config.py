@@ -33,7 +33,8 @@ class EvaluationConfig(Frozen):
         (0.6, 1.2, 1.8, 2.4, 3.2, 4.9),
         title="Alphas (strengths)",
         min_length=1,
-        description="steering strengths to choose from, in standard deviations along the direction",
+        description="steering strengths to choose from, in standard deviations along the "
+        "direction; where none stays under the cap on KL, halves of the smallest are tried",
     )
     max_kl: Annotated[float, Field(gt=0)] = Field(
         0.05,

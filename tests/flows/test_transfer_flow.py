@@ -126,7 +126,7 @@ def test_where_every_strength_overflows_the_result_says_that_nothing_is_steered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REAL_HOME", str(tmp_path))
-    summary = transfer(small("model.dtype=float16", "evaluation.alphas=[1e8]"))
+    summary = transfer(small("model.dtype=float16", "evaluation.alphas=[1e9]"))
     assert {text.split(" in fold")[0] for text in summary.warnings} == {
         f"nothing is steered by what was found on {name}" for name in ("demo_truth", "demo_options")
     }

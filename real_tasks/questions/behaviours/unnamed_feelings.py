@@ -3,7 +3,9 @@
 128 pairs that were written for this project lie beside this file, 16 of each of eight feelings. A
 pair begins with one sentence and goes on with either of two: in one something happens that is
 felt, in the other hardly anything does. They are alike in length and share most of their words, and
-none of them names a feeling or how one shows, so that neither words nor length tell which is which.
+none of them names a feeling or how one shows. Length does not tell which is which, nor does a bag
+of words by logistic regression, by which words were chosen; other read-outs of the wording tell a
+little (pieces of words, with an AUC of about .62): what is read out of a model is to beat these.
 Keyword-free twins are the idea of AIPsy-Affect (arXiv 2604.23719); no item is from there.
 """
 

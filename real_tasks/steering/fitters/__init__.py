@@ -100,7 +100,7 @@ class Fitter(ABC):
 
     @abstractmethod
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:
-        """Return the tensors `gives` names, a row each module.
+        """Return the tensors `gives` names, a row each module, or one for all of a layer.
 
         Without `all_layers` a module's rows depend on its own activations, its identity and the
         seed alone.

@@ -54,7 +54,10 @@ class Steer2Edit(Fitter):
     params: Steer2EditParams
 
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:  # noqa: ARG002
-        """Return the tensors of one layer's modules; those of a module without an edit read 0."""
+        """Return the tensors of one layer's modules, which all write along v.
+
+        Those of a module without an edit read 0.
+        """
         assert data.model is not None and data.beside is not None, "it asks for both"
         v = mean_difference(data.beside, data.labels)[0]
         means = [data.values[:, data.labels == label].mean(dim=1) for label in (0, 1)]
@@ -68,4 +71,4 @@ class Steer2Edit(Fitter):
         k = normalize(columns @ v, dim=-1)
         rho, alpha = self.params.rho, self.params.alpha
         size = score.sign() * (score.abs() - rho * alpha).clamp(min=0) / (rho * (1 - alpha))
-        return {"read": size[:, None] * k, "write": v.repeat(len(k), 1)}
+        return {"read": size[:, None] * k, "write": v[None]}

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from real_tasks.vocabulary.config import Frozen
@@ -78,8 +78,11 @@ class Operator(ABC):
             strength: tells rows and positions apart where a gate does.
         """
 
-    def acting(self, tensors: Tensors) -> list[int] | None:  # noqa: ARG002
-        """Return which modules are changed at all by their tensors; None: all of them."""
+    def acting(self, tensors: Tensors) -> Bool[Tensor, "*modules"] | None:  # noqa: ARG002
+        """Return which modules are changed at all by their tensors; None: all of them.
+
+        Where modules have axes of their own, one of length 1 stands for all along it.
+        """
         return None
 
     def displacement(

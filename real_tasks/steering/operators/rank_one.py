@@ -8,7 +8,7 @@ of a neuron in ``down_proj``. So this is an edit of the weight, at a strength th
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from real_tasks.steering.operators import OPERATORS, Operator, Tensors
@@ -24,10 +24,9 @@ class RankOne(Operator):
     writes = True
     formula = "W x + s * w (r . x)"
 
-    def acting(self, tensors: Tensors) -> list[int]:
-        """Return the modules that write anything."""
-        moved = tensors["read"].any(dim=-1) & tensors["write"].any(dim=-1)
-        return [int(row) for row in moved.nonzero()]
+    def acting(self, tensors: Tensors) -> Bool[Tensor, "*modules"]:
+        """Return which modules write anything."""
+        return tensors["read"].any(dim=-1) & tensors["write"].any(dim=-1)
 
     def apply(
         self,

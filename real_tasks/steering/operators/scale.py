@@ -1,6 +1,6 @@
 """Scaling every dimension: ``x * (1 + strength * g)`` (AUSteer, arXiv 2602.04428)."""
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from real_tasks.steering.operators import OPERATORS, Operator, Tensors
@@ -14,6 +14,10 @@ class Scale(Operator):
     strengths = (0.5, 1.0, 2.0, 4.0, 8.0)
     unit = "times the gains"
     formula = "x * (1 + s * g)"
+
+    def acting(self, tensors: Tensors) -> Bool[Tensor, "*modules"]:
+        """Return which modules have a dimension that is scaled."""
+        return tensors["gains"].any(dim=-1)
 
     def apply(
         self,

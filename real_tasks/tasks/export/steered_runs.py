@@ -12,6 +12,7 @@ from real_tasks.models.adapters import base_of
 from real_tasks.models.checkpoints import CONFIG as CHECKPOINT_CONFIG
 from real_tasks.models.loading import LoadedModel, load_model
 from real_tasks.models.weights import read_mapping
+from real_tasks.results.grids import SMALLER
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.tasks.records.run import (
     SPECS,
@@ -113,8 +114,8 @@ def _check_method(method: str, config: ExperimentConfig, folder: Path) -> None:
         )
     if method not in steers:
         raise UserInputError(
-            f"the method {method!r} steers nothing in this run: no setting of the grid stays under "
-            "the cap on KL (evaluation.max_kl) in any fold; add smaller evaluation.alphas"
+            f"the method {method!r} steers nothing in this run: no strength stays under the cap on "
+            f"KL (evaluation.max_kl) in any fold; raise it, or {SMALLER}"
         )
 
 
@@ -130,5 +131,5 @@ def _chosen_seed(folder: Path, fold: int, seed: int | None) -> int:
     raise UserInputError(
         f"the method {folder.name!r} has no steering spec for {asked}; there are: "
         + ", ".join(f"fold {f} seed {s}" for f, s in there)
-        + ". Where one is missing, no setting of the grid stays under the cap on KL"
+        + ". Where one is missing, no strength stays under the cap on KL"
     )

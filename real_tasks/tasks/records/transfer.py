@@ -80,8 +80,8 @@ def _warning(cell: Transferred, found: dict[str, Any], dtype: str) -> str | None
     if "alpha" in found or cell.source != cell.target:
         return None
     return (
-        f"nothing is steered by what was found on {cell.source} {where}: no setting of its grid "
-        f"stays in the range of {dtype} and under evaluation.max_kl; {smaller_alphas(dtype)}"
+        f"nothing is steered by what was found on {cell.source} {where}: no strength stays in "
+        f"the range of {dtype} and under evaluation.max_kl; {smaller_alphas(dtype)}"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from real_tasks.evaluation.record import OVERFLOWS
 from real_tasks.experiment.methods.known import methods_of, said_methods
 from real_tasks.export.targets import can
+from real_tasks.results.grids import SMALLER, grid_warnings
 from real_tasks.results.rows import (
     Evaluation,
     Row,
@@ -172,6 +173,16 @@ class OutcomeTables:
             for method, found in sorted(alphas.items())
         ]
 
+    def _short_grids(self) -> list[str]:
+        """Say of which methods the grid was too short, but for those that overflow throughout."""
+        found = []
+        for method in methods_of(self.config):
+            made = [content for item, content in self.evaluations if item.method == method.name]
+            given = method.strengths, method.largest_strength, self.config.evaluation.max_kl, made
+            if not _all_overflow(self, method.name):
+                found += grid_warnings(method.name, *given)
+        return found
+
     def _unanswered(self) -> list[str]:
         """Count the empty answers of a chat: there a model may think up to the limit of tokens."""
         if not self.config.model.chat_template:
@@ -188,19 +199,7 @@ class OutcomeTables:
 
     def warnings(self) -> list[str]:
         """Return what a reader must know before trusting the numbers."""
-        unfit = sorted(
-            {
-                item.method
-                for item, content in self.evaluations
-                if not content["fits_cap"] and not _all_overflow(self, item.method)
-            }
-        )
-        found = [
-            f"{method}: no setting of the grid stays under the cap on KL in some fold, so that "
-            "nothing is steered there; add smaller alphas to evaluation.alphas"
-            for method in unfit
-        ]
-        found = [*self._overflows(), *found]
+        found = [*self._overflows(), *self._short_grids()]
         bounded = [row["method"] for row in self.rows["methods"] if row["bounded"]]
         if bounded:
             found.append(
@@ -225,7 +224,7 @@ def _facts(evaluation: ArtifactRef) -> dict[str, Any]:
 def smaller_alphas(dtype: str) -> str:
     """Return what to do where steering overflows a type of weights."""
     mend = ", or set model.dtype to bfloat16" if dtype == "float16" else ""
-    return f"take smaller evaluation.alphas{mend}"
+    return f"{SMALLER}{mend}"
 
 
 def _all_overflow(tables: OutcomeTables, method: str) -> bool:

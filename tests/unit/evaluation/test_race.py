@@ -13,7 +13,7 @@ from real_tasks.evaluation.measuring import Evaluator
 from real_tasks.evaluation.record import OVERFLOWS, evaluation_record
 from real_tasks.evaluation.search.race import kl_bounds
 from real_tasks.evaluation.side_effects import SideEffects
-from real_tasks.evaluation.tuning import Choice, MethodResult, choose, evaluate_method
+from real_tasks.evaluation.tuning import HALVINGS, Choice, MethodResult, choose, evaluate_method
 from real_tasks.report.contents import race_in_words
 from real_tasks.results.rows import evaluation_rows
 from real_tasks.vocabulary.errors import OverflowedError
@@ -172,7 +172,20 @@ def test_where_all_of_it_is_over_the_cap_nothing_is_steered_and_no_question_is_a
     raced = planted(1)
     result = tuned(raced, cap=1e-9)
     assert not result.fits_cap and result.spec is None
-    assert raced.asked == {} and raced.work[1] < 0.5 * len(raced.grid) * raced.tokens.sum()
+    assert len(result.settings) == 1 + len(raced.grid) + 3 * HALVINGS
+    assert raced.asked == {}
+    assert raced.work[1] < 0.5 * len(result.settings) * raced.tokens.sum()
+
+
+def test_where_all_of_the_grid_is_over_the_cap_halves_of_its_smallest_alpha_race() -> None:
+    raced = planted(1)
+    smallest = min(alpha for _, alpha in raced.grid)
+    kls = {k: float(np.average(raced.grid[k, smallest].kl, weights=raced.tokens)) for k in KS}
+    config = EvaluationConfig(max_kl=max(kls.values()), matched_kl=0.05, search="race")
+    asked = (2 * smallest, 4 * smallest)
+    result = evaluate_method(raced.as_evaluator(), raced.candidates(), config, asked)
+    assert result.fits_cap and result.chosen.alpha == smallest
+    assert {one.alpha for one in result.settings} == {smallest, *asked}
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 from real_tasks.evaluation.measuring import Evaluator, Measurement, Part
 from real_tasks.evaluation.record import OVERFLOWS, evaluation_record
 from real_tasks.evaluation.search.matched import alpha_at_kl
-from real_tasks.evaluation.tuning import MethodResult, evaluate_method
+from real_tasks.evaluation.tuning import HALVINGS, MethodResult, evaluate_method
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import OverflowedError
 from real_tasks.vocabulary.experiment_config import EvaluationConfig
@@ -159,14 +159,36 @@ def test_nothing_is_chosen_on_test_questions() -> None:
 
 
 def test_where_nothing_fits_under_the_cap_nothing_is_steered_and_that_is_said() -> None:
-    known = Known(lambda _, alpha: alpha, square(1.0))
+    known = Known(lambda _, alpha: alpha, square(1000.0))
     result = tuned(known)
     assert not result.fits_cap
     assert (result.chosen.top_k, result.chosen.alpha, result.chosen.kl) == (None, None, 0.0)
     assert result.spec is None and result.matched is None and result.matched_alpha is None
     assert result.test.per_question["mc1"] == [0.0, 0.0]
-    assert len(result.settings) == 1 + 2 * len(ALPHAS)
+    assert len(result.settings) == 1 + 2 * (len(ALPHAS) + HALVINGS)
     assert {alpha for what, part, _, alpha in known.asked if part == "test"} == {0.0}
+
+
+@pytest.mark.parametrize("why", ["cost", "overflow"])
+def test_where_no_alpha_of_the_grid_can_be_used_the_first_half_of_the_smallest_that_can_is(
+    why: str,
+) -> None:
+    if why == "cost":  # KL: 1 at the smallest, then .25, .0625, .0156
+        known: Known = Known(lambda k, alpha: k * alpha, square(1.0))
+    else:
+        known = Overflowing(lambda k, alpha: k * alpha, square(0.001), beyond=0.2)
+    result = tuned(known)
+    assert result.fits_cap and result.spec is not None
+    assert (result.chosen.top_k, result.chosen.alpha, result.spec.alpha) == (2, 0.125, 0.125)
+    tried = [*ALPHAS, 0.5, 0.25, 0.125]
+    rows = evaluation_record(result, [])["validation"]
+    assert sorted((row["top_k"], row["alpha"]) for row in rows) == sorted(
+        (k, alpha) for k in (1, 2) for alpha in tried
+    )
+    assert {alpha for _, part, _, alpha in known.asked if part == "test"} <= {
+        0.125,
+        result.matched_alpha,
+    }
 
 
 def test_without_candidates_the_unsteered_model_is_measured_and_is_its_own_match() -> None:
@@ -256,9 +278,9 @@ def test_what_overflows_on_test_questions_alone_is_not_used_either() -> None:
 
 
 def test_where_every_setting_overflows_nothing_is_steered() -> None:
-    result = tuned(Overflowing(lambda _, alpha: alpha, square(0.005), beyond=0.5))
+    result = tuned(Overflowing(lambda _, alpha: alpha, square(0.005), beyond=0.01))
     assert not result.fits_cap and result.spec is None and result.chosen.alpha is None
-    assert [setting.overflows for setting in result.settings] == [False] + [True] * 8
+    assert [setting.overflows for setting in result.settings] == [False] + [True] * 20
 
 
 @pytest.mark.parametrize("beyond", [0.3, 1.0, 2.1, 50.0])
@@ -318,5 +340,5 @@ def test_a_setting_whose_answers_are_too_strange_to_the_unsteered_model_is_passe
     assert tuned(known).chosen.alpha == 3.0
     capped = tuned(known, CONFIG.model_copy(update={"max_generation_perplexity": 1.5}))
     assert (capped.chosen.top_k, capped.chosen.alpha) == (2, 2.0)
-    strict = tuned(known, CONFIG.model_copy(update={"max_generation_perplexity": 1.1}))
+    strict = tuned(known, CONFIG.model_copy(update={"max_generation_perplexity": 1.0}))
     assert not strict.fits_cap and strict.spec is None

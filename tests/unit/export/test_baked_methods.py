@@ -106,6 +106,14 @@ def test_a_method_that_bakes_gives_the_weights_that_do_what_its_hooks_do(
     assert made.weights or made.biases
 
 
+def test_modules_of_which_no_dimension_is_scaled_are_in_no_edit() -> None:
+    loaded = prepare(tiny_family("llama", seed=4), tiny_tokenizer())
+    (edit,) = spec_of("austeer", loaded).edits
+    gains = edit.tensors["gains"]
+    assert int((gains != 0).sum()) == 10 and bool(gains.any(dim=1).all())
+    assert len(edit.modules) == len(gains) < len(loaded.shape.modules("head"))
+
+
 @pytest.mark.parametrize("name", ["anonact", "raptor"])
 def test_what_steers_some_positions_alone_is_refused_with_the_way_out(name: str) -> None:
     loaded = prepare(tiny_family("llama", seed=4), tiny_tokenizer())

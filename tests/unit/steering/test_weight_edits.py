@@ -219,7 +219,7 @@ def test_steer2edit_is_a_plain_loop(kind: ModuleKind, rho: float, alpha: float) 
         size = math.copysign(max(abs(g) - rho * alpha, 0) / (rho * (1 - alpha)), g)
         expected = [size * r / math.hypot(*read) for r in read]
         assert tensors["read"][unit].tolist() == pytest.approx(expected, abs=1e-4)
-        assert tensors["write"][unit].tolist() == pytest.approx(v, abs=1e-5)
+        assert tensors["write"][0].tolist() == pytest.approx(v, abs=1e-5)
         gained = math.fsum(r * m for r, m in zip(expected, means, strict=True))
         assert gained >= 0  # what it writes on average moves towards v, whatever the sign of g
         edited += size != 0
@@ -247,8 +247,8 @@ def test_heads_below_the_threshold_are_in_no_edit_and_a_threshold_above_all_chan
     method = known_methods(ExperimentConfig())["steer2edit"]
     assert sorted(fitted["read"].norm(dim=1).nonzero().flatten().tolist()) == [1, 3][:n_edited]
     tensors = {  # as of the tiny model: three layers of eight heads of 12
-        name: torch.nn.functional.pad(t, (0, 4 if name == "read" else 0, 0, 3)).repeat(3, 1, 1)
-        for name, t in fitted.items()
+        "read": torch.nn.functional.pad(fitted["read"], (0, 4, 0, 3)).repeat(3, 1, 1),
+        "write": fitted["write"].repeat(3, 1, 1),
     }
     template = SpecTemplate(method, "tiny", "", "", loaded.shape, tensors, {})
     (chosen,) = candidate_selections(method, None, loaded.shape).values()
