@@ -84,7 +84,8 @@ def steer(
         tokenizer: its tokenizer.
         questions: see `real_tasks.direct.given.behaviour_of`; at least 8, better 100 and more.
         method: name of a method (`real methods` lists them), or a method of one's own.
-        max_kl: cap on side effects, KL(original || steered) on neutral text, in nats a token.
+        max_kl: cap on side effects, KL(original || steered) on neutral text, in nats a token;
+            of a method behind a gate also on prompts.
         chat: whether prompts go into the tokenizer's chat template; None: if it has one.
         system_prompt: what the system says there.
         neutral: texts on which side effects are measured; without, the behaviour's own.
@@ -214,7 +215,7 @@ def _tuned(learner: Learner, model: PreTrainedModel, enough: Callable[[], bool])
     found = choose(evaluator, specs, config, method.strengths, enough)
     learner.told("evaluation", 1, 1)
     if not isinstance(found, Choice):
-        costs = [f"K {s.top_k}, strength {s.alpha:g}: {s.kl:.3f}" for s in found]
+        costs = [f"K {s.top_k}, strength {s.alpha:g}: {s.counted_kl:.3f}" for s in found]
         raise UserInputError(
             f"nothing to steer with fits the cap on KL of {config.max_kl:g} nats a token "
             f"({'; '.join(costs) or 'the method steers nothing'}); raise max_kl, or give weaker "

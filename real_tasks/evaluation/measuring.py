@@ -15,7 +15,12 @@ from real_tasks.evaluation.portions import (
     mean_effects,
     question_portions,
 )
-from real_tasks.evaluation.side_effects import SideEffects, encode_neutral, side_effects
+from real_tasks.evaluation.side_effects import (
+    EncodedNeutral,
+    SideEffects,
+    encode_neutral,
+    side_effects,
+)
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.prompts import prompt_text
 from real_tasks.steering.spec import SteeringSpec
@@ -99,6 +104,8 @@ class Evaluator:
         assert config.measures and config.objective, "a configuration without is not complete"
         self._effects: dict[tuple[_Setting, int], SideEffects] = {}
         self._readings: dict[tuple[_Setting, int, str], Reading] = {}
+        self._prompts: dict[Part, EncodedNeutral] = {}
+        self._open: dict[_Setting, float] = {}
         self._loaded = loaded
         self._questions = {"validation": split.validation, "test": split.test}
         judge = judge_of(config, {} if memory is None else memory)
@@ -152,10 +159,15 @@ class Evaluator:
 
         Side effects on neutral text say little of edits that a gate lets act on prompts alone.
         """
-        chosen = [self._data.questions[index] for index in self._questions[part]]
-        prompts = [prompt_text(self._loaded, self._data, question) for question in chosen]
-        encoded = encode_neutral(self._loaded, prompts, self._batch_tokens)
-        return side_effects(self._loaded, encoded, spec.intervention()).kl
+        if part not in self._prompts:
+            chosen = [self._data.questions[index] for index in self._questions[part]]
+            prompts = [prompt_text(self._loaded, self._data, question) for question in chosen]
+            self._prompts[part] = encode_neutral(self._loaded, prompts, self._batch_tokens)
+        key = _setting(part, spec)
+        if key not in self._open:
+            found = side_effects(self._loaded, self._prompts[part], spec.intervention())
+            self._open[key] = found.kl
+        return self._open[key]
 
     def values(self, spec: SteeringSpec, n_portions: int) -> dict[str, list[float]]:
         """Return what the objective asks of the first portions of validation questions.

@@ -35,6 +35,8 @@ def evaluation_record(result: MethodResult, selected: Sequence[SelectedModule]) 
 
 def _validation_row(setting: Setting) -> dict[str, Any]:
     effects = {"cross_entropy": setting.cross_entropy, "kl": setting.kl}
+    if setting.kl_open:
+        effects["kl_open"] = setting.kl_open
     metrics = {OVERFLOWS: 1.0} if setting.overflows else {**setting.metrics, **effects}
     return {
         "top_k": setting.top_k,

@@ -34,9 +34,10 @@ class MethodResult:
             chosen alpha alone, as `settings` has estimates of the others.
         test: the chosen setting on test questions.
         matched: test at the alpha whose validation KL is `matched_kl`; None if out of reach.
+            Cap and dose count the KL on prompts too, where a gate may let steering act there.
         spec: the chosen steering spec; None when nothing is steered.
         bounded: whether there is no such alpha since every strength costs less: of an operator
-            whose strength ends, or behind a gate that neutral text does not open.
+            whose strength ends, or behind a gate that opens on neither neutral text nor prompts.
     """
 
     chosen: Setting

@@ -97,6 +97,11 @@ class SteeringSpec:
         """The parts of the network that are edited, each once."""
         return tuple(dict.fromkeys(edit.kind for edit in self.edits))
 
+    @property
+    def gated(self) -> bool:
+        """Whether a gate says when an edit acts."""
+        return any(edit.gate for edit in self.edits)
+
     def with_alpha(self, alpha: float) -> "SteeringSpec":
         """Return the same spec with another strength."""
         return replace(self, alpha=alpha)

@@ -39,7 +39,8 @@ class EvaluationConfig(Frozen):
     max_kl: Annotated[float, Field(gt=0)] = Field(
         0.05,
         title="Max KL",
-        description="cap on KL(original || steered) on neutral text, nats per token",
+        description="cap on KL(original || steered) on neutral text, nats per token; of a method "
+        "behind a gate also on prompts, as steering may cost nothing where the gate is closed",
     )
     measures: Annotated[tuple[str, ...], OneOf("measure")] = Field(
         (),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from real_tasks.evaluation.measuring import Evaluator
-from real_tasks.evaluation.search.setting import Setting
+from real_tasks.evaluation.search.setting import Setting, open_kl
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import OverflowedError
 
@@ -22,6 +22,8 @@ def alpha_at_kl(
 ) -> float | None:
     """Return the alpha at which steering costs ``target`` nats of KL on validation text.
 
+    Or on validation prompts, where it is behind a gate and that is more (`setting.open_kl`).
+
     KL grows about as alpha squared, so sqrt(KL) is searched by the secant within a bracket
     (Illinois' variant of the false position). Infinite if even the ``largest`` alpha, or a huge
     one, does not reach the target; None if steering overflows before it does.
@@ -37,7 +39,8 @@ def alpha_at_kl(
 
     def gap(alpha: float) -> float:
         try:
-            kl = evaluator.side_effects("validation", spec.with_alpha(alpha))[1]
+            dosed = spec.with_alpha(alpha)
+            kl = max(evaluator.side_effects("validation", dosed)[1], open_kl(evaluator, dosed))
         except OverflowedError:
             return math.inf
         # Of next to nothing rounding makes less than nothing.
@@ -71,9 +74,9 @@ def guessed(settings: Sequence[Setting], top_k: int | None, target: float) -> fl
     From the setting whose KL is nearest to it, as KL grows about as alpha squared.
     """
     known = [
-        (one.alpha, one.kl)
+        (one.alpha, one.counted_kl)
         for one in settings
-        if one.top_k == top_k and one.alpha and 0 < one.kl < math.inf
+        if one.top_k == top_k and one.alpha and 0 < one.counted_kl < math.inf
     ]
     if not known:
         return 1.0

@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 
 from real_tasks.evaluation.measuring import Evaluator
 from real_tasks.evaluation.portions import FEWEST_LONE_TEXTS, LONE_TEXTS, mean_effects
-from real_tasks.evaluation.search.setting import Setting
+from real_tasks.evaluation.search.setting import Setting, open_kl
 from real_tasks.evaluation.side_effects import SideEffects
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import OverflowedError
@@ -92,6 +92,7 @@ class _Racer:
     n_questions: int = 0
     overflows: bool = False
     over_cap: bool = False
+    kl_open: float = 0.0
 
     @property
     def out(self) -> bool:
@@ -102,7 +103,8 @@ class _Racer:
             return Setting.overflowing(self.top_k, self.spec.alpha)
         metrics, n_questions = ({}, 0) if self.over_cap else (self.metrics, self.n_questions)
         found = (self.top_k, self.spec.alpha, *self.effects, metrics)
-        return Setting(*found, n_questions=n_questions, n_texts=self.n_texts)
+        counts = {"n_questions": n_questions, "n_texts": self.n_texts}
+        return Setting(*found, **counts, kl_open=self.kl_open)
 
 
 class Race:
@@ -128,6 +130,7 @@ class Race:
         self._last: _Racer | None = None
         for racer in self._racers:
             self._screen(racer)
+            self._screen_prompts(racer)
 
     def settings(self) -> tuple[Setting, ...]:
         """Return what is known of every setting, estimated where it is not measured on all.
@@ -184,6 +187,13 @@ class Race:
                 return
         self._read_texts(racer, self._evaluator.n_text_portions)
         racer.over_cap = racer.effects.kl > self._max_kl
+
+    def _screen_prompts(self, racer: _Racer) -> None:
+        try:
+            racer.kl_open = open_kl(self._evaluator, racer.spec)
+        except OverflowedError:
+            racer.overflows = True
+        racer.over_cap |= racer.kl_open > self._max_kl
 
     def _read_texts(self, racer: _Racer, n_portions: int) -> bool:
         """Measure side effects on the first portions of texts; False where they overflow."""

@@ -23,6 +23,7 @@ class Setting:
             the point out as well; nothing is known of it then.
         n_questions: validation questions that ``metrics`` are means over.
         n_texts: neutral texts that cross-entropy and KL are means over.
+        kl_open: KL on prompts; see `open_kl`.
     """
 
     top_k: int | None
@@ -33,11 +34,26 @@ class Setting:
     overflows: bool = False
     n_questions: int = 0
     n_texts: int = 0
+    kl_open: float = 0.0
+
+    @property
+    def counted_kl(self) -> float:
+        """The KL that the cap counts: on neutral text, or on prompts behind a gate, if larger."""
+        return max(self.kl, self.kl_open)
 
     @classmethod
     def overflowing(cls, top_k: int | None, alpha: float | None) -> "Setting":
         """Return the setting of which nothing is known but that it overflows."""
         return cls(top_k, alpha, math.inf, math.inf, {}, overflows=True)
+
+
+def open_kl(evaluator: Evaluator, spec: SteeringSpec | None) -> float:
+    """Return KL(original || steered) on validation prompts behind a gate; 0 without one.
+
+    A gate that neutral text does not open makes steering cost nothing there, however strong it is
+    where it acts: by neutral text alone, no cap would hold, and no dose be the same as another's.
+    """
+    return evaluator.kl_on_prompts("validation", spec) if spec and spec.gated else 0.0
 
 
 def measured_setting(
@@ -47,13 +63,16 @@ def measured_setting(
     alpha = spec.alpha if spec else None
     try:
         cross_entropy, kl = evaluator.side_effects("validation", spec)
-        found = evaluator.measure("validation", spec) if kl <= max_kl else None
+        on_prompts = open_kl(evaluator, spec)
+        fits = max(kl, on_prompts) <= max_kl
+        found = evaluator.measure("validation", spec) if fits else None
     except OverflowedError:
         return Setting.overflowing(top_k, alpha)
     return Setting(
         *(top_k, alpha, cross_entropy, kl, found.metrics() if found else {}),
         n_questions=len(found.questions) if found else 0,
         n_texts=evaluator.n_texts,
+        kl_open=on_prompts,
     )
 
 

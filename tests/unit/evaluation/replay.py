@@ -32,6 +32,7 @@ class PlainSpec:
 
     k: int
     alpha: float = 1.0
+    gated: bool = False
 
     def with_alpha(self, alpha: float) -> "PlainSpec":
         return replace(self, alpha=alpha)

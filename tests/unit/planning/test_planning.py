@@ -243,6 +243,7 @@ class _Spec:
 
     top_k: int
     alpha: float = 1.0
+    gated: bool = False
 
     def with_alpha(self, alpha: float) -> "_Spec":
         return replace(self, alpha=alpha)
