@@ -38,8 +38,10 @@ def gate_input(
     at_end = GATES[gate.name].at_end
 
     def read(texts: Sequence[str]) -> Float[Tensor, "text layer d"]:
-        everywhere = None if at_end else [range(len(row)) for row in encode(loaded, texts)]
-        return activations_at(loaded, texts, everywhere, batch_tokens, "residual_in").squeeze(2)
+        rows = [] if at_end else encode(loaded, texts)
+        # As `PromptGate.prompt` reads them: without the first token, where there are others.
+        places = [range(min(1, len(row) - 1), len(row)) for row in rows] or None
+        return activations_at(loaded, texts, places, batch_tokens, "residual_in").squeeze(2)
 
     prompts = [prompt_text(loaded, data, data.questions[index]) for index in questions]
     texts = data.neutral_texts[::2]

@@ -41,8 +41,8 @@ class GateInput:
     """What a gate is fitted to; never a test question.
 
     Attributes:
-        opening: activations of the prompts that are to open it, at the input of every layer: their
-            means, or those of the last tokens where the gate says `at_end`.
+        opening: activations of the prompts that are to open it, at the input of every layer: the
+            means over all tokens but the first, or those of the last where the gate says `at_end`.
         closing: of texts that are not.
         layers: where it may read, so that it does not read behind the edit that it opens.
     """

@@ -20,8 +20,14 @@ class PromptGate(Gate):
         return (ModuleId("residual_in", self.params.layer),)
 
     def prompt(self, seen: Seen) -> Float[Tensor, "row d"]:
-        """Return the mean activation of each row's prompt."""
-        return mean_over(seen.activations[self.reads[0]], seen.in_prompt)
+        """Return the mean activation of each row's prompt, its first token left out.
+
+        That one is often a hundred times as large as others, whatever it is: a mean with it tells
+        how long a prompt is, not what it says.
+        """
+        where = seen.in_prompt
+        follows = (where.cumsum(dim=1) > 1) | (where.sum(dim=1, keepdim=True) == 1)
+        return mean_over(seen.activations[self.reads[0]], where & follows)
 
 
 def mean_over(

@@ -30,7 +30,8 @@ class PromptSimilarity(PromptGate):
     The condition vector is the unit difference of the mean over the prompts that are to open it and
     the mean over those that are not; the threshold on the coordinate along it is the one of the
     largest F1 on the very prompts. The paper takes the first principal component of the two kinds
-    and a cosine; the difference of means has no sign to be guessed. Decided once, on the prompt.
+    and a cosine; the difference of means has no sign to be guessed. Decided once, on the prompt,
+    without its first token, whose size would make it a matter of length.
     """
 
     Params = PromptSimilarityParams

@@ -1,6 +1,7 @@
 """Gates open where they should: alone, in batches, with and without a cache, with beams."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -8,13 +9,15 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
+from real_tasks.evaluation.gating import gate_input
 from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.gates import GATES, FittedGate, GateInput
 from real_tasks.steering.gates.deciding import best_threshold
 from real_tasks.steering.hooks import applied
-from real_tasks.vocabulary.types import ModuleId
-from tests.unit.tiny_models import tiny_loaded
+from real_tasks.vocabulary.config import PlugIn
+from real_tasks.vocabulary.types import Answer, BehaviourData, ModuleId, Question
+from tests.unit.tiny_models import WORDS, tiny_loaded
 
 PROMPTS = [[1, 9, 12, 30, 41], [1, 20, 33], [1, 50, 51, 52, 9, 9, 10, 11]]
 ONE = torch.ones(1)
@@ -78,7 +81,7 @@ def opened_by(prompts: list[list[int]]) -> FittedGate:
     with torch.no_grad():
         for prompt in PROMPTS:
             states = loaded.model(torch.tensor([prompt]), output_hidden_states=True).hidden_states
-            means.append(states[1][0].mean(0))
+            means.append(states[1][0, 1:].mean(0))
     direction = torch.nn.functional.normalize(
         torch.stack([m for m, p in zip(means, PROMPTS, strict=True) if p in prompts]).mean(0)
         - torch.stack([m for m, p in zip(means, PROMPTS, strict=True) if p not in prompts]).mean(0),
@@ -90,6 +93,35 @@ def opened_by(prompts: list[list[int]]) -> FittedGate:
     assert low < high
     gate = GATES.made("prompt_similarity", {"layer": 1})
     return FittedGate(gate, {"direction": direction, "threshold": torch.tensor((low + high) / 2)})
+
+
+@torch.no_grad()
+def test_a_gate_tells_prompts_by_what_they_say_not_by_how_long_they_are() -> None:
+    """The token that begins every text is a hundred times as large as others, as in real models."""
+    loaded = tiny_loaded()
+    loaded.model.get_input_embeddings().weight[1] *= 100
+    draw = random.Random(3)
+
+    def text(words: tuple[str, ...], n: int) -> str:
+        return " ".join(draw.choices(words, k=n))
+
+    def questions(n: int) -> list[Question]:
+        answers = (Answer("a", "w59", 1, is_best=True), Answer("b", "w58", 0))
+        return [Question(str(i), text(WORDS[:8], n), "", answers) for i in range(12)]
+
+    neutral = tuple(text(WORDS[20:50], 40) for _ in range(24))
+    data = BehaviourData("any", tuple(questions(4)), neutral)
+    given = gate_input(loaded, data, range(12), 1000, PlugIn(name="prompt_similarity"))
+    fitted = FittedGate(*GATES.made("prompt_similarity", {"layer": 0}).fit(given))
+
+    def opened(said: str) -> bool:
+        ids = loaded.tokenizer(said, return_tensors="pt")["input_ids"]
+        bare = loaded.model(ids).logits
+        with applied(loaded, steering(fitted)):
+            return not torch.equal(loaded.model(ids).logits, bare)
+
+    assert all(opened(data.prompt_context(one)) for one in questions(40))
+    assert not any(opened(text(WORDS[20:50], 10)) for _ in range(12))
 
 
 def padded(rows: list[list[int]]) -> dict[str, Tensor]:
