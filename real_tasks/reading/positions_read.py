@@ -44,11 +44,10 @@ def positions_read(
         return [marked_tokens(loaded, *pair) for pair in zip(texts, spans, strict=True)]
     chosen = list(dict.fromkeys(question for question, _ in samples))
     asked = dict(zip(chosen, ask(loaded, data, chosen, reading_prompt, reading_text), strict=True))
-    bos = loaded.tokenizer.bos_token_id
     found: list[Sequence[int]] = []
     for question, answer in samples:
         split, ids = asked[question].split, asked[question].texts[question.answers.index(answer)]
-        begin = 1 if split > 1 and ids[0] == bos else 0
+        begin = 1 if split > 1 else 0
         places = {
             "last": range(len(ids) - 1, len(ids)),
             "prompt_end": range(split - 1, split),

@@ -30,8 +30,8 @@ Reading = Literal["last", "prompt_end", "answer_mean", "prompt_mean", "text_mean
 - ``last``: the last of all.
 - ``prompt_end``: the last of the prompt.
 - ``answer_mean``: those of the answer.
-- ``prompt_mean``: those of the prompt, but for the one that begins every text (bos), which says
-  nothing of this one and is often many times as large.
+- ``prompt_mean``: those of the prompt, but for the first, which in many models is a hundred times
+  as large as others, whatever it is.
 - ``text_mean``: all, but for that one.
 - ``marked``: those of marked places.
 """

@@ -44,16 +44,18 @@ def chatting(loaded: LoadedModel) -> LoadedModel:
 
 
 def places_by_words(question: Question, answer: Answer, chat: bool, reading: Reading) -> list[int]:
-    """The tokens by counting words: the tiny tokenizer makes one of each, after one bos."""
-    first = 0 if chat else 1
-    prompt = first + len(question.text.split()) + (3 if chat else 2)
+    """The tokens by counting words: the tiny tokenizer makes one of each, after one bos.
+
+    In a chat there is no bos, and the first word is the one that means leave out.
+    """
+    prompt = (0 if chat else 1) + len(question.text.split()) + (3 if chat else 2)
     whole = prompt + len(answer.text.split())
     return {
         "last": [whole - 1],
         "prompt_end": [prompt - 1],
         "answer_mean": list(range(prompt, whole)),
-        "prompt_mean": list(range(first, prompt)),
-        "text_mean": list(range(first, whole)),
+        "prompt_mean": list(range(1, prompt)),
+        "text_mean": list(range(1, whole)),
     }[reading]
 
 
