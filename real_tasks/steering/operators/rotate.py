@@ -15,7 +15,8 @@ from real_tasks.vocabulary.config import Frozen
 class Rotate(Operator):
     """Turns what lies in a plane, from its first unit vector towards its second; keeps the length.
 
-    Larger angles than 180 degrees turn the other way, and less and less.
+    Larger angles than 180 degrees turn the other way, and less and less; that half of the circle is
+    had by `way`.
     """
 
     class Params(Frozen):
@@ -25,6 +26,11 @@ class Rotate(Operator):
             "relative",
             description="relative: by the angle, from where the activation lies; absolute: to the "
             "angle, counted from the plane's first vector, wherever it lies",
+        )
+        way: Literal["forth", "back"] = Field(
+            "forth",
+            description="forth: from the plane's first vector towards its second; back: the other "
+            "way, as 360 degrees less the angle would be",
         )
 
     needs = {"plane": "2 d"}
@@ -40,6 +46,8 @@ class Rotate(Operator):
         if params.to == "absolute":
             self.affine = False
             self.formula = "x - P x + |P x| (cos(s) b1 + sin(s) b2), P = b1 b1^T + b2 b2^T"
+        if params.way == "back":
+            self.formula = self.formula.replace("(s)", "(-s)")
 
     def apply(
         self,
@@ -50,7 +58,7 @@ class Rotate(Operator):
         """Return the activations turned; those at an angle of 0 as they are, absolute or not."""
         first, second = tensors["plane"].unbind(-2)
         along, across = (x * first).sum(-1), (x * second).sum(-1)
-        angle = torch.deg2rad(strength)
+        angle = torch.deg2rad(strength if self.params.way == "forth" else -strength)
         if self.params.to == "relative":
             cos, sin = angle.cos() - 1, angle.sin()
             moved = (cos * along - sin * across, sin * along + cos * across)

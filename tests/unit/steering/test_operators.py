@@ -27,6 +27,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("replace", {}),
     ("rotate", {"to": "relative"}),
     ("rotate", {"to": "absolute"}),
+    ("rotate", {"to": "relative", "way": "back"}),
+    ("rotate", {"to": "absolute", "way": "back"}),
     ("scale", {}),
 ]
 NAMES = [f"{name} {' '.join(params.values())}".strip() for name, params in CASES]
@@ -71,6 +73,8 @@ PLAIN: dict[str, Callable[[Sequence[float], Row, float], list[float]]] = {
     "replace": lambda x, t, s: [xi + s * (c - xi) for xi, c in zip(x, t["value"], strict=True)],
     "rotate relative": lambda x, t, s: turned(x, t, s, absolute=False),
     "rotate absolute": lambda x, t, s: turned(x, t, s, absolute=True),
+    "rotate relative back": lambda x, t, s: turned(x, t, 360 - s, absolute=False),
+    "rotate absolute back": lambda x, t, s: turned(x, t, 360 - s, absolute=True),
     "scale": lambda x, t, s: [xi * (1 + s * g) for xi, g in zip(x, t["gains"], strict=True)],
 }
 
