@@ -75,11 +75,7 @@ def evaluation(
     if config.search == "race":
         record["race"] = {"order": evaluator.order}
     if gate and result.spec:
-        doses = {"test": result.spec}
-        if result.matched_alpha is not None:
-            doses["matched"] = result.spec.with_alpha(result.matched_alpha)
-        for dose, spec in doses.items():
-            record[dose]["metrics"]["kl_open"] = evaluator.kl_on_prompts("test", spec)
+        record["test"]["metrics"]["kl_open"] = evaluator.kl_on_prompts("test", result.spec)
     record["test"]["metrics"] |= _harness(loaded, result.spec, config)
     (out / references.EVALUATION).write_text(json.dumps(record))
     if result.spec is not None:
