@@ -138,6 +138,14 @@ def _check_top_k(shape: ModelShape, config: ExperimentConfig) -> None:
             f"modules of the kind {kind!r} ({shape.n_layers_of(kind)} layers x "
             f"{shape.modules_per_layer(kind)}); choose at most {n_modules}"
         )
+    for method in methods_of(with_methods(config)):
+        n_own = shape.n_layers_of(method.kind) * shape.modules_per_layer(method.kind)
+        if method.top_k and max(method.top_k) > n_own:
+            raise UserInputError(
+                f"the method {method.name!r} chooses among top_k {list(method.top_k)}, but "
+                f"{config.model.path!r} has {n_own} modules of the kind {method.kind!r}; give it "
+                f"fewer: {{name: mine, like: {method.name}, top_k: [1]}}"
+            )
 
 
 def _check_localizers(shape: ModelShape, config: ExperimentConfig) -> None:

@@ -287,6 +287,13 @@ def test_units_that_do_not_divide_the_latent_are_an_error_with_those_that_do() -
         check_modules(ModelShape(5, 8, 32, 128), changed)
 
 
+def test_a_methods_own_numbers_of_modules_are_looked_at_before_any_work() -> None:
+    asked = config(methods=["unsteered", "angular_steering"])
+    check_modules(ModelShape(4, 8, 32, 128), asked)
+    with pytest.raises(UserInputError, match=r"'angular_steering'.*\[1, 2, 4\].*3 modules.*like:"):
+        check_modules(ModelShape(3, 8, 32, 128), asked)
+
+
 def test_k_larger_than_the_number_of_modules_is_an_error() -> None:
     changed = config(evaluation={"top_k": [4, 41]})
     with pytest.raises(UserInputError, match=r"holds 41.*'demo' has 40 modules.*at most 40"):
