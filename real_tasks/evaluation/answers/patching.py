@@ -58,8 +58,8 @@ class Patching:
         if len(train) <= few_shot.shots:
             raise UserInputError(
                 f"shots of {few_shot.shots}, but {len(train)} training questions; expected more "
-                "questions than shots, as one is asked after the others: give fewer shots among "
-                "the localizer's params, or more questions"
+                "questions than shots, as one is asked after the others: give more questions, or "
+                "fewer shots (as baselines: [{name: indirect_effect, params: {shots: 4}}])"
             )
         n = max(1, min(few_shot.contexts, len(asked)))
         self._loaded, self._batch_tokens = loaded, batch_tokens
