@@ -113,6 +113,14 @@ def _check_order(edit: Edit, shape: ModelShape) -> None:
                 f"a gate reads {site.label}, which lies behind {edit.modules[0].label}, where its "
                 "edit acts; let it read an earlier place"
             )
+        assert edit.gate is not None
+        for name, axes in edit.gate.gate.needs.items():
+            width = edit.gate.tensors[name].shape[-1] if axes == "d" else shape.width(site)
+            if width != shape.width(site):
+                raise UserInputError(
+                    f"a gate reads {site.label}, of width {shape.width(site)}, along a {name} of "
+                    f"width {width}; let it read a part that is as wide"
+                )
 
 
 def _check_numbers(

@@ -5,7 +5,7 @@ always acts. Where a gate says 0 it is closed, and activations stay as they are,
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -50,6 +50,20 @@ class GateInput:
     opening: Float[Tensor, "sample layer d"]
     closing: Float[Tensor, "sample layer d"]
     layers: tuple[int, ...]
+
+    def check(self, layers: Iterable[int]) -> None:
+        """Check that a gate may read the inputs of some layers.
+
+        Raises:
+            UserInputError: it may not.
+        """
+        behind = [layer for layer in layers if layer not in self.layers]
+        if behind:
+            raise UserInputError(
+                f"a gate is to read the input of layer {behind[0]}, but its edit acts in layer "
+                f"{self.layers[-1]}; let it read that one's input or an earlier one's, or leave "
+                "the layer to the gate"
+            )
 
 
 class Gate(ABC):

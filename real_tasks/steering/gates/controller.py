@@ -76,8 +76,13 @@ class Controller(Gate):
         return tuple(ModuleId("residual_in", layer) for layer in self.params.layers)
 
     def fit(self, data: GateInput) -> tuple[Self, dict[str, Tensor]]:
-        """Return the gate and its trained network."""
+        """Return the gate and its trained network.
+
+        Raises:
+            UserInputError: a layer that it may not read.
+        """
         layers = self.params.layers or data.layers[-N_READ:]
+        data.check(layers)
         read = torch.cat([data.opening, data.closing])[:, list(layers)].flatten(1)
         opens = torch.arange(len(read)) < len(data.opening)
         gate = type(self)(self.params.model_copy(update={"layers": layers}))

@@ -40,7 +40,9 @@ class Coordinate(Gate):
         return (ModuleId(self.params.kind, self.params.layer, self.params.head),)
 
     def placed(self, site: ModuleId) -> Self:
-        """Return the same gate, which reads a site."""
+        """Return the gate that reads a site, unless it is said to read another one."""
+        if self.params.kind is not None:
+            return self
         place = {"kind": site.kind, "layer": site.layer, "head": site.head}
         return type(self)(self.params.model_copy(update=place))
 

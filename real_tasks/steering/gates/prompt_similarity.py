@@ -40,8 +40,13 @@ class PromptSimilarity(PromptGate):
     params: PromptSimilarityParams
 
     def fit(self, data: GateInput) -> tuple[Self, dict[str, Tensor]]:
-        """Return the gate at the layer that tells the prompts apart best, and its tensors."""
+        """Return the gate at the layer that tells the prompts apart best, and its tensors.
+
+        Raises:
+            UserInputError: a layer that it may not read.
+        """
         layers = [self.params.layer] if self.params.layer is not None else data.layers
+        data.check(layers)
         found = {}
         for layer in layers:
             opening, closing = data.opening[:, layer], data.closing[:, layer]

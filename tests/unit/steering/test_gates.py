@@ -16,6 +16,7 @@ from real_tasks.steering.gates import GATES, FittedGate, GateInput
 from real_tasks.steering.gates.deciding import best_threshold
 from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.config import PlugIn
+from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import Answer, BehaviourData, ModuleId, Question
 from tests.unit.tiny_models import WORDS, tiny_loaded
 
@@ -49,6 +50,16 @@ def test_a_gate_does_not_read_behind_its_edit() -> None:
     early = GateInput(data.opening, data.closing, (0, 1))
     gate, _ = GATES.made("prompt_similarity", {}).fit(early)
     assert gate.params.layer in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("prompt_similarity", {"layer": 2}), ("controller", {"layers": [0, 9]})]
+)
+def test_a_layer_that_a_gate_may_not_read_is_refused(name: str, params: dict) -> None:
+    data = two_kinds()
+    early = GateInput(data.opening, data.closing, (0, 1))
+    with pytest.raises(UserInputError, match=r"input of layer (2|9).*acts in layer 1.*earlier"):
+        GATES.made(name, params).fit(early)
 
 
 def test_the_threshold_has_the_largest_f1_of_all() -> None:
@@ -202,6 +213,24 @@ def test_a_coordinate_gate_lets_alone_the_tokens_on_the_other_side_bit_for_bit(o
     assert 0 < int(moved.sum()) < len(moved)
     assert torch.equal(after[~moved], before[~moved])
     assert bool(((after - before)[moved].norm(dim=-1) > 7).all())
+
+
+@torch.no_grad()
+def test_a_coordinate_gate_reads_the_part_that_it_is_told_to() -> None:
+    loaded = tiny_loaded()
+    ids, v = torch.tensor([PROMPTS[2]]), torch.nn.functional.normalize(drawn(32), dim=-1)
+    embedded, before = loaded.model.get_input_embeddings()(ids)[0] @ v, behind_layer_1(loaded, ids)
+    gate = GATES.made("coordinate", {"kind": "residual_in", "layer": 0})
+    tensors = {"direction": v, "threshold": embedded.median()}
+    with applied(loaded, steering(FittedGate(gate.placed(ModuleId("layer", 1)), tensors))):
+        moved = (behind_layer_1(loaded, ids) - before).norm(dim=-1) > 1
+    assert moved.tolist() == (embedded < embedded.median()).tolist()
+    heads = GATES.made("coordinate", {"kind": "head", "layer": 0, "head": 1})
+    with (
+        pytest.raises(UserInputError, match="layer 0, head 1, of width 12, along a direction of"),
+        applied(loaded, steering(FittedGate(heads, tensors))),
+    ):
+        pass
 
 
 @torch.no_grad()
