@@ -73,8 +73,3 @@ def test_the_cap_and_the_dose_count_what_a_gate_lets_through_on_prompts(
     assert not result.bounded and result.matched_alpha is not None
     matched = cost(loaded, DATA, spec.with_alpha(result.matched_alpha))
     assert matched == pytest.approx(0.02, rel=0.02)
-
-
-def test_with_no_setting_whose_cost_on_prompts_is_under_the_cap_nothing_is_steered() -> None:
-    result = tuned(tiny_loaded(seed=2), "grid", 1e-9)
-    assert not result.fits_cap and result.spec is None
