@@ -88,7 +88,8 @@ def save_lora(
     made = rewritten(model, intervention, torch.float32)
     _check_biases(model, made)
     rank = _largest_rank(intervention)
-    tensors, names, before = {}, [], model.state_dict()
+    tensors: dict[str, Tensor] = {}
+    names, before = [], model.state_dict()
     for name, weight in made.weights.items():
         path = name.removesuffix(".weight")
         change = weight - before[name].float().cpu()

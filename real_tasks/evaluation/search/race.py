@@ -103,8 +103,7 @@ class _Racer:
             return Setting.overflowing(self.top_k, self.spec.alpha)
         metrics, n_questions = ({}, 0) if self.over_cap else (self.metrics, self.n_questions)
         found = (self.top_k, self.spec.alpha, *self.effects, metrics)
-        counts = {"n_questions": n_questions, "n_texts": self.n_texts}
-        return Setting(*found, **counts, kl_open=self.kl_open)
+        return Setting(*found, n_questions=n_questions, n_texts=self.n_texts, kl_open=self.kl_open)
 
 
 class Race:
