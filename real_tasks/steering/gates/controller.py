@@ -38,14 +38,21 @@ class ControllerParams(Frozen):
         description="strength by the network's log-odds s: max(s, 0), which closes the gate below "
         "0; their probability; s itself, which pushes the other way below 0, as the release does",
     )
-    steps: PositiveInt = Field(
-        1250, description="batches; as many as the release's ten epochs over a thousand texts"
+    standardise: bool = Field(
+        True,
+        description="train on activations less their mean, over the deviation within the two kinds "
+        "of texts; false: as they are, as the release",
     )
-    batch: PositiveInt = Field(8, description="texts in a batch")
+    steps: PositiveInt = Field(
+        400, description="batches, however few texts there are; the release takes ten epochs"
+    )
+    batch: PositiveInt = Field(64, description="texts in a batch; the release's 8")
     mixed: bool = Field(
         True, description="batches of both kinds; false: all that open first, as the release does"
     )
-    learning_rate: Annotated[float, Field(gt=0)] = Field(5e-5, description="of AdamW")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
+        5e-4, description="of AdamW; the release's 5e-5"
+    )
     evenness: Annotated[float, Field(ge=0)] = Field(
         0.1, description="weight of what keeps layers' weights near a half"
     )
@@ -60,6 +67,9 @@ class Controller(Gate):
     gives the log-odds that the prompt is of the kind that opens, and a weight from 0 to 1 for every
     layer of the model. It is trained on activations alone. So no label reaches the layers' weights,
     which stay near a half: see `evenness`. Of the strength, each layer gets its weight's part.
+
+    Standardised, a few texts and few steps suffice, whatever the activations' lengths and whichever
+    dimensions are far from zero in all texts; the network that is kept reads them as they are.
     """
 
     Params = ControllerParams
@@ -114,6 +124,10 @@ class Controller(Gate):
         self, read: Float[Tensor, "text d"], opens: Float[Tensor, "text"], n_layers: int
     ) -> dict[str, Tensor]:
         hidden, seed = self.params.hidden, self.params.seed
+        mean, sd = torch.zeros(()), torch.ones(())
+        if self.params.standardise:
+            mean, sd = read.mean(dim=0), _spread(read, opens)
+        read = (read - mean) / sd
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             parts = {"hidden": nn.Linear(read.shape[1], hidden), "rectified": nn.ReLU()}
@@ -125,7 +139,10 @@ class Controller(Gate):
             self._loss(network(read[rows]), opens[rows]).backward()
             nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
             optimizer.step()
-        return {name.replace(".", "_"): part for name, part in network.state_dict().items()}
+        found = {name.replace(".", "_"): part for name, part in network.state_dict().items()}
+        found["hidden_weight"] = found["hidden_weight"] / sd
+        found["hidden_bias"] -= found["hidden_weight"] @ mean.expand(read.shape[1])
+        return found
 
     def _batches(self, opens: Float[Tensor, "text"], draw: torch.Generator) -> Iterator[Tensor]:
         """Yield the rows of batches without end, every epoch in an order of its own."""
@@ -142,3 +159,15 @@ class Controller(Gate):
             even = (shares - 0.5).abs().mean() + LOW * shares.mean()
             loss = loss + self.params.evenness * even
         return loss
+
+
+def _spread(read: Float[Tensor, "text d"], opens: Float[Tensor, "text"]) -> Float[Tensor, "d"]:
+    """Return the deviation within the kinds of texts; that over all of them where there is none.
+
+    It is infinite where nothing varies: that counts nothing.
+    """
+    means = torch.stack([read[opens == kind].mean(dim=0) for kind in (0, 1)])
+    least = 1e-6 * read.abs().amax(dim=0)
+    within = (read - means[opens.long()]).square().mean(dim=0).sqrt()
+    whole = read.std(dim=0, correction=0)
+    return within.where(within > least, whole.where(whole > least, torch.inf))

@@ -43,8 +43,7 @@ def strengths(values: Tensor, gate: Any, tensors: dict[str, Tensor], **changes: 
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Any, dict[str, Tensor]]:
-    params = {"hidden": 256, "learning_rate": 4e-4, "steps": 400}  # as the default, but sooner
-    return GATES.made("controller", params).fit(two_clusters(100))
+    return GATES.made("controller", {}).fit(two_clusters(100))
 
 
 def test_clusters_that_it_was_not_trained_on_are_told_apart(trained: Any) -> None:
@@ -67,13 +66,14 @@ def test_no_label_reaches_the_weights_of_layers(trained: Any) -> None:
         only["out_weight"][0], only["out_bias"][0] = 0, 1  # so that the number is 1 everywhere
         shares = strengths(values, gate, only, dose="logit")
         assert float((shares - 0.5).abs().mean()) < 0.05
-        assert float((shares.mean(0) - 0.5).abs().max()) < 0.05
+        assert float((shares.mean(0) - 0.5).abs().max()) < 0.07
 
 
 def test_training_is_that_of_a_plain_loop() -> None:
     """All texts of a kind are one batch, so that their order does not matter."""
     data, rate, hidden = two_clusters(9), 1e-3, 7
     params = {"hidden": hidden, "steps": 3, "mixed": False, "batch": 9, "learning_rate": rate}
+    params["standardise"] = False
     gate, found = GATES.made("controller", params).fit(data)
     assert [site.layer for site in gate.reads] == [1, 2, 3, 4]
     torch.manual_seed(0)
@@ -102,6 +102,25 @@ def test_training_is_that_of_a_plain_loop() -> None:
     names = ("hidden_weight", "hidden_bias", "out_weight", "out_bias")
     for name, expected in zip(names, weights, strict=True):
         torch.testing.assert_close(found[name], expected.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_lengths_and_offsets_of_dimensions_change_nothing() -> None:
+    """One is a thousand in all texts, as real models have them, and one never varies."""
+    data, params = two_clusters(9), {"hidden": 8, "steps": 20}
+    size = drawn(WIDTH, seed=5).exp() * 30
+    offset = torch.zeros(WIDTH)
+    size[2], offset[1], offset[2] = 0, 1000, 7
+    moved = GateInput(data.opening * size + offset, data.closing * size + offset, data.layers)
+    flat = GateInput(data.opening.clone(), data.closing.clone(), data.layers)
+    flat.opening[..., 2] = flat.closing[..., 2] = 0
+    before = strengths(flat.opening, *GATES.made("controller", params).fit(flat), dose="logit")
+    fitted = GATES.made("controller", params).fit(moved)
+    torch.testing.assert_close(
+        strengths(moved.opening, *fitted, dose="logit"), before, atol=2e-3, rtol=2e-3
+    )
+    elsewhere = moved.opening.clone()
+    elsewhere[..., 2] = 50  # of which training knows nothing
+    torch.testing.assert_close(strengths(elsewhere, *fitted), strengths(moved.opening, *fitted))
 
 
 def test_the_same_seed_trains_the_same_network_and_another_another() -> None:
