@@ -40,6 +40,9 @@ class CDAS(Fitter):
     other prompt at every position, the model is to find its answers as probable as it does under
     the other: the Jensen-Shannon divergence between the two goes down, over the answers that both
     have. The target is the mean coordinate at the end of the prompts of the condition.
+
+    As it goes both ways, the divergence is the same where the conditions change places; and fewer
+    questions than the activations have dimensions leave many vectors that make it 0.
     """
 
     Params = CDASParams
@@ -144,7 +147,10 @@ class CDAS(Fitter):
     ) -> Float[Tensor, ""]:
         """Return how far the base with the source's coordinate is from the source, in nats."""
         assert data.model is not None
-        edit = interchange(data.modules[place], vector, data.values[place, source[0]])
+        # So the gradient is along the unit sphere. With what points off it, Adam's steps, of one
+        # size in all coordinates, end at the direction's signs: a cosine of sqrt(2 / pi).
+        unit = normalize(vector, dim=0)
+        edit = interchange(data.modules[place], unit, data.values[place, source[0]])
         texts = [data.texts[one] for one in base]
         return jensen_shannon(
             data.model.log_probs(texts, Intervention((edit,))), before[list(source)]

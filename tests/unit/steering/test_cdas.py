@@ -98,6 +98,28 @@ def test_the_planted_direction_is_found_and_interchange_closes_the_gap() -> None
         assert bool((sign * moved > 0).all())
 
 
+def test_a_gap_that_all_questions_share_gives_the_direction_and_not_its_signs() -> None:
+    """Every gradient then points along it: Adam's steps are alike in all coordinates."""
+    data = asked(20)
+    own = data.values[0].clone()
+    for question in range(20):
+        own[4 * question + 2 : 4 * question + 4] = own[4 * question] - 3 * PLANTED
+    prompts = {text.prompt: own[place] for place, text in enumerate(data.texts)}
+    shared = replace(data, values=own[None], model=cast(Any, ReadOut(prompts)))
+    found = FITTERS.made("cdas", {"condition": "calm"}).fit(shared, 0)["direction"][0]
+    assert abs(float(found @ PLANTED)) > 0.98
+
+
+def test_conditions_that_change_places_give_the_same_direction() -> None:
+    """The loss goes both ways, so that pairs with swapped conditions are no control of it."""
+    data = asked(20)
+    swapped = [1 - one if place // 4 % 2 else one for place, one in enumerate(data.conditions)]
+    made = FITTERS.made("cdas", {"condition": "calm", "steps": 10})
+    before = made.fit(data, 0)["direction"]
+    after = made.fit(replace(data, conditions=tuple(swapped)), 0)["direction"]
+    torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
+
+
 def test_where_answers_do_not_depend_on_activations_the_direction_stays_as_drawn() -> None:
     data = asked()
     found = FITTERS.made("cdas", {"condition": "calm"}).fit(
@@ -119,7 +141,8 @@ def test_steps_are_those_of_a_plain_loop() -> None:
     for step in range(3):
         terms = []
         for base, source in ((calm, none), (none, calm)):
-            moved = base + (v @ source - v @ base) * v
+            w = v / v.norm()
+            moved = base + (w @ source - w @ base) * w
             p, q = (
                 torch.stack([s, 1 - s]) for x in (moved, source) for s in [(x @ PLANTED).sigmoid()]
             )
