@@ -81,6 +81,10 @@ def in_words(error: Exception) -> tuple[str, int] | None:
             f"Prefect's settings are wrong: {where} {first['msg']}. Look at the variables "
             "PREFECT_... of the environment, and at its profile (`prefect config view`)"
         ), USER_ERROR
+    if isinstance(error, ValidationError) and error.title.endswith("Config"):
+        from real_tasks.experiment.parameters import explained
+
+        return explained(error), USER_ERROR
     return None
 
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from real_tasks.direct.steer import steer
 from real_tasks.direct.steered import Steered
+from real_tasks.experiment.methods.known import with_methods
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.tasks.cache import progress
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.model_here import model_here
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
 OWN_QUESTIONS = "everyday_myths"
 """What a model is asked where the user has no questions."""
@@ -41,6 +43,7 @@ def tried(
         seed: of the parts and of the method.
     """
     execution = ExecutionConfig()
+    with_methods(ExperimentConfig(baselines=(), methods=(method,)))  # told before a model is loaded
     use_threads(execution, alone=True)
     loaded = model_here(ModelConfig(path=path), execution)
     with _first_interrupt_asks() as enough:

@@ -340,6 +340,14 @@ COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("down",): ("",),
     ("up",): ("--port", "--mlflow-port", "--host", "--auth-file", "--name", "--workers"),
     ("run",): ("", "--runner", "--set"),
+    ("serve",): ("", "--spec", "--revision"),
+    ("serve", "demo"): ("--spec", "--host", "--port", "--api-key", "--name", "--rows", "--queue",
+                        "--dtype", "--device", "--revision", ""),
+    ("chat",): ("", "--revision"),
+    ("chat", "demo"): ("", "--strength", "--system", "--max-tokens", "--temperature", "--seed",
+                       "--dtype", "--device"),
+    ("try",): ("", "--method"),
+    ("try", "demo"): ("", "--method", "--minutes", "--max-kl", "--to", "--seed"),
 }  # fmt: skip
 SCORES = b"model,fold,seed,layer,head,roc_auc\ndemo,0,0,0,0,0.5\n"
 

@@ -77,6 +77,7 @@ def _act(case: Case, folder: Path, said: Path) -> None:
         with (
             mock.patch("flows.commands.launch._run", side_effect=SystemExit(0)),
             mock.patch("flows.stack.supervisor.run_stack", side_effect=SystemExit(0)),
+            mock.patch("real_tasks.tasks.model_here._made", side_effect=SystemExit(0)),
         ):
             real(list(case.arguments))
         status = 0

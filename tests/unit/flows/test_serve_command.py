@@ -1,4 +1,4 @@
-"""What `real serve` and `real chat` refuse before a model is loaded."""
+"""What `real serve`, `real chat` and `real try` refuse before a model is loaded."""
 
 import socket
 from pathlib import Path
@@ -36,3 +36,21 @@ def test_a_taken_port_is_said_before_the_model_is_looked_for(
         main(["serve", "nowhere", "--port", str(taken.getsockname()[1])])
     assert ended.value.code == 2
     assert "choose another with --port N" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "a\0b", "--port", "0"], "path: expected a text without NUL"),
+        (["chat", "nowhere", "--revision", "\0"], "revision: expected a text"),
+        (["try", "nowhere", "--method", "nothing"], "unknown method 'nothing' in methods"),
+    ],
+)
+def test_what_can_be_said_before_the_model_is_looked_for_is_one_error(
+    home: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    found = " ".join(capsys.readouterr().err.split())
+    assert said in found and "Traceback" not in found
