@@ -16,13 +16,14 @@ from real_tasks.export.affine import check_baking
 from real_tasks.export.bake import Baked, bake, copy_companions, keep_tokenizer
 from real_tasks.export.card import CardContent, Format, base_model, render_card
 from real_tasks.export.control_vector import save_control_vector
-from real_tasks.export.easysteer import STEERING, save_easysteer
+from real_tasks.export.easysteer import save_easysteer
 from real_tasks.export.lofit import save_heads
 from real_tasks.export.lora import check_lora, save_lora
 from real_tasks.export.parity import PARITY_FILE, Parity, make_parity
 from real_tasks.export.parity_prompts import parity_prompts
 from real_tasks.export.recognition import Comparison, compare
 from real_tasks.export.served import check_export, saved_log_probs
+from real_tasks.export.snippets import HEADS, VECTOR, snippet_of
 from real_tasks.models.adapters import adapter_of, base_of
 from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.folds import split
@@ -37,7 +38,7 @@ from storage.tables.parquet import read_run
 __all__ = ["ExportFormat", "Exported", "check_export", "export_run"]
 
 ExportFormat = Format | Literal["mlflow"]
-CARD, HEADS, VECTOR = "README.md", "heads.npy", "control-vector.gguf"
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def export_run(
     with _whole_or_not_at_all(to.absolute()) as folder:
         sentences = write(run, folder, str(to))
     files = tuple(sorted(path.name for path in to.iterdir()))
-    snippet = _snippet(format, str(to), base_model(run.config))
+    snippet = snippet_of(format, str(to), base_model(run.config))
     return Exported(str(to), files, snippet, tuple(sentences))
 
 
@@ -254,7 +255,7 @@ def _write_card(
         selected=read_run(run.home, "selected_modules", run_id),
         source=run.record["source"],
         facts=_facts(run),
-        snippet=_snippet(format, "THIS_FOLDER", base_model(run.config)),
+        snippet=snippet_of(format, "THIS_FOLDER", base_model(run.config)),
         model_type=run.model_type,
         baked=baked,
         parity=parity,
@@ -278,33 +279,6 @@ def _facts(run: SteeredRun) -> dict[str, str]:
         "versions": ", ".join(f"{name} {versions[name]}" for name in shown),
         "configuration (SHA-256)": run.row["config_digest"],
     }
-
-
-def _snippet(format: Format, folder: str, base: str) -> str:
-    """Return Python of about three lines that uses an export."""
-    if format == "checkpoint":
-        return (
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-            f'model = AutoModelForCausalLM.from_pretrained("{folder}")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
-        )
-    if format == "control-vector":
-        return f"llama-cli -m MODEL.gguf --control-vector {folder}/{VECTOR}"
-    if format == "easysteer":
-        return f"cd {folder} && vllm serve {base} --steering-config {STEERING}"
-    if format == "lora":
-        return (
-            "from transformers import AutoModelForCausalLM, AutoTokenizer  # and peft, installed\n"
-            f'model = AutoModelForCausalLM.from_pretrained("{folder}")  # {base} and the adapter\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
-        )
-    if format == "lofit":
-        return f'import numpy as np\nheads = np.load("{folder}/{HEADS}")  # [[layer, head], ...]'
-    return (
-        "from real_tasks.steering import SteeringSpec\n"
-        f'with SteeringSpec.load("{folder}").applied_to(model):  # {base}, by transformers\n'
-        '    output = model.generate(**tokenizer("Q: ...", return_tensors="pt"))'
-    )
 
 
 @contextmanager
