@@ -1,27 +1,70 @@
 """Shared set-up: the order of files, one torch thread, a home for every test that asks for one."""
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from flows.terminal.environment import use_home
+from storage.tracking.tracker import Tracker, _settle_mlflow
 
-LONGEST = Path(__file__).parent / "e2e" / "test_up.py"
+TESTS = Path(__file__).parent
+LONGEST = TESTS / "e2e" / "test_up.py"
+TIMES_A_UNIT = {"e2e": 100, "flows": 50, "contract": 2}
+"""How many times as long as a unit's a test of a folder takes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the file that takes longest, which has few tests; then those with most tests."""
-    tests = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path != LONGEST, -tests[item.path]))
+    """Start with the files that take longest, so that no worker ends with one while others idle."""
+    took: Counter[Path] = Counter()
+    for item in items:
+        took[item.path] += TIMES_A_UNIT.get(item.path.relative_to(TESTS).parts[0], 1)
+    items.sort(key=lambda item: (item.path != LONGEST, -took[item.path], item.path))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_torch_thread() -> None:
     """Small operations on busy cores are slower with several threads."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def mlflow_tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copy the tables of every new home, which MLflow makes in over a second, from the first's.
+
+    Tests that start processes have them made there.
+    """
+    kept = tmp_path_factory.mktemp("mlflow") / "tables.db"
+    with_tables = Tracker._make_tables
+
+    def made_or_copied(tracker: Tracker, uri: str) -> None:
+        _settle_mlflow()
+        from mlflow.store.db import utils  # which most tests do without
+
+        make = utils._initialize_tables
+
+        def tables(engine: Any) -> None:
+            if not copied:
+                make(engine)
+            with closing(engine.raw_connection()) as new, closing(sqlite3.connect(kept)) as copy:
+                if copied:
+                    copy.backup(new.driver_connection)
+                else:
+                    new.driver_connection.backup(copy)
+
+        copied = kept.exists()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(utils, "_initialize_tables", tables)
+            with_tables(tracker, uri)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracker, "_make_tables", made_or_copied)
+        yield
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ FILES = {
     "tests/test_contract.py": CONTRACT,
 }
 CONFIG = [
-    *(change for change in SMALL if not change.startswith(("localizer", "methods"))),
+    *(change for change in SMALL if not change.startswith(("localizer", "methods", "data"))),
     f"localizer={NAME}",
     f"behaviour={BEHAVIOUR}",
     "baselines=[random]",

@@ -31,7 +31,7 @@ pytest.importorskip("prefect_ray", reason="extra ray is not installed")
 pytest.importorskip("prefect_dask", reason="extra dask is not installed")
 
 SMALL = [
-    "model.params.steps=3",
+    "model.params.steps=1",
     "seeds=[0]",
     "data.limit=40",
     "methods=[unsteered, real, causal]",

@@ -65,6 +65,7 @@ def small() -> ExperimentConfig:
         "evaluation.max_kl=100",
         "methods=[unsteered, real, iti]",
         "baselines=[iti]",
+        "data.limit=null",
     ]
     return load_config(None, [*SMALL, *own])
 
