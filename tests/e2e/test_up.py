@@ -18,6 +18,7 @@ from flows.running.processes import OWNER_VARIABLE, PART_VARIABLE, lives, owned_
 from storage.paths import Home
 from storage.stack_state import StackState, read_state
 from tests.flows.test_rescore import DATA, lines
+from tests.forms import sent
 from tests.terminal import REAL, RUN, environment
 
 pytestmark = [
@@ -158,19 +159,9 @@ def test_a_run_from_a_terminal_joins_and_the_status_shows_what_it_gave(up: Up) -
 
 
 def form_of(up: Up, name: str) -> dict[str, Any]:
-    """What a deployment's form sends as it is, but that texts which may be empty were emptied."""
+    """What a deployment's form sends as it is."""
     (deployment,) = [d for d in up.post("deployments/filter", {}) if d["name"] == name]
-    schema = deployment["parameter_openapi_schema"]
-    fields = [one["properties"].items() for one in schema["definitions"].values()]
-    texts = {n for each in fields for n, one in each if {"type": "string"} in one.get("anyOf", [])}
-
-    def emptied(sent: Any) -> Any:
-        if not isinstance(sent, dict):
-            return sent
-        return {n: "" if n in texts and not v else emptied(v) for n, v in sent.items()}
-
-    form: dict[str, Any] = emptied(schema["properties"]["config"]["default"])
-    return form
+    return sent(deployment["parameter_openapi_schema"])
 
 
 def run_deployment(up: Up, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -198,28 +189,6 @@ def test_a_default_run_from_its_form_is_scored_again_from_the_form_and_with_grow
     assert run_deployment(up, "rescore", {})["state_name"] == "Completed"
     query = "SELECT DISTINCT what_changed, data_questions, method FROM score_drift ORDER BY ALL"
     assert table(up, query) == ['"",12,real', "data,16,real"]
-
-
-def test_all_else_is_done_to_a_default_run_from_its_form(up: Up) -> None:
-    runs = "FROM runs WHERE flow = 'experiment' AND status = 'completed'"
-    latest = table(up, f"SELECT run_id {runs} ORDER BY started_at DESC LIMIT 1")[0]
-    transfer = form_of(up, "transfer")
-    transfer["experiment"] = small_form(transfer["experiment"])
-    (up.home.parent / "others.jsonl").write_text(lines(16, 28))
-    others = {"name": "jsonl", "params": {"path": "others.jsonl"}}
-    transfer["behaviours"] = [transfer["experiment"]["behaviour"], others]
-    forms = {
-        "compare": form_of(up, "compare") | {"run_id": latest, "other_run_id": latest},
-        "compact": form_of(up, "compact") | {"older_than_days": 0, "min_parts": 1},
-        "clean": form_of(up, "clean"),
-        "transfer": transfer,
-    }
-    ended = {name: run_deployment(up, name, {"config": form}) for name, form in forms.items()}
-    assert {name: run["state_name"] for name, run in ended.items()} == dict.fromkeys(
-        forms, "Completed"
-    )
-    cells = table(up, "SELECT count(DISTINCT (source, target)) FROM transfer WHERE fold IS NULL")
-    assert cells == ["4"]
 
 
 def small_form(form: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
 from typer.testing import CliRunner
 
 from flows.clean import clean
@@ -22,9 +24,7 @@ from real_tasks.experiment.prepared import handing_over, prepare
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.questions.behaviours.jsonl import OwnFile
 from real_tasks.tasks.reports import write_report
-from real_tasks.tasks.upkeep.compacting import CompactConfig
-from real_tasks.vocabulary.config import PlugIn
-from real_tasks.vocabulary.experiment_config import ExperimentConfig, TransferConfig
+from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from real_tasks.vocabulary.types import BehaviourData
 from storage.paths import Home
@@ -32,6 +32,7 @@ from storage.sql.catalog import Catalog
 from tests.drill.harm import DAMAGES, harmed
 from tests.flows.test_experiment import SMALL
 from tests.flows.test_rescore import DATA, lines
+from tests.forms import sent
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -83,6 +84,12 @@ def home(
     monkeypatch.setenv("REAL_HOME", str(folder / "home"))
     monkeypatch.chdir(folder)
     return folder / "home"
+
+
+def from_its_form(flow: Flow[..., Any], **changes: Any) -> Any:
+    """Run a flow as the Run button of its deployment does; the form is changed in some fields."""
+    schema = parameter_schema(flow).model_dump(mode="json", exclude_unset=True)
+    return flow(**flow.validate_parameters({"config": sent(schema) | changes}))
 
 
 def stored(root: Path, run_id: str) -> Path:
@@ -140,7 +147,7 @@ def test_a_default_run_is_compared_reported_exported_compacted_and_cleaned(
         str(made[0] / "home"), str(home)
     )
     other = experiment(load_config(None, OWN))
-    compared = compare()
+    compared = from_its_form(compare)
     assert (compared.run_id, compared.other) == (other.run_id, made[1].run_id)
     for format in ("spec", "lofit", "checkpoint"):
         to = home.parent / format
@@ -149,22 +156,21 @@ def test_a_default_run_is_compared_reported_exported_compacted_and_cleaned(
         assert result.exit_code == 0, (result.output, result.exception)
         assert (to / "README.md").is_file()
     before = rows(home, "SELECT count(*) AS n FROM evaluations")
-    merged = compact(CompactConfig(older_than_days=0, min_parts=1))
+    merged = from_its_form(compact, older_than_days=0, min_parts=1)
     assert any(line.startswith("evaluations") for line in merged)
     assert rows(home, "SELECT count(*) AS n FROM evaluations") == before
-    assert clean().counts == {}
+    assert from_its_form(clean).counts == {}
     assert rescore().changed == []
 
 
 def test_a_default_run_is_the_source_of_a_transfer_that_takes_its_stages_from_the_cache(
     made: tuple[Path, Summary, list[int]], home: Path
 ) -> None:
-    """The form of a transfer, its method and metrics left to be those that there are."""
     Path("others.jsonl").write_text(lines(N_QUESTIONS, 2 * N_QUESTIONS))
-    shared = load_config(None, OWN)
-    others = PlugIn(name="jsonl", params={"path": "others.jsonl"})
-    form = TransferConfig(experiment=shared, behaviours=(shared.behaviour, others))
-    done = transfer(TransferConfig.model_validate(form.model_dump(mode="json")))
+    shared = load_config(None, OWN).model_dump(mode="json")
+    others = {"name": "jsonl", "params": {"path": "others.jsonl"}}
+    both = [shared["behaviour"], others]
+    done = from_its_form(transfer, experiment=shared, behaviours=both)
     cells = rows(home, "FROM transfer WHERE fold IS NULL AND metric = 'objective'")
     assert len(cells) == 4 and {cell["method"] for cell in cells} == {"real"}
     cached = {stage["stage"] for stage in done.stages if stage["cached"] == stage["shards"]}
