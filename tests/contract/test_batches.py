@@ -5,6 +5,7 @@ The reference is each text alone, through a model that has read nothing before.
 
 import copy
 from dataclasses import replace
+from functools import cache
 from typing import Any, Literal
 
 import pytest
@@ -55,6 +56,7 @@ def of_length(n: int, seed: int = 0) -> str:
 TEXTS = [of_length(n, seed) for seed, n in enumerate(LENGTHS)]
 
 
+@cache
 def parameters(name: str, rope: str) -> dict[str, Any]:
     """The changes to a tiny configuration that let frequencies follow the length of a text."""
     if rope == "default":
@@ -84,17 +86,24 @@ def parameters(name: str, rope: str) -> dict[str, Any]:
         own |= {"partial_rotary_factor": share}
     if any(isinstance(one, dict) for one in config.rope_parameters.values()):
         own = {kind: own for kind in ("full_attention", "sliding_attention")}
-    return {**changes, "rope_parameters": copy.deepcopy(own)}
+    return {**changes, "rope_parameters": own}
 
 
 def loaded_with(name: str, rope: str) -> LoadedModel:
-    return prepare(tiny_family(name, **parameters(name, rope)), tiny_tokenizer())
+    return prepare(fresh(name, rope), tiny_tokenizer())
+
+
+@cache
+def unread(name: str, rope: str) -> Any:
+    return tiny_family(name, **copy.deepcopy(parameters(name, rope)))  # it writes into them
 
 
 def fresh(name: str, rope: str) -> Any:
-    return tiny_family(name, **parameters(name, rope))
+    """A model that has read nothing before, in the time that copying it takes."""
+    return copy.deepcopy(unread(name, rope))
 
 
+@cache
 def alone(name: str, rope: str, text: str) -> Tensor:
     ids = torch.tensor([tiny_tokenizer()(text)["input_ids"]])
     with torch.no_grad():

@@ -196,7 +196,7 @@ def small_form(form: dict[str, Any]) -> dict[str, Any]:
     form["behaviour"] = {"name": "jsonl", "params": {"path": "questions.jsonl"}}
     form["evaluation"] |= {"neutral": "neutral.txt", "max_kl": 100.0, "max_new_tokens": 4}
     form["evaluation"] |= {"top_k": [2], "alphas": [1.0], "bootstrap_samples": 50}
-    form["model"]["params"] = {"steps": 3}
+    form["model"]["params"] = {"steps": 1}
     form["localizer"]["params"] = {"epochs": 1, "prior_epochs": 1, "bootstrap_samples": 50}
     return form | {"seeds": [0]}
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ KINDS: tuple[ModuleKind, ...] = ("head", "layer", "mlp")
 every_family = pytest.mark.parametrize("name", TINY_FAMILIES)
 
 
+@cache
 def loaded_family(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> LoadedModel:
     return prepare(tiny_family(name, dtype=dtype, **changes), tiny_tokenizer())
 
