@@ -29,7 +29,7 @@ class PrOSVParams(Frozen):
         description="the prompt's tokens to push; give the method the same scope",
     )
     loss: Literal["language", "preference"] = Field(
-        "language",
+        "preference",
         description="language: cross-entropy of aligned answers; preference: scaled SimPO of "
         "aligned over violating ones",
     )

@@ -96,7 +96,7 @@ def test_after_training_the_answer_is_given_and_other_positions_stay_as_they_wer
     loaded: LoadedModel,
 ) -> None:
     data = given(loaded)
-    edit = fitted(loaded, data, steps=60, batch=3)
+    edit = fitted(loaded, data, loss="language", steps=60, batch=3)
     assert data.model is not None
     with torch.no_grad():
         told = data.model.log_probs(data.texts[::2], Intervention((edit,))).exp()
