@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from real_tasks.experiment.methods.method import Method
+from real_tasks.models.families import WRITING
 from real_tasks.steering.edits import Edit
 from real_tasks.steering.gates import GATES, FittedGate, Gate, GateInput
 from real_tasks.steering.operators import OPERATORS, Operator
@@ -24,7 +25,7 @@ from real_tasks.vocabulary.types import (
     SelectedModule,
 )
 
-WRITERS: tuple[ModuleKind, ...] = ("residual_in", "attention", "mlp")
+WRITERS: tuple[ModuleKind, ...] = ("residual_in", *WRITING)
 """Kinds of what writes to the residual stream: the embedding, attentions, MLPs."""
 
 

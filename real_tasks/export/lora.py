@@ -45,8 +45,11 @@ class Adapter:
     unties: bool
 
 
-def check_lora(intervention: Intervention, model_type: str) -> None:
+def check_lora(intervention: Intervention, model_type: str) -> int:
     """Check that low-rank changes of weights alone do what an intervention does, exactly.
+
+    Returns:
+        The largest rank of a weight's change.
 
     Raises:
         UserInputError: they do not; says why, and the way out.
@@ -63,7 +66,7 @@ def check_lora(intervention: Intervention, model_type: str) -> None:
                 f"{formula} at {edit.kind!r} changes the bias that the projection of every "
                 f"{model_type!r} has, and LoRA changes weights, no biases"
             )
-    _largest_rank(intervention)
+    return _largest_rank(intervention)
 
 
 def save_lora(
@@ -83,11 +86,10 @@ def save_lora(
             be changed, too; nothing is changed at all.
     """
     model = loaded.model
-    check_lora(intervention, model.config.model_type)
+    rank = check_lora(intervention, model.config.model_type)
     check_bake(model, intervention)
     made = rewritten(model, intervention, torch.float32)
     _check_biases(model, made)
-    rank = _largest_rank(intervention)
     tensors: dict[str, Tensor] = {}
     names, before = [], model.state_dict()
     for name, weight in made.weights.items():

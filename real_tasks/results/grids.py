@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from real_tasks.results.rows import Evaluation
 
-SMALLER = "name smaller strengths (evaluation.alphas, or strengths of a method that has its own)"
+_STRENGTHS = "name {} strengths (evaluation.alphas, or strengths of a method that has its own)"
+SMALLER, LARGER = _STRENGTHS.format("smaller"), _STRENGTHS.format("larger")
 FAR_BELOW = 0.5
 """Share of the cap on KL: what costs less is far from it."""
 
@@ -48,8 +49,7 @@ def grid_warnings(
     if far and largest < highest and all(one["alpha"] == largest for one in evaluations):
         return [
             f"{name}: in every fold the largest strength of its grid, {largest:g}, is the best, "
-            "far below the cap on KL: larger ones may gain more; "
-            + SMALLER.replace("smaller", "larger")
+            f"far below the cap on KL: larger ones may gain more; {LARGER}"
         ]
     return []
 

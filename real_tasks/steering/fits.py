@@ -57,7 +57,7 @@ def check_edit(edit: Edit, shape: ModelShape) -> None:
                 raise UserInputError(f"{name} with {size} along its axis {axis}, not {expected}")
     for name in edit.operator.unit_length:
         _check_unit(edit, name)
-    _check_order(edit, shape)
+    _check_gate(edit, shape)
 
 
 def _check_writes(edit: Edit) -> None:
@@ -103,9 +103,13 @@ def _check_tensor(edit: Edit, name: str, axes: list[str], shape: ModelShape) -> 
             )
 
 
-def _check_order(edit: Edit, shape: ModelShape) -> None:
+def _check_gate(edit: Edit, shape: ModelShape) -> None:
+    if edit.gate is None:
+        return
+    gate, tensors = edit.gate.gate, edit.gate.tensors
+    along = {name: tensors[name].shape[-1] for name, axes in gate.needs.items() if axes == "d"}
     first = min(place((layer, edit.kind)) for layer in edit.layers)
-    for site in edit.gate.gate.reads if edit.gate else ():
+    for site in gate.reads:
         if not shape.has(site):
             raise UserInputError(f"a gate reads {site.label}, which the model does not have")
         if place((site.layer, site.kind)) > first:
@@ -113,9 +117,7 @@ def _check_order(edit: Edit, shape: ModelShape) -> None:
                 f"a gate reads {site.label}, which lies behind {edit.modules[0].label}, where its "
                 "edit acts; let it read an earlier place"
             )
-        assert edit.gate is not None
-        for name, axes in edit.gate.gate.needs.items():
-            width = edit.gate.tensors[name].shape[-1] if axes == "d" else shape.width(site)
+        for name, width in along.items():
             if width != shape.width(site):
                 raise UserInputError(
                     f"a gate reads {site.label}, of width {shape.width(site)}, along a {name} of "

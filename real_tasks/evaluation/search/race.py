@@ -188,6 +188,8 @@ class Race:
         racer.over_cap = racer.effects.kl > self._max_kl
 
     def _screen_prompts(self, racer: _Racer) -> None:
+        if racer.overflows:
+            return
         try:
             racer.kl_open = open_kl(self._evaluator, racer.spec)
         except OverflowedError:

@@ -30,7 +30,6 @@ class DirectWrite(Fitter):
         """Return the tensors of one layer's heads."""
         assert data.model is not None and data.beside is not None, "it asks for both"
         model, v = data.model, mean_difference(data.beside, data.labels)[0]
-        # A norm between the heads and the stream makes v of nothing but what it multiplies to v.
         before = [normalize(model.gain(module) * v, dim=-1) for module in data.modules]
         pairs = zip(data.modules, before, strict=True)
         reads = [model.weight(module).T @ u for module, u in pairs]
