@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from real_tasks.experiment.methods.library import library
 from real_tasks.localizers import EQUAL_WEIGHTS, entry_of
 from real_tasks.vocabulary.method_config import EXPERIMENT
+from real_tasks.vocabulary.methods.library import library
 
 METRIC_LABELS = {
     "kl": "KL",

@@ -5,7 +5,6 @@ from statistics import fmean
 from typing import Any
 
 from real_tasks.evaluation.wording import BAG_OF_WORDS, word_aucs
-from real_tasks.experiment.methods.method import Method
 from real_tasks.questions.folds import fold_of_questions, split
 from real_tasks.questions.groups import question_groups
 from real_tasks.results.labels import headline_metrics
@@ -127,7 +126,7 @@ def evaluation_rows(
 
 
 def method_rows(
-    methods: Sequence[Method],
+    methods: Sequence[Mapping[str, str | None]],
     sources: Mapping[str, str],
     bounded: Container[str],
     facts: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -135,25 +134,21 @@ def method_rows(
     """Return one row per method: what it is made of, what it takes, whether it bakes.
 
     Args:
-        methods: those that were evaluated.
+        methods: of those that were evaluated, names and parts; see `Method.columns`.
         sources: by name, where each comes from.
         bounded: names of those whose largest strength does not cost the KL of comparison.
         facts: by name, of each fold and seed, what the stage of evaluation noted.
     """
     return [
         {
-            "method": method.name,
-            "localizer": method.localizer,
-            "fitter": method.fitter and method.fitter.name,
-            "operator": method.operator.name if method.fitter else None,
-            "gate": method.gate and method.gate.name,
-            "scope": str(method.scope),
-            "bounded": method.name in bounded,
-            "source": sources[method.name] or None,
-            **{name: _mean(facts[method.name], name) for name in TIMES},
-            "bakes": _all(facts[method.name], "bakes"),
+            **method,
+            "bounded": name in bounded,
+            "source": sources[name] or None,
+            **{time: _mean(facts[name], time) for time in TIMES},
+            "bakes": _all(facts[name], "bakes"),
         }
         for method in methods
+        for name in [str(method["method"])]
     ]
 
 

@@ -1,5 +1,1 @@
-"""Methods: localizer + fitter + operator + gate + scope + grid of strengths, as data.
-
-Every YAML file beside this one is a method (see `MethodConfig`); a localizer that has none is one
-too, pushing its modules along the difference of the class means.
-"""
+"""Methods as an experiment runs them: those that there are, and its own."""

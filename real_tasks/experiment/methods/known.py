@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 
 import yaml
 
-from real_tasks.experiment.methods.library import library
 from real_tasks.experiment.methods.method import Method, resolved_method
 from real_tasks.experiment.parameters import complete
 from real_tasks.localizers import EQUAL_WEIGHTS, LOCALIZERS
@@ -14,6 +13,7 @@ from real_tasks.vocabulary.config import Frozen, PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.method_config import EXPERIMENT, MethodConfig
+from real_tasks.vocabulary.methods.library import library
 from real_tasks.vocabulary.types import ModuleKind
 
 EVERY = "*"

@@ -50,6 +50,18 @@ class Method(Frozen):
     strengths: tuple[float, ...] = ()
 
     @property
+    def columns(self) -> dict[str, str | None]:
+        """What tables say of it: its name and its parts."""
+        return {
+            "method": self.name,
+            "localizer": self.localizer,
+            "fitter": self.fitter and self.fitter.name,
+            "operator": self.operator.name if self.fitter else None,
+            "gate": self.gate and self.gate.name,
+            "scope": str(self.scope),
+        }
+
+    @property
     def rankings(self) -> list[tuple[str, ModuleKind]]:
         """The localizers that it needs, each with the kind of modules: its own, its fitter's."""
         own = (self.localizer, self.kind) if self.localizer else None

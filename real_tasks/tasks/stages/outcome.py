@@ -130,7 +130,7 @@ class OutcomeTables:
             tables["evaluations"] += evaluation_rows(*which, scopes[item.method], content)
             tables["answers"] += answer_rows(*which, self.data, content)
         tables["methods"] = method_rows(
-            methods,
+            [method.columns for method in methods],
             {name: said.paper for name, said in said_methods(self.config).items()},
             {item.method for item, content in self.evaluations if content.get("bounded")},
             facts,

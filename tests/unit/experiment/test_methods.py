@@ -13,12 +13,12 @@ from real_tasks.experiment.methods.known import (
     summaries,
     with_methods,
 )
-from real_tasks.experiment.methods.library import library
 from real_tasks.export.targets import exported_as
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.installed import InstalledFolder
+from real_tasks.vocabulary.methods.library import library
 
 DEMO = with_methods(ExperimentConfig())
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from real_tasks.experiment.methods.known import known_methods, method_names, with_methods
-from real_tasks.experiment.methods.library import library
 from real_tasks.experiment.needs import allowed_methods, check_needs, with_allowed_methods
 from real_tasks.experiment.sources import load_behaviour
 from real_tasks.experiment.work import work_of
@@ -14,6 +13,7 @@ from real_tasks.steering.fitters.mean_difference import MeanDifference
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
+from real_tasks.vocabulary.methods.library import library
 from real_tasks.vocabulary.types import Answer, Aspect, BehaviourData, Question
 
 OF_CLASS_A = {"name": "mine", "like": "one_vs_rest"} | {

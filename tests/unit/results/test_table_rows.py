@@ -212,7 +212,7 @@ def test_a_method_s_row_has_the_means_of_what_its_evaluations_noted() -> None:
         {"fit_seconds": 3.0},  # nothing is steered in this fold
     ]
     facts = {"iti": noted, "unsteered": [{"fit_seconds": 0.0}]}
-    methods = [known_methods(ExperimentConfig())[name] for name in facts]
+    methods = [known_methods(ExperimentConfig())[name].columns for name in facts]
     steered, bare = fits(
         "methods",
         [
