@@ -173,6 +173,7 @@ def fit(
                     **_beside(one, activations),
                     **further,
                     **_ranked(scores, one),
+                    **_best(scores, one),
                 },
             )
             for one in wanted
@@ -239,3 +240,11 @@ def _ranked(scores: tuple[Scores, ...], one: Fit) -> dict[str, tuple[ArtifactRef
     if one.ranking is None:
         return {}
     return {"ranked": scores_for(scores, *one.ranking, one.fold, one.seed)}
+
+
+def _best(scores: tuple[Scores, ...], one: Fit) -> dict[str, Any]:
+    if one.best is None:
+        return {}
+    localizer, top_k = one.best
+    wanted = scores_for(scores, localizer, one.kind, one.fold, one.seed)
+    return {"scores": wanted, "top_k": top_k}

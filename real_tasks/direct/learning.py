@@ -5,7 +5,7 @@ Only what the method asks for is read and scored, and only of questions for trai
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.samples import localizer_input, samples_of
 from real_tasks.reading.answers_read import activations_of
 from real_tasks.steering.fitters import FITTERS, Fitter
+from real_tasks.steering.selection import best_modules
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import (
@@ -35,6 +36,7 @@ from real_tasks.vocabulary.types import (
     FoldSplit,
     LocalizerResult,
     ModuleKind,
+    ModuleScore,
     Reading,
 )
 
@@ -86,7 +88,7 @@ class Learner:
             "",
             weights_fingerprint(loaded.model),
             loaded.shape,
-            self._tensors(),
+            self._tensors(scores),
             {"method": method.name, "behaviour": self.data.name},
             prompts,
             write_gains(loaded.model),
@@ -119,7 +121,9 @@ class Learner:
             yield localizer.localize(given, self.config.seeds[0])
         self.told("scores", n_layers, n_layers)
 
-    def _tensors(self) -> dict[str, Float[Tensor, "layer module ..."]]:
+    def _tensors(
+        self, scores: Sequence[ModuleScore] | None
+    ) -> dict[str, Float[Tensor, "layer module ..."]]:
         fitter = self.method.fitter
         assert fitter is not None
         entry = FITTERS[fitter.name]
@@ -133,7 +137,10 @@ class Learner:
             further["ranked"] = tuple(self._ranked(*entry.ranking))
         kind, seed = self.method.kind, self.config.seeds[0]
         beside = self._beside(entry, kind)
-        return fitted_tensors(fitter, layers, *self._seen(), kind, seed, further, beside)
+        only = None
+        if scores is not None and entry.trained_alone():
+            only = best_modules(scores, max(self.method.top_k))
+        return fitted_tensors(fitter, layers, *self._seen(), kind, seed, further, beside, only)
 
     def _beside(
         self, entry: Localizer | type[Fitter], kind: ModuleKind

@@ -1,6 +1,6 @@
 """What fitters are given of an experiment's data, and the tensors that they find."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,15 @@ from real_tasks.questions.samples import (
     rows_of_questions,
     samples_of,
 )
-from real_tasks.steering.fitters import FITTERS, FitterInput
+from real_tasks.steering.fitters import FITTERS, Fitter, FitterInput
 from real_tasks.vocabulary.config import PlugIn
-from real_tasks.vocabulary.types import BehaviourData, FoldSplit, ModuleKind, layer_modules
+from real_tasks.vocabulary.types import (
+    BehaviourData,
+    FoldSplit,
+    ModuleId,
+    ModuleKind,
+    layer_modules,
+)
 
 
 def fitted_tensors(
@@ -31,6 +37,7 @@ def fitted_tensors(
     seed: int,
     further: Mapping[str, Any],
     beside: Iterable[Float[np.ndarray, "sample one d_model"]] | None = None,
+    only: Collection[ModuleId] | None = None,
 ) -> dict[str, Float[Tensor, "layer module ..."]]:
     """Return the tensors of every module of a kind, found on the training questions of one fold.
 
@@ -45,6 +52,8 @@ def fitted_tensors(
         seed: of the fitter.
         further: of `FitterInput`, beside what data and activations tell.
         beside: activations of the part that the fitter sees too, layer by layer.
+        only: modules whose tensors are wanted, where the fitter finds each alone; those of the
+            others are not a number.
     """
     samples = samples_of(data)
     rows = rows_of_questions(samples, split.train)
@@ -61,8 +70,27 @@ def fitted_tensors(
         if beside is not None:
             streams = [torch.from_numpy(next(others)[rows, 0]).float() for _ in part]
             seen = replace(seen, beside=torch.stack(streams))
-        found.append({n: t.unflatten(0, (len(part), -1)) for n, t in made.fit(seen, seed).items()})
-    return {name: torch.cat([one[name] for one in found]) for name in made.gives}
+        own = _found(made, seen, seed, only)
+        found.append({n: t.unflatten(0, (len(part), -1)) for n, t in own.items()})
+    none = {name: torch.full_like(t, torch.nan) for one in found for name, t in one.items()}
+    return {name: torch.cat([(one or none)[name] for one in found]) for name in made.gives}
+
+
+def _found(
+    made: Fitter, seen: FitterInput, seed: int, only: Collection[ModuleId] | None
+) -> dict[str, Float[Tensor, "module ..."]]:
+    """Return what a fitter finds, of some modules alone if they are named; nothing without one."""
+    if only is None:
+        return made.fit(seen, seed)
+    rows = [row for row, module in enumerate(seen.modules) if module in only]
+    if not rows:
+        return {}
+    some = replace(seen, modules=tuple(seen.modules[row] for row in rows), values=seen.values[rows])
+    n, found = len(seen.modules), made.fit(some, seed)
+    every = {name: t.new_full((n, *t.shape[1:]), torch.nan) for name, t in found.items()}
+    for name, tensor in found.items():
+        every[name][rows] = tensor
+    return every
 
 
 def samples_told(data: BehaviourData, samples: Sequence[Sample]) -> FitterInput:

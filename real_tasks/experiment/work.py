@@ -38,12 +38,17 @@ class Scoring(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """Tensors of all modules of a kind to be found on a fold."""
+    """Tensors of the modules of a kind to be found on a fold.
+
+    `best` are a localizer and the largest K, where only the modules that are steered are fitted, as
+    the language model is trained through for each.
+    """
 
     fitter: PlugIn
     kind: ModuleKind
     fold: int
     seed: int
+    best: tuple[str, int] | None = None
 
     @property
     def reading(self) -> Reading:
@@ -145,5 +150,8 @@ def _seeds(seeded: bool, config: ExperimentConfig) -> tuple[int, ...]:
 def _fit(method: Method, fold: int, seed: int, config: ExperimentConfig) -> Fit | None:
     if method.fitter is None:
         return None
-    its_seed = seed if method.fitter_seeded else config.seeds[0]
-    return Fit(method.fitter, method.kind, fold, its_seed)
+    best = None
+    if method.localizer and FITTERS[method.fitter.name].trained_alone():
+        best = method.localizer, max(method.top_k)
+    its_seed = seed if method.fitter_seeded or best else config.seeds[0]
+    return Fit(method.fitter, method.kind, fold, its_seed, best)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import ModuleScore, SelectedModule
+from real_tasks.vocabulary.types import ModuleId, ModuleScore, SelectedModule
 
 
 def ranked(scores: Sequence[ModuleScore]) -> list[ModuleScore]:
@@ -18,6 +18,11 @@ def ranked(scores: Sequence[ModuleScore]) -> list[ModuleScore]:
         if not math.isfinite(score.score):
             raise UserInputError(f"the score of {score.module} is {score.score}, expected a number")
     return sorted(scores, key=lambda score: (-score.score, score.module))
+
+
+def best_modules(scores: Sequence[ModuleScore], top_k: int) -> set[ModuleId]:
+    """Return the modules that candidates of up to ``top_k`` steer."""
+    return {score.module for score in ranked(scores)[:top_k]}
 
 
 def select(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from flows.experiment import Summary, experiment
 from real_tasks.experiment.yaml_files import load_config
@@ -65,6 +66,22 @@ def test_every_method_is_tuned_on_its_own_strengths_and_tested(run: tuple[Home, 
     assert len(ask(home, query)) == 11
     query = "SELECT DISTINCT method FROM evaluations WHERE metric = 'kl_open'"
     assert {row[0] for row in ask(home, query)} <= {"cast", "sttp"}
+
+
+def test_only_the_layer_that_is_steered_is_trained(run: tuple[Home, Summary]) -> None:
+    home, summary = run
+    folder = run_folder(home, summary.run_id) / "specs" / "trained"
+    wanted = ask(
+        home,
+        "SELECT fold, layer FROM module_scores WHERE localizer = 'causal' AND kind = 'layer' "
+        "QUALIFY row_number() OVER (PARTITION BY fold ORDER BY score DESC, layer) = 1",
+    )
+    for fold, layer in wanted:
+        (edit,) = SteeringSpec.load(folder / f"fold-{fold}-seed-0").edits
+        assert [module.layer for module in edit.modules] == [layer]
+    kept = list(home.artifacts.glob("model_fits/*/tensors.safetensors"))
+    trained = [load_file(path)["direction"].isfinite().all(dim=(-1, -2)) for path in kept]
+    assert [int(layers.sum()) for layers in trained if not layers.all()] == [1] * len(wanted)
 
 
 def test_its_steering_is_kept_as_a_spec_that_says_what_it_does(run: tuple[Home, Summary]) -> None:

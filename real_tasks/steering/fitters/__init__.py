@@ -91,6 +91,11 @@ class Fitter(ABC):
         """Keep the validated parameters, an instance of ``Params``."""
         self.params = params
 
+    @classmethod
+    def trained_alone(cls) -> bool:
+        """Whether each module takes many passes of the model, and none depends on another."""
+        return cls.access == "gradients" and not cls.all_layers
+
     def check(self, data: FitterInput) -> None:  # noqa: B027 - most need none
         """Check the parameters against the samples, whose modules and values may not be there yet.
 

@@ -1,6 +1,6 @@
 """The cached stage that finds operators' tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from real_tasks.tasks.cache.stage import stage
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.vocabulary.config import ExecutionConfig, PlugIn
-from real_tasks.vocabulary.types import ModuleKind
+from real_tasks.vocabulary.types import ModuleId, ModuleKind
 from storage.artifacts.store import ArtifactRef
 
 
@@ -49,11 +49,12 @@ def fitted(
     ranked: tuple[ArtifactRef, ...],
     further: Mapping[str, Any],
     beside: tuple[ArtifactRef, ...],
+    only: Collection[ModuleId] | None = None,
 ) -> dict[str, Any]:
     """Run a fitter, write its tensors, and return facts for the manifest.
 
     `ranked` are the scores that the fitter asks for, by shards; `further` is of `FitterInput`,
-    beside what activations tell.
+    beside what activations tell; `only` is of `fitted_tensors`.
     """
     data, split = fold.load()
     layers, others = (
@@ -63,6 +64,6 @@ def fitted(
     if ranked:
         further = {**further, "ranked": references.load_ranked(ranked)}
     given = fitter, layers, data, split, kind, seed, further
-    tensors = fitted_tensors(*given, beside=others if beside else None)
+    tensors = fitted_tensors(*given, beside=others if beside else None, only=only)
     save_file(tensors, out / references.TENSORS)
     return {"fitter": fitter.name}

@@ -10,7 +10,7 @@ from torch import Tensor
 from real_tasks.experiment.fitting import fitted_tensors
 from real_tasks.steering.fitters import FITTERS, Fitter, FitterInput
 from real_tasks.vocabulary.config import PlugIn
-from real_tasks.vocabulary.types import FoldSplit
+from real_tasks.vocabulary.types import FoldSplit, ModuleId
 from tests.unit.tiny_models import random_data
 
 DATA = random_data(n_questions=6)
@@ -81,3 +81,27 @@ def test_a_fitter_sees_one_layer_at_a_time_or_all_of_them(
     expected = means / means.sum(axis=axes, keepdims=True)
     assert found.shape == (4, 2, 3)
     assert torch.allclose(found, torch.from_numpy(expected), atol=1e-6)
+
+
+def test_modules_that_are_not_asked_for_are_not_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[ModuleId, ...]] = []
+
+    class Means(Fitter):
+        """Each module's mean activation."""
+
+        gives = ("mean",)
+
+        def fit(self, data: FitterInput, seed: int) -> dict[str, Tensor]:  # noqa: ARG002
+            asked.append(data.modules)
+            return {"mean": data.values.mean(dim=1)}
+
+    monkeypatch.setitem(FITTERS._entries, "means", Means)
+    n_answers = sum(len(question.answers) for question in DATA.questions)
+    layers = np.random.default_rng(0).random((4, n_answers, 2, 3)).astype(np.float32)
+    given = PlugIn(name="means"), layers, DATA, SPLIT, "head", 0, {}
+    only = {ModuleId("head", 1, 1), ModuleId("head", 3, 0)}
+    found, every = (fitted_tensors(*given, only=o)["mean"] for o in (only, None))
+    assert asked[:2] == [(ModuleId("head", 1, 1),), (ModuleId("head", 3, 0),)]
+    wanted = torch.zeros(4, 2, dtype=torch.bool)
+    wanted[1, 1] = wanted[3, 0] = True
+    assert torch.equal(found[wanted], every[wanted]) and bool(found[~wanted].isnan().all())

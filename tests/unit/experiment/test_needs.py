@@ -13,6 +13,7 @@ from real_tasks.steering.fitters.mean_difference import MeanDifference
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
+from real_tasks.vocabulary.method_config import MethodConfig
 from real_tasks.vocabulary.methods.library import library
 from real_tasks.vocabulary.types import Answer, Aspect, BehaviourData, Question
 
@@ -169,3 +170,12 @@ def test_activations_are_read_where_the_fitters_of_the_methods_ask(
         (k, at) for k in ("head", "layer") for at in ("last", "answer_mean")
     }
     assert {fit.reading for fit in work.fits} == {"answer_mean"}
+
+
+def test_what_is_trained_through_the_model_is_fitted_to_the_best_modules_alone() -> None:
+    config = ExperimentConfig(
+        methods=("iti", "bipo", "lqr", MethodConfig(name="more", like="bipo", top_k=(1, 3)))
+    )
+    found = {fit.fitter.name: fit.best for fit in work_of(config).fits if fit.best is None}
+    assert set(found) == {"mean_difference", "lqr"}
+    assert {fit.best for fit in work_of(config).fits} == {None, ("causal", 1), ("causal", 3)}
