@@ -8,11 +8,11 @@ from real_tasks.experiment.question_checks import check_behaviour, check_texts
 from real_tasks.experiment.sources import dataset_of
 from real_tasks.experiment.work import work_of
 from real_tasks.localizers import LOCALIZERS
+from real_tasks.models.checking import check_model, checkpoint_config
 from real_tasks.models.checkpoints import check_attention
 from real_tasks.models.devices import resolve_device
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.families import check_kind
-from real_tasks.models.loading import check_model, checkpoint_config
 from real_tasks.models.text_model import TextModel
 from real_tasks.steering.fitters import FITTERS
 from real_tasks.vocabulary.errors import Faults, UserInputError

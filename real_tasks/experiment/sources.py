@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from real_tasks.models.checking import checkpoint_shape
 from real_tasks.models.embedded import EMBEDDED_MODELS
-from real_tasks.models.loading import checkpoint_shape
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.questions.folds import evenly_spaced
 from real_tasks.questions.neutral import load_neutral

@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from real_tasks.models.checking import checkpoint_shape
 from real_tasks.models.embedded import EMBEDDED_MODELS
-from real_tasks.models.loading import LoadedModel, checkpoint_shape, load_model
+from real_tasks.models.loading import LoadedModel, load_model
 from real_tasks.vocabulary.config import ExecutionConfig, Frozen
 from storage.artifacts.store import fingerprint
 

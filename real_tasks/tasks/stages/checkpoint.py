@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
+from real_tasks.models.checking import check_model
 from real_tasks.models.checkpoints import DTYPES
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.gguf.conversion import convert
 from real_tasks.models.gguf.files import SUFFIX, gguf_file
 from real_tasks.models.hub import local_checkpoint, resolved_revision, unedited
 from real_tasks.models.identity import checkpoint_files
-from real_tasks.models.loading import check_model
 from real_tasks.models.weights import check_stored_finite
 from real_tasks.tasks.cache import progress
 from real_tasks.tasks.cache.code_version import modules_of

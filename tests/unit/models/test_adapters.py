@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from real_tasks.export.bake import bake
+from real_tasks.models.checking import check_model
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.identity import checkpoint_content
-from real_tasks.models.loading import check_model, load_model
+from real_tasks.models.loading import load_model
 from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError

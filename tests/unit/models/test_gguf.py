@@ -10,11 +10,12 @@ from gguf import GGMLQuantizationType as Quantised
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
+from real_tasks.models.checking import check_model, checkpoint_shape
 from real_tasks.models.gguf import conversion
 from real_tasks.models.gguf.conversion import convert, described
 from real_tasks.models.gguf.files import gguf_file
 from real_tasks.models.hub import local_checkpoint
-from real_tasks.models.loading import check_model, checkpoint_shape, load_model
+from real_tasks.models.loading import load_model
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.tiny_gguf import TEMPLATE, TOKENS, tensors_of, write_gguf

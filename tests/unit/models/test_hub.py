@@ -12,8 +12,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from real_tasks.models.checking import checkpoint_shape
 from real_tasks.models.hub import local_checkpoint, resolved_revision
-from real_tasks.models.loading import checkpoint_shape, load_model
+from real_tasks.models.loading import load_model
 from real_tasks.vocabulary.config import ExecutionConfig
 from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.tiny_models import tiny_llama, tiny_tokenizer

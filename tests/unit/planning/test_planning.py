@@ -18,7 +18,7 @@ from real_tasks.localizers.real import costs
 from real_tasks.localizers.real.fitting import ShardProgram
 from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import cross_fit_plan, release_plan
-from real_tasks.models.loading import checkpoint_shape
+from real_tasks.models.checking import checkpoint_shape
 from real_tasks.planning.costs import activation_bytes, forward_flops, model_size
 from real_tasks.planning.data_size import size_of_behaviour, stated_size
 from real_tasks.planning.memory import evaluation_bytes, extraction_bytes
