@@ -14,7 +14,7 @@ from real_tasks.tasks.cache import progress
 from real_tasks.tasks.cache.stage import Stage, store
 from real_tasks.tasks.cache.timings import timing
 from real_tasks.tasks.records.run import Run
-from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
+from real_tasks.vocabulary.errors import UserInputError, WorkFailedError, first_of
 from real_tasks.vocabulary.types import ModelShape
 from storage.artifacts.store import ArtifactRef
 
@@ -107,12 +107,7 @@ def _raise_failures(
     if failures:
         first = next(iter(failures.values()))
         raise ShardsFailedError(
-            f"{len(failures)} of {len(names)} shards of {stage.kind} failed: {_some(failures)}. "
-            f"The first says: {type(first).__name__}: {first}. "
+            f"{len(failures)} of {len(names)} shards of {stage.kind} failed: "
+            f"{first_of([*failures], 6)}. The first says: {type(first).__name__}: {first}. "
             "The others are kept: mend the cause and run again with the same configuration"
         ) from first
-
-
-def _some(names: Mapping[str, object], most: int = 6) -> str:
-    shown = ", ".join(list(names)[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

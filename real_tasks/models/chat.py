@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from real_tasks.models.thinking import left_open, openings
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 
@@ -19,27 +20,6 @@ Message = Mapping[str, str]
 
 _MARK = "ANSWER"
 """Stands for what somebody says, to see what the template writes around it."""
-_TAG = re.compile(
-    r"(?P<left>[<\[◁＜]\|?)(?P<name>[^\W\d_][\w:|-]{1,40}?)(?:\s[^<>]*)?(?P<right>\|?[>\]▷＞])"
-)
-_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
-_THINKING = re.compile(
-    "think|thinking|thoughts?|reason|reasoning|reflection|rationale|scratchpad|analysis|"
-    "deliberation|monologue|cot"
-)
-_NOT_OPENING = re.compile("no|not|non|end|stop|off|effort|mode|level|length|budget|max")
-"""Parts of a tag's name: one of the first, and none of the second, begins a thinking block."""
-_FORMS = {
-    "<|inner_prefix|>": "<|inner_suffix|>",
-    "<|channel>thought": "<channel|>",
-    "<unused94>thought": "<unused95>",
-    "<|channel|>analysis<|message|>": "<|end|><|start|>assistant<|channel|>final<|message|>",
-    "Here are my reasoning steps:": "[BEGIN FINAL RESPONSE]",
-}
-"""Forms of one model's own, by what begins the block, with what ends it."""
-_FORM = re.compile("|".join(map(re.escape, _FORMS)))
-_ANSWER_HEADING = re.compile(r"\s*<\|channel\|>final<\|message\|>")
-_BEGINNING = re.compile("start|begin", re.IGNORECASE)
 _SWITCHES = ("enable_thinking", "thinking", "thinking_mode", "reasoning", "reasoning_effort")
 """Arguments by which templates are told not to open a block."""
 _TODAY = re.compile(r"\bstrftime_now\(\s*(['\"])(.*?)\1\s*\)")
@@ -122,9 +102,9 @@ def conversation(
             thinking block that is not to be closed.
     """
     text = _written(tokenizer, chat, messages, add_generation_prompt=True)
-    if not _openings(text):
+    if not openings(text):
         return ChatText(text)
-    opening, closing = _left_open(_after_question(tokenizer, chat, messages, text))
+    opening, closing = left_open(_after_question(tokenizer, chat, messages, text))
     if opening and chat.thinking == "refuse":
         raise UserInputError(
             f"the tokenizer's chat template opens a thinking block ({opening!r}) for the "
@@ -185,55 +165,6 @@ def continued(
         UserInputError: see `conversation`.
     """
     return ChatText(_written(tokenizer, chat, messages, continue_final_message=True))
-
-
-def without_thinking(text: str) -> str | None:
-    """Return what a generated text says after the thinking that it begins with, if any.
-
-    Returns:
-        None where the thinking does not end.
-    """
-    begun = text.lstrip()
-    opening = next((one for one in _openings(begun) if one.start() == 0), None)
-    if opening is None:
-        heading = _ANSWER_HEADING.match(text)
-        return text[heading.end() :] if heading else text
-    ended = re.search(re.escape(_end_of(opening)), begun, re.IGNORECASE)
-    return begun[ended.end() :] if ended else None
-
-
-def _openings(text: str) -> list[re.Match[str]]:
-    """Return what begins a thinking block, in its order."""
-    tags = [one for one in _TAG.finditer(text) if _opens(one["name"])]
-    return sorted([*tags, *_FORM.finditer(text)], key=lambda one: one.start())
-
-
-def _opens(name: str) -> bool:
-    parts = [part.lower() for part in _PART.findall(name)]
-    return any(map(_THINKING.fullmatch, parts)) and not any(map(_NOT_OPENING.fullmatch, parts))
-
-
-def _left_open(text: str) -> tuple[str, str]:
-    """Return the beginning of a thinking block that does not end, and what ends it; or nothing."""
-    openings = _openings(text)
-    if not openings:
-        return "", ""
-    inside, end = text[openings[-1].end() :], _end_of(openings[-1])
-    if end.lower() in inside.lower():
-        return "", ""
-    # Templates that write an empty block put its end on a line of its own where its beginning is.
-    return openings[-1].group(), f"\n{end}\n\n" if "\n" in inside else end
-
-
-def _end_of(opening: re.Match[str]) -> str:
-    """Return what ends a thinking block."""
-    if opening[0] in _FORMS:
-        return _FORMS[opening[0]]
-    name, left, right = opening["name"], opening["left"], opening["right"]
-    if _BEGINNING.search(name):
-        other = _BEGINNING.sub(lambda m: "END" if m[0].isupper() else "end", name)
-        return f"{left}{other}{right}"
-    return f"{left}/{name}{right}"
 
 
 def _known_switches(tokenizer: PreTrainedTokenizerBase) -> str:

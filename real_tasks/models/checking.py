@@ -18,7 +18,7 @@ from real_tasks.models.checkpoints import (
 from real_tasks.models.families import configured_shape
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.text_model import TextModel, longest_text
-from real_tasks.models.weights import check_weights
+from real_tasks.models.weight_checks import check_weights
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.file_forms import expanded

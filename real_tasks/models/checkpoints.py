@@ -20,14 +20,8 @@ from real_tasks.models.config_json import check_given, check_numbers
 from real_tasks.models.families import family_of
 from real_tasks.models.tokenizer_files import TOKENIZER_FILES
 from real_tasks.models.tokenizer_files import read as read_tokenizer_files
-from real_tasks.models.weights import (
-    WEIGHTS,
-    check_form,
-    check_loaded,
-    check_weights,
-    read_mapping,
-    weight_files,
-)
+from real_tasks.models.weight_checks import check_loaded, check_weights
+from real_tasks.models.weights import WEIGHTS, check_form, read_mapping, weight_files
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 

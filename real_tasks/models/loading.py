@@ -33,7 +33,8 @@ from real_tasks.models.families import (
 from real_tasks.models.kept_states import KeptStates
 from real_tasks.models.rope import Regime, followers, forget_longer_texts, length_rules
 from real_tasks.models.text_model import longest_text
-from real_tasks.models.weights import check_finite, stored_weights
+from real_tasks.models.weight_checks import check_finite
+from real_tasks.models.weights import stored_weights
 from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModelShape

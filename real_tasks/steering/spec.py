@@ -25,7 +25,7 @@ from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fits import check_edit
 from real_tasks.steering.hooks import applied
 from real_tasks.steering.spec_files import FACTS_FILE, TENSORS_FILE, read_spec, write_spec
-from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.errors import UserInputError, first_of
 from real_tasks.vocabulary.scopes import Scope
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind, TokenScope
 
@@ -260,15 +260,14 @@ def _check_edit(edit: Edit, shape: ModelShape) -> None:
 
 
 def _explained(edit: Edit, alpha: float) -> str:
-    shown = ", ".join(module.label for module in edit.modules[:3])
-    more = f" and {len(edit.modules) - 3} more" if len(edit.modules) > 3 else ""
+    shown = first_of([module.label for module in edit.modules], 3)
     weights = edit.weights
     spread = "" if bool(torch.all(weights == weights[0])) else ", each by its weight"
     norm = ", and the length kept" if edit.keep_norm else ""
     gate = f", where {edit.gate.gate.label}" if edit.gate else ""
     return (
         f"{edit.operator.formula}{norm}, at strength {alpha:g} ({edit.operator.unit}){spread}, "
-        f"in {shown}{more}; positions: {edit.scope}{gate}"
+        f"in {shown}; positions: {edit.scope}{gate}"
     )
 
 

@@ -1,6 +1,6 @@
 """Errors that a user can mend: each says what was found, what was expected and how to mend it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -72,6 +72,12 @@ class Faults:
             raise self._errors[0]
         if said:
             raise SeveralFaultsError(said)
+
+
+def first_of(names: Sequence[str], most: int, between: str = ", ") -> str:
+    """Return names in a message: the first of them, and how many more there are."""
+    rest = len(names) - most
+    return between.join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _overlap(field: str, other: str) -> bool:

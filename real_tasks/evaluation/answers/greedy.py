@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import Cache
 
 from real_tasks.evaluation.answers.prefix import common_prefix, growing_cache, read_prefix
-from real_tasks.models.chat import without_thinking
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.rope import Regime
+from real_tasks.models.thinking import without_thinking
 from real_tasks.reading.batches import PaddedBatch, check_lengths, encode, pad
 from real_tasks.reading.out_of_memory import in_batches
 from real_tasks.reading.overflow import check_finite

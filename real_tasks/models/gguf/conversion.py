@@ -24,7 +24,7 @@ from real_tasks.models.families import family_of
 from real_tasks.models.gguf.files import GgufHeader, read_header
 from real_tasks.models.gguf.settings import complete
 from real_tasks.models.tokenizer_files import PROBES
-from real_tasks.models.weights import quiet
+from real_tasks.models.weight_checks import quiet
 from real_tasks.vocabulary.errors import UserInputError
 from storage.paths import Home
 

@@ -7,7 +7,7 @@ from real_tasks.results.comparing.agreement import RankAgreement, rank_agreement
 from real_tasks.results.labels import headline_metrics, method_label, metric_label
 from real_tasks.results.scores import mean_scores, scores_by_run
 from real_tasks.results.summary import Row, result_table
-from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.errors import UserInputError, first_of
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,8 @@ def run_comparison_sentences(comparison: RunComparison) -> list[str]:
     ]
     for what, modules in (("entered", mean.entered), ("left", mean.left)):
         if modules:
-            names = "; ".join(module.label for module in modules[:10])
-            more = f" and {len(modules) - 10} more" if len(modules) > 10 else ""
-            sentences.append(f"{len(modules)} {what} the best {mean.top_k}: {names}{more}.")
+            names = first_of([module.label for module in modules], 10, "; ")
+            sentences.append(f"{len(modules)} {what} the best {mean.top_k}: {names}.")
     shown = headline_metrics(one.metric for one in comparison.differences)
     largest = max(
         (one for one in comparison.differences if one.metric in shown),

@@ -10,6 +10,7 @@ from real_tasks.results.findings import MODULE_NOUNS, signed
 from real_tasks.results.labels import method_label
 from real_tasks.results.summary import Row
 from real_tasks.statistics.bootstrap import Estimate
+from real_tasks.vocabulary.errors import first_of
 from real_tasks.vocabulary.rescore_config import DriftThresholds
 from real_tasks.vocabulary.types import ModuleId
 
@@ -170,16 +171,8 @@ def _below(value: float | None, limit: float) -> bool:
 def _moves(row: Row) -> str:
     if not row["entered"] and not row["left"]:
         return f"The best {row['top_k']} are the same as before."
-    return (
-        f"Entered the best {row['top_k']}: {_shortened(row['entered'])}. "
-        f"Left: {_shortened(row['left'])}."
-    )
-
-
-def _shortened(names: str) -> str:
-    every = names.split(", ")
-    rest = len(every) - _LISTED
-    return names if rest <= 0 else f"{', '.join(every[:_LISTED])} and {rest} more"
+    entered, left = (first_of(row[name].split(", "), _LISTED) for name in ("entered", "left"))
+    return f"Entered the best {row['top_k']}: {entered}. Left: {left}."
 
 
 def _gain_sentence(row: Row, method: str) -> str:

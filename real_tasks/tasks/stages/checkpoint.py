@@ -12,7 +12,7 @@ from real_tasks.models.gguf.conversion import convert
 from real_tasks.models.gguf.files import SUFFIX, gguf_file
 from real_tasks.models.hub import local_checkpoint, resolved_revision, unedited
 from real_tasks.models.identity import checkpoint_files
-from real_tasks.models.weights import check_stored_finite
+from real_tasks.models.weight_checks import check_stored_finite
 from real_tasks.tasks.cache import progress
 from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads

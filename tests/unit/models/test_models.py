@@ -20,7 +20,7 @@ from real_tasks.models.checking import check_model, checkpoint_shape
 from real_tasks.models.devices import resolve_device
 from real_tasks.models.families import family_of, model_shape, output_projections, projection_weight
 from real_tasks.models.loading import LoadedModel, load_model, prepare
-from real_tasks.models.weights import check_stored_finite
+from real_tasks.models.weight_checks import check_stored_finite
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.reading.batches import encode
 from real_tasks.steering.hooks import applied

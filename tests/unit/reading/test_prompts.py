@@ -6,8 +6,9 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
-from real_tasks.models.chat import ChatFormat, check_chat, without_thinking
+from real_tasks.models.chat import ChatFormat, check_chat
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.thinking import without_thinking
 from real_tasks.reading.batches import encode
 from real_tasks.reading.prompts import answered_text, prompt_text, reading_text
 from real_tasks.vocabulary.errors import UserInputError
