@@ -41,8 +41,8 @@ def check_weights(folder: Path, config: PreTrainedConfig) -> None:
     if integers:
         raise UserInputError(
             f"{folder}: the weights {first_of(integers, 3)} are of the type "
-            f"{stored[integers[0]].dtype}, as quantised ones are; expected floating-point numbers of 16 bits or more: give the "
-            "checkpoint before it was quantised"
+            f"{stored[integers[0]].dtype}, as quantised ones are; expected floating-point numbers "
+            "of 16 bits or more: give the checkpoint before it was quantised"
         )
     if find_spec("accelerate") is None:  # which transformers needs for the device; loading checks
         return
@@ -93,10 +93,10 @@ def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
         )
     if unexpected:
         raise UserInputError(
-            f"the checkpoint {folder} holds {first_of(unexpected, 3)}, for which its config.json has "
-            "no place, so that another model than this one would be measured; correct config.json "
-            "(num_hidden_layers, attention_bias, mlp_bias, architecture) so that they are used, or "
-            "remove them from the weights and save the checkpoint again"
+            f"the checkpoint {folder} holds {first_of(unexpected, 3)}, for which its config.json "
+            "has no place, so that another model than this one would be measured; correct "
+            "config.json (num_hidden_layers, attention_bias, mlp_bias, architecture) so that they "
+            "are used, or remove them from the weights and save the checkpoint again"
         )
 
 
@@ -115,8 +115,8 @@ def check_finite(tensors: Iterator[tuple[str, Tensor]], where: str) -> None:
     if bad:
         raise UserInputError(
             f"{where}: {len(bad)} weights hold NaN or infinity: {first_of(bad, 3)}; a damaged "
-            "checkpoint (fetch it again), one whose training failed, or numbers too large for float16 (choose "
-            "model.dtype=bfloat16 or float32)"
+            "checkpoint (fetch it again), one whose training failed, or numbers too large for "
+            "float16 (choose model.dtype=bfloat16 or float32)"
         )
 
 
