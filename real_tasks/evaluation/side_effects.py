@@ -18,6 +18,7 @@ from real_tasks.reading.overflow import check_finite
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.resuming import steered_states
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
+from real_tasks.vocabulary.scopes import PromptEnds
 
 MAX_TOKENS = 256
 """Tokens of a neutral text that are read: paragraphs of a data set differ much in length."""
@@ -28,11 +29,11 @@ WORK = "side effects"
 
 
 class SideEffects(NamedTuple):
-    """Means over all predicted tokens of the neutral texts, in nats per token.
+    """Means over predicted tokens of the neutral texts, in nats per token.
 
     Attributes:
-        cross_entropy: of the steered model.
-        kl: KL(original || steered) of the next-token distributions.
+        cross_entropy: of the steered model, over all tokens.
+        kl: KL(original || steered) of the next-token distributions, over those behind the prompt.
     """
 
     cross_entropy: float
@@ -150,9 +151,16 @@ def _hidden(
 ) -> Float[Tensor, "token d_model"]:
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.mask, "use_cache": False}
     # To a gate the whole text is a prompt.
-    lengths = batch.mask.sum(dim=1)
-    states = steered_states(loaded, intervention, batch.key, inputs, batch.prompt_lengths, lengths)
+    lengths, prompts = batch.mask.sum(dim=1), _prompt_lengths(batch, intervention)
+    states = steered_states(loaded, intervention, batch.key, inputs, prompts, lengths)
     return states.flatten(0, 1)[batch.reads]
+
+
+def _prompt_lengths(batch: NeutralBatch, intervention: Intervention | None) -> Int[Tensor, "row"]:
+    edits = intervention.edits if intervention else ()
+    if not any(isinstance(edit.scope, PromptEnds) for edit in edits):
+        return batch.prompt_lengths
+    return (batch.mask.sum(dim=1) // 2).clamp(min=1)
 
 
 @torch.inference_mode()
@@ -163,12 +171,13 @@ def side_effects(
 
     The first token of a text (its beginning-of-sequence token, where the tokenizer has one) counts
     as the prompt and all that follows as generated: scope ``generated`` steers from the second
-    position on, scope ``last`` from the first on, like ``all``.
+    position on, scope ``last`` from the first on, like ``all``. Where prompts' ends are steered,
+    the first half of a text is the prompt, and KL is that of the other half.
 
     Raises:
         OverflowedError: steering is so strong that they are no numbers.
     """
-    sums = torch.zeros(2, dtype=torch.float64, device=loaded.device)
+    sums = torch.zeros(3, dtype=torch.float64, device=loaded.device)
     for batch in encoded.batches:
 
         def run(rows: list[int], batch: NeutralBatch = batch) -> None:
@@ -176,7 +185,7 @@ def side_effects(
 
         halving(loaded, WORK, _lengths(batch), run)
     check_finite(loaded, sums, "cross-entropy and KL", steered=intervention is not None)
-    cross_entropy, kl = (sums / encoded.n_tokens).tolist()
+    cross_entropy, kl = float(sums[0] / encoded.n_tokens), float(sums[1] / sums[2])
     if cross_entropy > LARGEST_CROSS_ENTROPY:
         raise OverflowedError(
             f"a cross-entropy of {cross_entropy:g} nats per token, whose perplexity is beyond "
@@ -187,14 +196,18 @@ def side_effects(
 
 def _summed(
     loaded: LoadedModel, batch: NeutralBatch, intervention: Intervention | None
-) -> Float[Tensor, "2"]:
-    """Return cross-entropy and KL, summed over the tokens of a batch."""
-    sums = torch.zeros(2, dtype=torch.float64, device=loaded.device)
+) -> Float[Tensor, "3"]:
+    """Return cross-entropy and KL, summed over a batch, and the tokens behind its prompts."""
+    sums = torch.zeros(3, dtype=torch.float64, device=loaded.device)
+    rows, places = batch.reads // batch.mask.shape[1], batch.reads % batch.mask.shape[1]
+    behind = places >= _prompt_lengths(batch, intervention)[rows] - 1
+    sums[2], everywhere = behind.sum(), bool(behind.all())
     unsteered, steered = (_hidden(loaded, batch, one) for one in (None, intervention))
     for chunk in chunks_of(loaded, len(batch.targets)):
         log_p, log_q = (next_token_log_probs(loaded, one[chunk]) for one in (unsteered, steered))
         sums[0] -= log_q.gather(1, batch.targets[chunk, None]).sum()
         # In place: blocks of logits are the largest that there is.
         gap = torch.sub(log_p, log_q, out=log_q)
-        sums[1] += log_p.exp_().mul_(gap).sum()
+        lost = log_p.exp_().mul_(gap)
+        sums[1] += (lost if everywhere else lost[behind[chunk]]).sum()
     return sums

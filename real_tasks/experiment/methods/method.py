@@ -55,9 +55,9 @@ class Method(Frozen):
         return {
             "method": self.name,
             "localizer": self.localizer,
-            "fitter": self.fitter and self.fitter.name,
+            "fitter": self.fitter.name if self.fitter else None,
             "operator": self.operator.name if self.fitter else None,
-            "gate": self.gate and self.gate.name,
+            "gate": self.gate.name if self.gate else None,
             "scope": str(self.scope),
         }
 

@@ -10,6 +10,7 @@ from real_tasks.models.loading import LoadedModel, prepare
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.scopes import PromptEnds
 from tests.unit.tiny_models import (
     random_intervention,
     random_texts,
@@ -51,6 +52,24 @@ def test_side_effects_equal_a_plain_loop(scope, batch_tokens: int, kept_bytes: i
     assert tuple(found) == pytest.approx(text_by_text(loaded, iv), rel=1e-4)
     assert found.kl > 0.01
     assert side_effects(loaded, encoded, iv) == found
+
+
+def test_where_prompts_ends_are_steered_half_a_text_is_one_and_the_other_half_counts() -> None:
+    loaded = tiny_loaded()
+    iv = random_intervention(loaded, PromptEnds(first=1, last=2), scale=0.7)
+    kl, n_tokens = 0.0, 0
+    for text in TEXTS:
+        ids = loaded.tokenizer(text, return_tensors="pt")["input_ids"]
+        half = max(1, ids.shape[1] // 2)
+        with torch.no_grad():
+            original = loaded.model(ids).logits[0, half - 1 : -1].double().log_softmax(-1)
+            with applied(loaded, iv, torch.tensor([half])):
+                steered = loaded.model(ids).logits[0, half - 1 : -1].double().log_softmax(-1)
+        kl += float((original.exp() * (original - steered)).sum())
+        n_tokens += len(original)
+    for batch_tokens in (1, 50, 10_000):
+        found = side_effects(loaded, encode_neutral(loaded, TEXTS, batch_tokens), iv)
+        assert found.kl == pytest.approx(kl / n_tokens, rel=1e-4) and found.kl > 0.01
 
 
 def test_another_family_gives_the_loop_s_figures_as_well() -> None:
