@@ -91,8 +91,8 @@ def effect_against_kl(
 
     Args:
         rows: one for a method, fold, seed and ``dose`` (its alpha at that method's K, `TUNED` or
-            `MATCHED`), with columns ``method``, ``fold``, ``seed``, ``dose``, ``kl`` (nats/token)
-            and metrics.
+            `MATCHED`), with columns ``method``, ``fold``, ``seed``, ``dose``, ``kl`` (nats/token;
+            behind a gate on prompts, where that is larger) and metrics.
         unsteered: the metrics of the unsteered model.
         max_kl: cap on KL within which alpha is chosen, nats/token.
         tuned: rows of the chosen settings, on the same questions; a large marker at their mean.

@@ -75,7 +75,11 @@ def evaluation(
     if config.search == "race":
         record["race"] = {"order": evaluator.order}
     if gate and result.spec:
-        record["test"]["metrics"]["kl_open"] = evaluator.kl_on_prompts("test", result.spec)
+        for dose, alpha in (("test", result.spec.alpha), ("matched", result.matched_alpha)):
+            if alpha is not None:
+                spec = result.spec.with_alpha(alpha)
+                record[dose]["kl_open"] = evaluator.kl_on_prompts("test", spec)
+        record["test"]["metrics"]["kl_open"] = record["test"]["kl_open"]
     record["test"]["metrics"] |= _harness(loaded, result.spec, config)
     (out / references.EVALUATION).write_text(json.dumps(record))
     if result.spec is not None:

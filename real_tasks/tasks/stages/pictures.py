@@ -109,7 +109,7 @@ def _doses(tables: OutcomeTables) -> dict[str, Any]:
         final = wide_rows(row for row in rows if row["split"] == "test")
         known = [row for row in tested if row["alpha"] is not None and "kl" in row]
         steered = at_tuned(known, [row for row in final if row["alpha"] is not None])
-        steered = [{**row, "dose": row["alpha"]} for row in steered]
+        steered = [{**row, "dose": row["alpha"], "kl": _counted(row)} for row in steered]
         chosen = at_tuned(steered, final, ("top_k", "alpha"))
         questions = "validation questions"
     return {
@@ -120,12 +120,17 @@ def _doses(tables: OutcomeTables) -> dict[str, Any]:
     }
 
 
+def _counted(found: Row) -> float:
+    """Return the KL that is compared: on neutral text, or on prompts behind a gate, if larger."""
+    return max(found["kl"], found.get("kl_open") or 0.0)
+
+
 def _tested(tables: OutcomeTables) -> list[dict[str, Any]]:
     """Return a row for every dose that was tested: as tuned, and at the KL of comparison."""
     return [
         {
             **{"method": item.method, "fold": item.fold, "seed": item.seed},
-            **{"dose": dose, "alpha": content["alpha"], "kl": found["kl"]},
+            **{"dose": dose, "alpha": content["alpha"], "kl": _counted(found)},
             **{name: float(np.mean(values)) for name, values in found["per_question"].items()},
         }
         for item, content in tables.evaluations
