@@ -54,7 +54,7 @@ def score_heatmap(
     if scores.size <= style.MAX_ANNOTATED_CELLS:
         for (layer, head), score in np.ndenumerate(scores):
             if np.isfinite(score):
-                text = f"{score:.2f}".replace("0.", ".", 1) if abs(score) < 1 else f"{score:.2f}"
+                text = f"{score:z.2f}".replace("0.", ".", 1) if abs(score) < 1 else f"{score:z.2f}"
                 style.write_in_cell(image, score, (head, layer), text, fontsize=style.TICK_POINTS)
     if selected is not None and (selected > 0).any():
         _outline(figure, axes, selected.astype(np.float64))
