@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from real_tasks.results.rows import Evaluation
+from real_tasks.results.summary import counted_kl
 
 _STRENGTHS = "name {} strengths (evaluation.alphas, or strengths of a method that has its own)"
 SMALLER, LARGER = _STRENGTHS.format("smaller"), _STRENGTHS.format("larger")
@@ -41,7 +42,7 @@ def grid_warnings(
         ]
     largest = max(strengths)
     far = all(
-        row["metrics"]["kl"] < FAR_BELOW * max_kl
+        counted_kl(row["metrics"]) < FAR_BELOW * max_kl
         for one in evaluations
         for row in _steered(one)
         if (row["top_k"], row["alpha"]) == (one["top_k"], one["alpha"])

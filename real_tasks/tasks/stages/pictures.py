@@ -19,7 +19,7 @@ from real_tasks.report.figures.gallery_data import CodebookCounts, GalleryData
 from real_tasks.report.figures.latents import Embedding, embed
 from real_tasks.report.figures.picture import Picture
 from real_tasks.results.labels import headline_metrics
-from real_tasks.results.summary import Row, at_tuned, wide_rows
+from real_tasks.results.summary import Row, at_tuned, counted_kl, wide_rows
 from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.cache.stage import stage
@@ -109,7 +109,7 @@ def _doses(tables: OutcomeTables) -> dict[str, Any]:
         final = wide_rows(row for row in rows if row["split"] == "test")
         known = [row for row in tested if row["alpha"] is not None and "kl" in row]
         steered = at_tuned(known, [row for row in final if row["alpha"] is not None])
-        steered = [{**row, "dose": row["alpha"], "kl": _counted(row)} for row in steered]
+        steered = [{**row, "dose": row["alpha"], "kl": counted_kl(row)} for row in steered]
         chosen = at_tuned(steered, final, ("top_k", "alpha"))
         questions = "validation questions"
     return {
@@ -120,17 +120,12 @@ def _doses(tables: OutcomeTables) -> dict[str, Any]:
     }
 
 
-def _counted(found: Row) -> float:
-    """Return the KL that is compared: on neutral text, or on prompts behind a gate, if larger."""
-    return max(found["kl"], found.get("kl_open") or 0.0)
-
-
 def _tested(tables: OutcomeTables) -> list[dict[str, Any]]:
     """Return a row for every dose that was tested: as tuned, and at the KL of comparison."""
     return [
         {
             **{"method": item.method, "fold": item.fold, "seed": item.seed},
-            **{"dose": dose, "alpha": content["alpha"], "kl": _counted(found)},
+            **{"dose": dose, "alpha": content["alpha"], "kl": counted_kl(found)},
             **{name: float(np.mean(values)) for name, values in found["per_question"].items()},
         }
         for item, content in tables.evaluations

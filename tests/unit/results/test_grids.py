@@ -8,9 +8,12 @@ import pytest
 from real_tasks.results.grids import grid_warnings
 
 
-def of(chosen: float | None, kl: float, *tried: float) -> dict[str, Any]:
+def of(chosen: float | None, kl: float, *tried: float, on_prompts: float = 0.0) -> dict[str, Any]:
     """An evaluation at one K, every setting of which costs the same."""
-    rows = [{"top_k": 4, "alpha": alpha, "metrics": {"kl": kl}} for alpha in tried]
+    rows = [
+        {"top_k": 4, "alpha": alpha, "metrics": {"kl": kl, "kl_open": on_prompts}}
+        for alpha in tried
+    ]
     if chosen is None:
         rows.append({"top_k": None, "alpha": None, "metrics": {"kl": 0.0}})
     top_k = None if chosen is None else 4
@@ -21,6 +24,7 @@ HALVED = of(0.25, 0.01, 1, 2, 0.5, 0.25)
 NOTHING = of(None, 9.0, 1, 2, 0.5, 0.25)
 AT_THE_END = of(2, 0.02, 1, 2)
 INSIDE = of(1, 0.02, 1, 2)
+GATED = of(2, 0.001, 1, 2, on_prompts=0.04)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +44,7 @@ def test_a_grid_that_was_too_short_is_named_with_the_end_at_which_it_was(
 
 
 @pytest.mark.parametrize(
-    "evaluations", [[INSIDE, INSIDE], [AT_THE_END, INSIDE], [of(2, 0.04, 1, 2)], []]
+    "evaluations", [[INSIDE, INSIDE], [AT_THE_END, INSIDE], [of(2, 0.04, 1, 2)], [GATED], []]
 )
 def test_nothing_is_said_of_a_grid_that_reaches_far_enough(
     evaluations: list[dict[str, Any]],
