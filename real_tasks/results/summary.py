@@ -19,7 +19,7 @@ DECIMALS = {"top_k": 0, "alpha": 2, "cross_entropy": 3, "kl": 3}
 
 def counted_kl(found: Row) -> float:
     """Return the KL that is compared: on neutral text, or on prompts behind a gate, if larger."""
-    return max(found["kl"], found.get("kl_open") or 0.0)
+    return float(max(found["kl"], found.get("kl_open") or 0.0))
 
 
 def wide_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
