@@ -25,6 +25,7 @@ from real_tasks.planning.costs import (
 from real_tasks.planning.memory import evaluation_bytes, extraction_bytes, shard_bytes
 from real_tasks.planning.rows import Plan, StagePlan
 from real_tasks.planning.workload import DataSize, evaluation_tokens, train_share, validation_share
+from real_tasks.steering.fitters import FITTERS
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleKind
 
@@ -93,7 +94,7 @@ def plan(config: ExperimentConfig, shape: ModelShape, size: DataSize, model: Mod
                 _effect_tokens(work, config, shape, size),
                 _training_flops(work, config, shape, size),
             ),
-            StagePlan("fits", len(work.fits)),
+            read("fits", len(work.fits), _fit_tokens(work, shape, size)),
             read("evaluation", len(tested), sum(tested)),
         ),
     )
@@ -123,6 +124,17 @@ def _effect_tokens(
         if shown := localizer.few_shot:
             before = shown.contexts * shown.shots * size.prompt_tokens
         total += modules * (asked * each + before)
+    return total
+
+
+def _fit_tokens(work: Work, shape: ModelShape, size: DataSize) -> float:
+    """What fitters that train through the model, or linearise it, have it read."""
+    total = 0.0
+    for one in work.fits:
+        made = FITTERS.made(one.fitter.name, one.fitter.params)
+        times = one.best[1] if one.best else len(shape.modules(one.kind))
+        read = made.tokens_read(shape, size.prompt_tokens, size.n_answers / size.n_questions)
+        total += read * (1 if made.all_layers else times)
     return total
 
 

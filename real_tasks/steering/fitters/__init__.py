@@ -16,7 +16,14 @@ from torch import Tensor
 from real_tasks.steering.model_access import ModelAccess, Text
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.registry import Registry
-from real_tasks.vocabulary.types import Aspect, LocalizerResult, ModuleId, ModuleKind, Reading
+from real_tasks.vocabulary.types import (
+    Aspect,
+    LocalizerResult,
+    ModelShape,
+    ModuleId,
+    ModuleKind,
+    Reading,
+)
 
 Access = Literal["activations", "weights", "gradients", "samples"]
 
@@ -90,6 +97,18 @@ class Fitter(ABC):
     def __init__(self, params: Any) -> None:
         """Keep the validated parameters, an instance of ``Params``."""
         self.params = params
+
+    def tokens_read(self, shape: ModelShape, tokens: float, answers: float) -> float:  # noqa: ARG002
+        """Return the tokens that the model reads for a module, or with `all_layers` for all.
+
+        To plan: a token with a gradient counts as three.
+
+        Args:
+            shape: of the model.
+            tokens: of an answer with its prompt.
+            answers: of a question.
+        """
+        return 0.0
 
     @classmethod
     def trained_alone(cls) -> bool:

@@ -10,21 +10,25 @@ from torch.nn.functional import logsigmoid
 
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.fitters import FITTERS
-from real_tasks.steering.fitters.trained import Preferences, TrainedPush, descend, pushing
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.steering.fitters.trained import (
+    Preferences,
+    TrainedParams,
+    TrainedPush,
+    descend,
+    pushing,
+)
 from real_tasks.vocabulary.types import ModuleId
 
 Positive = Annotated[float, Field(gt=0)]
 
 
-class BiPOParams(Frozen):
+class BiPOParams(TrainedParams):
     """How the vector is trained."""
 
     beta: Positive = Field(0.1, description="inverse temperature of the preference")
     learning_rate: Positive = Field(
         0.1, description="of AdamW, in mean standard deviations of the activations"
     )
-    steps: PositiveInt = Field(60, description="batches")
     batch: PositiveInt = Field(4, description="prompts in a batch, each with two answers")
 
 

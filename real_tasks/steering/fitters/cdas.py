@@ -15,7 +15,7 @@ from real_tasks.steering.fitters.trained import descend
 from real_tasks.steering.operators import OPERATORS
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
-from real_tasks.vocabulary.types import ModuleId
+from real_tasks.vocabulary.types import ModelShape, ModuleId
 
 Ways = tuple[list[int], list[int]]
 """Places of the same answers, in one order, under the condition and under another."""
@@ -60,6 +60,10 @@ class CDAS(Fitter):
             UserInputError: there are none.
         """
         self._ways(data)
+
+    def tokens_read(self, shape: ModelShape, tokens: float, answers: float) -> float:  # noqa: ARG002
+        """Return a question's answers in both directions, with gradients; see `Fitter`."""
+        return 3.0 * self.params.steps * self.params.batch * 2 * answers * tokens
 
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:
         """Return unit vectors and targets; every module's is trained alone.

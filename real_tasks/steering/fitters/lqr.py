@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from real_tasks.steering.fitters import FITTERS, Fitter, FitterInput
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.types import ModelShape
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -49,6 +50,10 @@ class LQR(Fitter):
     access = "gradients"
     all_layers = True
     params: LQRParams
+
+    def tokens_read(self, shape: ModelShape, tokens: float, answers: float) -> float:  # noqa: ARG002
+        """Return of each text its tokens once, the last as often as there are dimensions."""
+        return self.params.texts * (min(tokens, self.params.tokens) + 3.0 * shape.d_model)
 
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:  # noqa: ARG002
         """Return the tensors.

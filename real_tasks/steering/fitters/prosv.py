@@ -10,15 +10,21 @@ from torch.nn.functional import logsigmoid
 
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.fitters import FITTERS
-from real_tasks.steering.fitters.trained import Pair, Preferences, TrainedPush, descend, pushing
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.steering.fitters.trained import (
+    Pair,
+    Preferences,
+    TrainedParams,
+    TrainedPush,
+    descend,
+    pushing,
+)
 from real_tasks.vocabulary.scopes import PromptEnds
 from real_tasks.vocabulary.types import ModuleId
 
 Positive = Annotated[float, Field(gt=0)]
 
 
-class PrOSVParams(Frozen):
+class PrOSVParams(TrainedParams):
     """How vector and strength are trained; lengths and rates are the release's at a width of 2304.
 
     There the strength is sqrt(d) times as large, and the vector sqrt(d) times as small.
@@ -37,8 +43,7 @@ class PrOSVParams(Frozen):
     spread: Positive = Field(8.0, description="the vector's numbers at first are up to so large")
     scale_rate: Positive = Field(0.2, description="learning rate of the strength")
     vector_rate: Positive = Field(2.0, description="learning rate of the vector")
-    steps: PositiveInt = Field(60, description="batches")
-    batch: PositiveInt = Field(12, description="prompts in a batch")
+    batch: PositiveInt = Field(12, description="prompts in a batch, each with two answers")
 
 
 @FITTERS.register("prosv")

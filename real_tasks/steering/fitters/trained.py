@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fitters import Fitter, FitterInput
 from real_tasks.steering.model_access import ModelAccess, Text
+from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.scopes import Scope
-from real_tasks.vocabulary.types import ModuleId
+from real_tasks.vocabulary.types import ModelShape, ModuleId
 
 Pair = tuple[int, int]
 """Places of an aligned and a violating answer among the samples."""
@@ -73,6 +75,13 @@ class Preferences:
         return self.model.log_probs(chosen, intervention).view(-1, 2)
 
 
+class TrainedParams(Frozen):
+    """How long it is trained."""
+
+    steps: PositiveInt = Field(60, description="batches")
+    batch: PositiveInt = Field(description="prompts in a batch, each with two answers")
+
+
 class TrainedPush(Fitter):
     """Trains what is added to every module, for each alone; a strength of 1 adds it as it is."""
 
@@ -80,6 +89,11 @@ class TrainedPush(Fitter):
     access = "gradients"
     stochastic = True
     name = ""
+    params: TrainedParams
+
+    def tokens_read(self, shape: ModelShape, tokens: float, answers: float) -> float:  # noqa: ARG002
+        """Return two answers a prompt, with gradients; see `Fitter.tokens_read`."""
+        return 3.0 * self.params.steps * self.params.batch * 2 * tokens
 
     @abstractmethod
     def trained(

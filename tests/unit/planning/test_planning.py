@@ -237,6 +237,15 @@ def test_effects_read_the_validation_answers_once_for_every_module_and_task() ->
     assert scores.model_flops == pytest.approx(2 * 12 * 4 * 128**2 * scores.model_tokens)
 
 
+def test_training_through_the_model_is_counted_for_the_modules_that_are_steered() -> None:
+    methods = "methods=[iti, {name: mine, like: bipo, top_k: [1, 2]}, lqr]"
+    (fits,) = [one for one in planned(load_config(None, [methods])).stages if one.stage == "fits"]
+    # 60 batches of 4 prompts with 2 answers of 30 tokens, read, and twice that for gradients, for 2
+    # layers, on 2 folds with 3 seeds; 50 texts, the last token once for each of 128 dimensions.
+    trained, linearised = 60 * 4 * 2 * 30 * 3 * 2 * 2 * 3, 50 * (24 + 128 * 3) * 2
+    assert fits.model_tokens == trained + linearised
+
+
 @dataclass(frozen=True)
 class _Spec:
     """What tuning needs of a steering spec."""
