@@ -119,7 +119,8 @@ def config(
     - `real config my.yaml --set seeds=[0]`: what a run would use
     """
     use_home(home)
-    from real_tasks.experiment.yaml_files import commented_yaml, load_config
+    from real_tasks.experiment.commented import commented_yaml
+    from real_tasks.experiment.yaml_files import load_config
 
     typer.echo(commented_yaml(load_config(config, assignments or [])), nl=False)
 

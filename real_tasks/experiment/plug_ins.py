@@ -1,5 +1,7 @@
 """Plug-ins of a configuration: their parameters checked and made complete."""
 
+from collections.abc import Collection
+
 from real_tasks.evaluation.judges import JUDGES
 from real_tasks.evaluation.measures import MEASURES
 from real_tasks.experiment.methods.known import method_names, methods_of, with_methods
@@ -14,13 +16,17 @@ from real_tasks.vocabulary.errors import Faults, UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
 
-def resolved(config: ExperimentConfig) -> ExperimentConfig:
+def resolved(config: ExperimentConfig, doubtful: Collection[str] = ()) -> ExperimentConfig:
     """Return the configuration with the parameters of its plug-ins checked and made complete.
+
+    Args:
+        config: the configuration.
+        doubtful: fields of it that are known to be wrong; see `Faults`.
 
     Raises:
         UserInputError: unknown plug-ins, methods or judges, or parameters that do not fit.
     """
-    faults = Faults()
+    faults = Faults(doubtful)
     config = resolved_with(config, faults)
     faults.tell()
     return config

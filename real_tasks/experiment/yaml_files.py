@@ -1,44 +1,24 @@
-"""Configurations from files and from ``--set``, and back to commented YAML."""
+"""Configurations from files and from ``--set``: all that is wrong with one is told at once."""
 
 import difflib
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from real_tasks.evaluation.judges import JUDGES
-from real_tasks.experiment.methods.known import method_names, with_methods
+from real_tasks.experiment.assignments import assign, merged
 from real_tasks.experiment.parameters import faults_of
-from real_tasks.experiment.plug_ins import resolved_with
+from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import Prepared, prepare
 from real_tasks.experiment.transfer import PreparedTransfer, prepare_transfer, resolved_transfer
-from real_tasks.localizers import LOCALIZERS
-from real_tasks.models.embedded import EMBEDDED_MODELS
-from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import Faults, UserInputError
 from real_tasks.vocabulary.experiment_config import DEMO_TRANSFER, ExperimentConfig, TransferConfig
-from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from real_tasks.vocabulary.yaml_text import MAX_CHARACTERS, read_yaml
 
 C = TypeVar("C", bound=BaseModel)
 T = TypeVar("T")
-
-_TEMPLATE_FIELD = re.compile(r"\{(question|answer|context)\}")
-
-_PLUG_INS: dict[str, Registry[Any]] = {
-    "model": EMBEDDED_MODELS,
-    "behaviour": BEHAVIOURS,
-    "behaviours": BEHAVIOURS,
-    "localizer": LOCALIZERS,
-    "baselines": LOCALIZERS,
-    "judge": JUDGES,
-}
-"""Whose parameters stand below a field."""
 
 
 def load_config(
@@ -53,7 +33,7 @@ def load_config(
     Raises:
         UserInputError: all that is wrong: unreadable files, unknown keys, values out of range.
     """
-    return _loaded(paths, assignments, _resolved)
+    return _loaded(paths, assignments, resolved)
 
 
 def load_prepared(paths: Path | Sequence[Path] | None, assignments: Sequence[str]) -> Prepared:
@@ -119,36 +99,6 @@ def load_rescore_config(path: Path | None, given: Mapping[str, Any]) -> RescoreC
     return _complete(_validated(RescoreConfig, tree, faults), faults)
 
 
-def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``under`` with ``over`` laid on it.
-
-    Mappings are merged key by key; everything else, a list too, is replaced. A plug-in of another
-    name is replaced as well, since its parameters are others.
-    """
-    tree = dict(under)
-    for key, given in over.items():
-        below, value = _written_out(key, tree.get(key)), _written_out(key, given)
-        mappings = isinstance(below, Mapping) and isinstance(value, Mapping)
-        if mappings and not _renamed(below, value):
-            value = merged(below, value)
-        tree[key] = value
-    return tree
-
-
-def _written_out(key: str, value: Any) -> Any:
-    """Return a plug-in that is given by its name alone as the mapping that it stands for."""
-    return {"name": value} if isinstance(value, str) and key in _PLUG_INS else value
-
-
-def _renamed(under: Any, over: Any) -> bool:
-    return "name" in under and "name" in over and under["name"] != over["name"]
-
-
-def commented_yaml(config: ExperimentConfig | TransferConfig) -> str:
-    """Return the configuration as YAML, every field under its description; it loads back."""
-    return "\n".join(_lines(config, 0)) + "\n"
-
-
 def _loaded(
     paths: Path | Sequence[Path] | None,
     assignments: Sequence[str],
@@ -167,11 +117,6 @@ def _made(config: C | None, made: Callable[[C, Collection[str]], T], faults: Fau
         with faults.told():
             found = made(config, faults.doubtful)
     return _complete(found, faults)
-
-
-def _resolved(config: ExperimentConfig, doubtful: Collection[str]) -> ExperimentConfig:
-    faults = Faults(doubtful)
-    return _complete(resolved_with(config, faults), faults)
 
 
 def _complete(found: T | None, faults: Faults) -> T:
@@ -194,7 +139,7 @@ def _tree(
     faults.tell()  # Of what is missing nothing can be said.
     for assignment in assignments:
         with faults.told(spoils=assignment.partition("=")[0]):
-            _assign(tree, assignment, defaults)
+            assign(tree, assignment, defaults)
     return tree
 
 
@@ -249,67 +194,6 @@ def _mapping(tree: Any, where: str) -> dict[str, Any]:
     return tree
 
 
-def _assign(tree: dict[str, Any], assignment: str, defaults: dict[str, Any]) -> None:
-    path, equals, text = assignment.partition("=")
-    if not equals or not path:
-        raise UserInputError(f"--set {assignment!r}: expected a.dotted.path=value")
-    value = _value(assignment, text)
-    *parents, last = path.split(".")
-    place: Any = tree
-    default: Any = defaults
-    for parent, part in zip(["", *parents], parents, strict=False):
-        default = default.get(part) if isinstance(default, dict) else None
-        place = _step(place, part, default, assignment, parent)
-    if isinstance(place, list):
-        place[_index(place, last, assignment)] = value
-    else:
-        place[last] = value
-
-
-def _value(assignment: str, text: str) -> Any:
-    """Return the value of an assignment; one with a template's field is the text as it stands."""
-    try:
-        value = read_yaml(text, f"--set {assignment!r}")
-    except UserInputError as error:
-        if _TEMPLATE_FIELD.search(text):
-            return text
-        path = assignment.partition("=")[0]
-        told = str(error)
-        if isinstance(error.__cause__, yaml.YAMLError):
-            told = f"--set {assignment!r}: {text!r} is no YAML value"
-        raise UserInputError(
-            f"{told}; a text with signs of YAML is quoted twice: --set '{path}=\"...\"'"
-        ) from error
-    return text if isinstance(value, dict | list) and _TEMPLATE_FIELD.search(text) else value
-
-
-def _step(place: Any, part: str, default: Any, assignment: str, parent: str) -> Any:
-    if isinstance(place, list):
-        index = _index(place, part, assignment)
-        below = place[index] = _written_out(parent, place[index])
-        if not isinstance(below, dict | list):
-            raise UserInputError(
-                f"--set {assignment!r}: {parent}.{part} is {below!r}, which has no fields"
-            )
-        return below
-    if part not in place:
-        # A list or a plug-in that is not written out is changed from what it is by default.
-        is_plug_in = isinstance(default, dict) and "name" in default
-        place[part] = default if is_plug_in or isinstance(default, list) else {}
-    below = place[part] = _written_out(part, place[part])
-    if not isinstance(below, dict | list):
-        raise UserInputError(f"--set {assignment!r}: {part} holds {below!r}, which has no fields")
-    return below
-
-
-def _index(place: list[Any], part: str, assignment: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(place):
-        raise UserInputError(
-            f"--set {assignment!r}: {part!r} is no place in a list of {len(place)}"
-        )
-    return int(part)
-
-
 def _hint(model: type[BaseModel], fault: Any) -> str:
     if fault["type"] != "extra_forbidden":
         return ""
@@ -329,41 +213,3 @@ def _model_in(annotation: Any) -> type[BaseModel]:
     """The model of a field that is one, may be one, or is a list of them."""
     candidates = (annotation, *get_args(annotation))
     return next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-
-
-def _lines(model: BaseModel, depth: int, place: str = "") -> list[str]:
-    pad, lines = "  " * depth, []
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        lines.append(f"{pad}# {field.description}{_all_methods(model, name, depth)}")
-        if name == "params":
-            value = _typed_params(model, place) or value
-        if isinstance(value, BaseModel) and type(value).model_fields:
-            lines += [f"{pad}{name}:", *_lines(value, depth + 1, name)]
-        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
-            lines.append(f"{pad}{name}:")
-            for item in value:
-                first, *others = _lines(item, depth + 2, name)
-                lines += [f"{pad}  -", first, *others]
-        else:
-            plain = model.model_dump(mode="json")[name]
-            text = yaml.safe_dump(plain, default_flow_style=True, width=10**6)
-            lines.append(f"{pad}{name}: {text.removesuffix('...' + chr(10)).strip()}")
-    return lines
-
-
-def _all_methods(model: BaseModel, name: str, depth: int) -> str:
-    """Name the methods of an experiment that leaves them to its localizers."""
-    if depth or name != "methods" or not isinstance(model, ExperimentConfig) or model.methods:
-        return ""
-    return f", here {', '.join(method_names(with_methods(model)))}"
-
-
-def _typed_params(model: BaseModel, place: str) -> BaseModel | None:
-    """The parameters as the plug-in in that field declares them, for their descriptions."""
-    name = model.path if isinstance(model, ModelConfig) else getattr(model, "name", None)
-    registry = _PLUG_INS.get(place)
-    if registry is None or name not in registry:
-        return None
-    params: BaseModel = registry[str(name)].Params.model_validate(model.model_dump()["params"])
-    return params

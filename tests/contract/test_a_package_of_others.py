@@ -17,7 +17,8 @@ import pytest
 
 from flows.experiment import Summary, experiment
 from flows.terminal.console import out, show_results
-from real_tasks.experiment.yaml_files import commented_yaml, load_config
+from real_tasks.experiment.commented import commented_yaml
+from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.planning.data_size import stated_size
 from real_tasks.planning.plan import plan_experiment

@@ -11,7 +11,8 @@ from prefect.artifacts import Artifact
 from scipy.stats import spearmanr
 
 from flows.compare import compare
-from real_tasks.experiment.yaml_files import commented_yaml, load_config
+from real_tasks.experiment.commented import commented_yaml
+from real_tasks.experiment.yaml_files import load_config
 from real_tasks.results.comparing.two_runs import compare_runs, difference_rows
 from real_tasks.tasks.records.comparison import CompareConfig
 from real_tasks.vocabulary.errors import UserInputError

@@ -6,7 +6,8 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from real_tasks.experiment.yaml_files import commented_yaml, load_config
+from real_tasks.experiment.commented import commented_yaml
+from real_tasks.experiment.yaml_files import load_config
 from real_tasks.models.chat import chat_format
 from real_tasks.report.contents import (
     answer_pairs,

@@ -14,8 +14,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from pydantic import BaseModel, ValidationError
 
+from real_tasks.experiment.commented import commented_yaml
 from real_tasks.experiment.methods.known import methods_of
-from real_tasks.experiment.yaml_files import commented_yaml
 from real_tasks.results.labels import headline_metrics
 from real_tasks.results.summary import result_table, wide_rows
 from real_tasks.tasks.cache.stage import store

@@ -7,8 +7,10 @@ import yaml
 from pydantic import BaseModel
 
 from real_tasks.evaluation.judges import JUDGES
+from real_tasks.experiment.assignments import merged
+from real_tasks.experiment.commented import commented_yaml
 from real_tasks.experiment.plug_ins import resolved
-from real_tasks.experiment.yaml_files import commented_yaml, load_config, merged
+from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.behaviours import BEHAVIOURS

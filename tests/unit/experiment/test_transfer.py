@@ -16,6 +16,7 @@ from real_tasks.evaluation.transfer import (
     leak_free_questions,
     transfer_rows,
 )
+from real_tasks.experiment.commented import commented_yaml
 from real_tasks.experiment.prepared import handing_over
 from real_tasks.experiment.transfer import (
     behaviour_labels,
@@ -25,7 +26,6 @@ from real_tasks.experiment.transfer import (
     source_experiment,
 )
 from real_tasks.experiment.yaml_files import (
-    commented_yaml,
     load_config,
     load_prepared_transfer,
     load_transfer_config,

@@ -12,7 +12,8 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from real_tasks.experiment.yaml_files import commented_yaml, load_config
+from real_tasks.experiment.commented import commented_yaml
+from real_tasks.experiment.yaml_files import load_config
 from real_tasks.export.parity import Parity
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.steering.operators import OPERATORS
