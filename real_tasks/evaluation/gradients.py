@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from real_tasks.evaluation.answers.logits import target_log_probs
-from real_tasks.models.families import sites
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import sites
 from real_tasks.models.replacing import replaced
 from real_tasks.reading.batches import pad
 from real_tasks.reading.out_of_memory import in_batches

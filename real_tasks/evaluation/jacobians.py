@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from real_tasks.models.families import places
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import places
 
 
 def mean_jacobians(

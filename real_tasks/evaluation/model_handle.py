@@ -11,8 +11,9 @@ from torch import Tensor
 from real_tasks.evaluation.answers.greedy import continuations
 from real_tasks.evaluation.gradients import LogProbs, TextBatches
 from real_tasks.evaluation.jacobians import mean_jacobians
-from real_tasks.models.families import places, projection_weight, write_gains
+from real_tasks.models.families import write_gains
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import places, projection_weight
 from real_tasks.questions.samples import rows_of_questions, samples_of
 from real_tasks.reading.batches import check_lengths, encode
 from real_tasks.reading.overflow import check_finite

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from real_tasks.export.routes import OTHER_ROUTE, WRITTEN, Side, route_of
-from real_tasks.models.families import family_of, model_shape, projection_weight
+from real_tasks.models.families import family_of
+from real_tasks.models.places import model_shape, projection_weight
 from real_tasks.steering.edits import Edit, Intervention, in_order
 from real_tasks.steering.fits import layer_displacement
 from real_tasks.steering.operators import Tensors

@@ -23,14 +23,9 @@ from real_tasks.models.checkpoints import (
     read_weights,
 )
 from real_tasks.models.devices import device_of_embeddings, offloaded, resolve_device
-from real_tasks.models.families import (
-    ModelFamily,
-    configured_shape,
-    decoder_of,
-    family_of,
-    model_shape,
-)
+from real_tasks.models.families import ModelFamily, configured_shape, decoder_of, family_of
 from real_tasks.models.kept_states import KeptStates
+from real_tasks.models.places import model_shape
 from real_tasks.models.rope import Regime, followers, forget_longer_texts, length_rules
 from real_tasks.models.text_model import longest_text
 from real_tasks.models.weight_checks import check_finite

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from real_tasks.models.chat import ChatText
-from real_tasks.models.families import places
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import places
 from real_tasks.models.text_model import ReadsTexts
 from real_tasks.reading.batches import N_NAMED, check_lengths, encode
 from real_tasks.reading.out_of_memory import in_batches

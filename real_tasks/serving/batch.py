@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from real_tasks.models.families import Place
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import Place
 from real_tasks.reading.batches import pad
 from real_tasks.serving.rows import Row
 from real_tasks.steering.hooks import Steering, adding_to_rows

@@ -5,7 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from real_tasks.models.families import check_kind, model_shape
+from real_tasks.models.families import check_kind
+from real_tasks.models.places import model_shape
 from real_tasks.steering.edits import Edit, Intervention, place
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 from real_tasks.vocabulary.types import PARTED, ModelShape, ModuleKind

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from real_tasks.models.families import Place, decoder_of, hook_output, model_shape, places
+from real_tasks.models.families import decoder_of
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import Place, hook_output, model_shape, places
 from real_tasks.steering.edits import Intervention, in_order
 from real_tasks.steering.fits import check_fits
 from real_tasks.steering.gates import Decision

@@ -5,9 +5,9 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from real_tasks.models.families import sites
 from real_tasks.models.kept_states import resumed
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import sites
 from real_tasks.models.rope import forget_longer_texts
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import applied

@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from real_tasks.models.families import model_shape
 from real_tasks.models.hub_folders import fetched_folder, pushed
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import model_shape
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fits import check_edit
 from real_tasks.steering.hooks import applied

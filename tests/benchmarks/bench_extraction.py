@@ -26,8 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
 from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
-from real_tasks.models.families import output_projections
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import output_projections
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import applied

@@ -17,8 +17,8 @@ from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.export.completions import completions
 from real_tasks.export.parity import make_parity
-from real_tasks.models.families import sites
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import sites
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.reading.batches import encode
 from real_tasks.steering.hooks import applied

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from real_tasks.models.families import sites
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import sites
 from real_tasks.reading.batches import encode, pad
 from real_tasks.reading.shared_rows import SharedRow, filled
 from real_tasks.steering.edits import Intervention

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from real_tasks.models.families import sites
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import sites
 
 
 @contextmanager

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from real_tasks.evaluation.answers.effects import Effects
-from real_tasks.models.families import output_projections
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import output_projections
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import applied
 from real_tasks.vocabulary.errors import UserInputError

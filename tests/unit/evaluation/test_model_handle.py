@@ -6,8 +6,8 @@ import torch
 from real_tasks.evaluation import gradients
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
 from real_tasks.evaluation.model_handle import ModelHandle
-from real_tasks.models.families import output_projections
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import output_projections
 from real_tasks.reading.prompts import answered_text, prompt_text
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.model_access import Text

@@ -9,8 +9,8 @@ from real_tasks.evaluation.answers.patching import Patching
 from real_tasks.evaluation.model_handle import ModelHandle
 from real_tasks.experiment.localizer_access import access_given
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.models.families import output_projections
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import output_projections
 from real_tasks.questions.samples import localizer_input, with_shuffled_labels
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fitters import FITTERS, FitterInput

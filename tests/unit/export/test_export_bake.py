@@ -23,8 +23,9 @@ from transformers import (
 from real_tasks.export import bake as baking
 from real_tasks.export.bake import bake
 from real_tasks.export.routes import ROUTES
-from real_tasks.models.families import FAMILIES, sites
+from real_tasks.models.families import FAMILIES
 from real_tasks.models.loading import prepare
+from real_tasks.models.places import sites
 from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModuleKind

@@ -12,15 +12,9 @@ from torch import Tensor, nn
 
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
 from real_tasks.evaluation.answers.greedy import generate_answers
-from real_tasks.models.families import (
-    FAMILIES,
-    configured_shape,
-    model_shape,
-    output_projections,
-    projection_weight,
-    sites,
-)
+from real_tasks.models.families import FAMILIES, configured_shape
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import model_shape, output_projections, projection_weight, sites
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.reading.batches import encode, pad
 from real_tasks.reading.shared_rows import may_share

@@ -18,8 +18,9 @@ from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.models.chat import ChatFormat
 from real_tasks.models.checking import check_model, checkpoint_shape
 from real_tasks.models.devices import resolve_device
-from real_tasks.models.families import family_of, model_shape, output_projections, projection_weight
+from real_tasks.models.families import family_of
 from real_tasks.models.loading import LoadedModel, load_model, prepare
+from real_tasks.models.places import model_shape, output_projections, projection_weight
 from real_tasks.models.weight_checks import check_stored_finite
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.reading.batches import encode

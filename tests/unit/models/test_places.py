@@ -10,14 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from real_tasks.models.families import (
-    FAMILIES,
-    configured_shape,
-    hook_output,
-    model_shape,
-    places,
-    projection_weight,
-)
+from real_tasks.models.families import FAMILIES, configured_shape
+from real_tasks.models.places import hook_output, model_shape, places, projection_weight
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind
 from tests.unit.tiny_models import TINY_FAMILIES, tiny_family

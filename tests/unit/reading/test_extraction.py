@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from real_tasks.models.families import output_projections
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import output_projections
 from real_tasks.reading.activations import activations_at_last_token, check_vocabulary
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModuleKind

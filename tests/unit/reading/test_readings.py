@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from real_tasks.models.chat import ChatFormat
-from real_tasks.models.families import places
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import places
 from real_tasks.reading.activations import activations_at, activations_at_last_token
 from real_tasks.reading.batches import encode
 from real_tasks.reading.positions_read import marked_tokens, positions_read

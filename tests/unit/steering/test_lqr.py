@@ -9,8 +9,8 @@ from torch import Tensor
 
 from real_tasks.evaluation.jacobians import mean_jacobians
 from real_tasks.evaluation.model_handle import ModelHandle
-from real_tasks.models.families import places
 from real_tasks.models.loading import prepare
+from real_tasks.models.places import places
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fitters import FITTERS, FitterInput
 from real_tasks.steering.fitters.lqr import gains

@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 from real_tasks.evaluation.model_handle import ModelHandle
 from real_tasks.experiment.candidates import SpecTemplate
 from real_tasks.experiment.methods.known import known_methods
-from real_tasks.models.families import FAMILIES, places, write_gains
+from real_tasks.models.families import FAMILIES, write_gains
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import places
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fitters import FITTERS, FitterInput
 from real_tasks.steering.hooks import applied

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from real_tasks.models.families import places
 from real_tasks.models.loading import LoadedModel, prepare
+from real_tasks.models.places import places
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.hooks import applied
 from real_tasks.steering.operators import OPERATORS, Operator

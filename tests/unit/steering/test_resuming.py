@@ -9,9 +9,9 @@ from torch import Tensor
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
 from real_tasks.evaluation.answers.effects import Effects
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
-from real_tasks.models.families import sites
 from real_tasks.models.kept_states import KeptStates, batch_key
 from real_tasks.models.loading import LoadedModel
+from real_tasks.models.places import sites
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.gates import GATES, FittedGate
 from real_tasks.steering.hooks import applied

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from real_tasks.models.families import output_projections
 from real_tasks.models.identity import weights_fingerprint
+from real_tasks.models.places import output_projections
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.steering.spec_files import FACTS_FILE, TENSORS_FILE
 from real_tasks.vocabulary.errors import UserInputError
