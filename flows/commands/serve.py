@@ -152,13 +152,10 @@ def named_folders(given: list[str]) -> dict[str, Path]:
 
 def loaded_model(path: str, revision: str | None, dtype: Dtype, device: str) -> "LoadedModel":
     """Return a model by folder, Hugging Face id, GGUF file or name; what is to be made is kept."""
-    from transformers.utils import logging as transformers_logging
-
     from flows.terminal.console import progress_shown
     from real_tasks.tasks.model_here import model_here
     from real_tasks.vocabulary.config import ExecutionConfig, ModelConfig
 
-    transformers_logging.disable_progress_bar()
     options = ModelConfig(path=path, revision=revision, dtype=dtype.value)
     with progress_shown():
         return model_here(options, ExecutionConfig(device=device))

@@ -7,8 +7,9 @@ import typer
 from rich.markup import escape
 
 from flows.terminal.app import HomeOption, ModelArgument, app
-from flows.terminal.console import out, progress_shown
+from flows.terminal.console import err, out, progress_shown
 from flows.terminal.environment import use_home
+from real_tasks.vocabulary.file_forms import expanded
 
 
 @app.command("try")
@@ -38,7 +39,10 @@ def try_(
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="Folder for the steering. Without: steered-MODEL.", show_default=False),
+        typer.Option(
+            help="Folder for the steering, which replaces an earlier one. Without: steered-MODEL.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31)] = 0,
     home: HomeOption = None,
@@ -62,7 +66,8 @@ def try_(
 
     from real_tasks.tasks.trying import tried
 
-    folder = to or Path(f"steered-{Path(model).stem}")
+    name = expanded(model).resolve().name.removesuffix(".gguf")
+    folder = to or Path(f"steered-{name}")
     with progress_shown():
         steered = tried(
             model,
@@ -72,6 +77,8 @@ def try_(
             max_kl=max_kl,
             chat=chat,
             seed=seed,
+            to=folder,
+            say=lambda line: err.print(line, highlight=False, markup=False, soft_wrap=True),
         )
     out.print(f"\n{escape(str(steered))}\n", highlight=False)
     out.print(f"{escape(str(steered.examples()))}\n", highlight=False)

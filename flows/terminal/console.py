@@ -18,6 +18,7 @@ from real_tasks.results.labels import headline_metrics, metric_label
 from real_tasks.results.leaderboard import READING
 from real_tasks.results.summary import Row
 from real_tasks.tasks.cache.progress import listening
+from real_tasks.vocabulary.errors import without_long_words
 from storage.repeating import repeating
 from storage.sql.drawing import escaped
 
@@ -216,4 +217,5 @@ def show_warning(message: str) -> None:
 
 def show_error(message: str) -> None:
     """Print what went wrong and how to mend it."""
-    err.print(Panel(Text(escaped(message)), title="error", title_align="left", border_style="red"))
+    words = escaped(without_long_words(message))
+    err.print(Panel(Text(words), title="error", title_align="left", border_style="red"))

@@ -14,14 +14,16 @@ from real_tasks.questions.files.parsing import BadRow, labelled_answers, shorten
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.file_forms import expanded
 from real_tasks.vocabulary.types import BehaviourData, Question
 
 IN_MEMORY = "questions"
 """Name of a behaviour that nothing else names."""
 PREFERENCES = {"prompt": "question", "chosen": "aligned", "rejected": "violating"}
 """Columns of preference data, by what they are here."""
+PAIR = ("positive", "negative")
 FORMS = (
-    f"dicts with {', '.join(COLUMNS)}; pairs of texts (positive, negative) that begin alike; a "
+    f"dicts with {', '.join(COLUMNS)}; pairs of texts ({', '.join(PAIR)}) that begin alike; a "
     "data frame or a data set with such columns; the path of a file; or the name of a behaviour"
 )
 
@@ -31,9 +33,10 @@ def behaviour_of(questions: Any) -> BehaviourData:
 
     Args:
         questions: mappings with the fields of the behaviour `jsonl` (or those of preference data:
-            prompt, chosen, rejected); pairs of texts, the one that is wanted first; a pandas frame
-            or a Hugging Face data set with such columns; the path of a file; the name of a
-            behaviour, or that with parameters; or the data themselves.
+            prompt, chosen, rejected); pairs of texts, the one that is wanted first, or mappings
+            with positive and negative; a pandas frame or a Hugging Face data set with such columns;
+            the path of a file; the name of a behaviour, or that with parameters; or the data
+            themselves.
 
     Raises:
         UserInputError: none of these, or questions that cannot be read; says how to mend it.
@@ -44,7 +47,7 @@ def behaviour_of(questions: Any) -> BehaviourData:
         return load_behaviour(questions)
     if isinstance(questions, str | Path):
         return _named(str(questions))
-    if type(questions).__module__.startswith("pandas"):
+    if type(questions).__module__.startswith("pandas") and hasattr(questions, "columns"):
         questions = questions.to_dict("records")
     if isinstance(questions, Mapping) or not isinstance(questions, Iterable):
         found = f", of {', '.join(map(str, questions))}" if isinstance(questions, Mapping) else ""
@@ -54,13 +57,18 @@ def behaviour_of(questions: Any) -> BehaviourData:
     records = list(questions)
     if not records:
         raise UserInputError(f"questions: there are none; expected {FORMS}")
-    return _of_pairs(records) if all(map(_is_pair, records)) else _of_records(records)
+    pairs = [_as_pair(record) for record in records]
+    return _of_pairs(pairs) if all(map(_is_pair, pairs)) else _of_records(records)
 
 
 def _named(name: str) -> BehaviourData:
     if name in BEHAVIOURS:
         return load_behaviour(PlugIn(name=name))
-    if not Path(name).expanduser().is_file():
+    try:
+        there = expanded(name).is_file()
+    except UserInputError as error:
+        raise UserInputError(f"questions: {error}") from error
+    if not there:
         raise UserInputError(
             f"questions: {name!r} is neither a file nor a behaviour; behaviours are "
             f"{', '.join(BEHAVIOURS)}"
@@ -87,6 +95,12 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     return None if isinstance(value, float) and value != value else value
+
+
+def _as_pair(record: Any) -> Any:
+    """Return the texts of a pair by name; anything else as it is."""
+    named = isinstance(record, Mapping) and set(record) == set(PAIR)
+    return tuple(record[name] for name in PAIR) if named else record
 
 
 def _is_pair(record: Any) -> bool:

@@ -3,8 +3,6 @@
 Only what the method asks for is read and scored, and only of questions for training and validation.
 """
 
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,7 +55,8 @@ class Learner:
         config: complete, with the one method.
         method: that one.
         told: hears of progress.
-        until: when ranking ends, by `time.monotonic`; layers that were not reached are not steered.
+        enough: asked between layers while they are ranked; once it says so, those that were not
+            reached are not steered.
     """
 
     loaded: LoadedModel
@@ -66,7 +65,7 @@ class Learner:
     config: ExperimentConfig
     method: Method
     told: OnProgress
-    until: float = math.inf
+    enough: Callable[[], bool] = lambda: False
     _values: dict[tuple[ModuleKind, Reading], Tensor] = field(default_factory=dict, init=False)
 
     def candidates(self) -> dict[int, SteeringSpec]:
@@ -110,7 +109,7 @@ class Learner:
         beside = self._beside(localizer, ranking.kind)
         n_layers = values.shape[1]
         for done, layer in enumerate(coarse_to_fine(n_layers)):
-            if done and time.monotonic() > self.until:
+            if done and self.enough():
                 break
             self.told("scores", done, n_layers)
             modules = self.loaded.shape.layer_modules(ranking.kind, layer)

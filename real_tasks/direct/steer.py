@@ -71,6 +71,7 @@ def steer(
     evaluation: Mapping[str, Any] | None = None,
     minutes: float | None = None,
     told: OnProgress | None = None,
+    planned: Callable[[str], None] = lambda _: None,
     enough: Callable[[], bool] = lambda: False,
 ) -> Steered:
     """Learn how to steer a model towards the aligned answers, and measure what that does.
@@ -94,8 +95,9 @@ def steer(
         minutes: about how long it may take: as many questions are used, and as many layers ranked,
             as the time allows; None: all.
         told: hears of progress: what is done, how much of it is done, and how much there is.
-        enough: asked now and then while strengths are tried; once it says so, the best so far is
-            taken.
+        planned: hears, once, in a sentence what will be done.
+        enough: asked now and then while modules are ranked and strengths tried; once it says so,
+            the best so far is taken.
 
     Raises:
         UserInputError: questions, a method or options that cannot be used, or a model of another
@@ -108,13 +110,29 @@ def steer(
         begun = time.monotonic()
         config = _config(loaded, data, method, seed, {"max_kl": max_kl, **(evaluation or {})})
         seconds = math.inf if minutes is None else 60 * minutes
-        data = _sized(loaded, data, config, seconds)
+        n_given, data = len(data.questions), _sized(loaded, data, config, seconds)
         parts = split(question_groups(data.questions), 0, config.data)
         (chosen,) = methods_of(config)
-        until = begun + RANKED_AT * seconds
-        learner = Learner(loaded, data, parts, config, chosen, told or _unheard, until)
-        end = begun + CHOSEN_AT * seconds
-        return _tuned(learner, model, lambda: enough() or time.monotonic() > end)
+        ends = _until(enough, begun + RANKED_AT * seconds)
+        learner = Learner(loaded, data, parts, config, chosen, told or _unheard, ends)
+        planned(_plan(learner, n_given, minutes))
+        return _tuned(learner, model, _until(enough, begun + CHOSEN_AT * seconds))
+
+
+def _until(enough: Callable[[], bool], end: float) -> Callable[[], bool]:
+    return lambda: enough() or time.monotonic() > end
+
+
+def _plan(learner: Learner, n_given: int, minutes: float | None) -> str:
+    """Say what will be done, on how many questions, and for how long."""
+    parts, used = learner.split, len(learner.data.questions)
+    some = f"{used} of {n_given}" if used < n_given else f"all {n_given}"
+    time = "" if minutes is None else f" About {minutes:g} min at most."
+    return (
+        f"{method_label(learner.method.name, 'real')} on {some} questions: learns on "
+        f"{len(parts.train)}, tunes on {len(parts.validation)} at a KL of up to "
+        f"{learner.config.evaluation.max_kl:g} nats/token, tests on {len(parts.test)}.{time}"
+    )
 
 
 def _mixed(data: BehaviourData, neutral: tuple[str, ...], seed: int) -> BehaviourData:

@@ -18,7 +18,7 @@ from real_tasks.vocabulary.types import BehaviourData
 HEAD = ("", "before", "after", "gain [95 %]")
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Steered(Steering):
     """A steering that was learned, and what it does to questions that nothing was chosen by.
 
@@ -58,8 +58,6 @@ class Steered(Steering):
             for places in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
         ]
         return "\n".join([self.described, *table, self.verdict()])
-
-    __repr__ = __str__
 
     def verdict(self) -> str:
         """Say in a sentence whether it helps."""

@@ -1,6 +1,7 @@
 """A model in memory with a way of steering it: on within a ``with``, compared, saved, loaded."""
 
 import html
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -47,7 +48,7 @@ def html_table(head: Iterable[str], rows: Iterable[Iterable[str]], style: str = 
     return f"<table{style}><tr>{titles}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
-@dataclass
+@dataclass(repr=False)
 class Steering:
     """A model and how it is steered: within ``with`` it is; not for several threads.
 
@@ -79,7 +80,8 @@ class Steering:
 
     def at(self, strength: float) -> "Steering":
         """Return the same at another strength, as a multiple of that which was tuned."""
-        if isinstance(strength, bool) or not isinstance(strength, int | float):
+        number = isinstance(strength, int | float) and not isinstance(strength, bool)
+        if not number or not math.isfinite(strength):
             raise UserInputError(f"strength {strength!r}, expected a number; 1 is as tuned")
         spec = self.spec.with_alpha(self.spec.alpha * strength)
         # Not `replace`: what was found of the tuned strength does not hold for another one.
@@ -92,6 +94,8 @@ class Steering:
             prompts: what is asked; put as the questions were with which the steering was tuned.
             max_new_tokens: length limit of an answer.
         """
+        if max_new_tokens < 1:
+            raise UserInputError(f"max_new_tokens {max_new_tokens}, expected 1 or more")
         asked = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         return self._compared(
             asked, lambda loaded: [self.asking.text(loaded, one) for one in asked], max_new_tokens
@@ -124,6 +128,10 @@ class Steering:
     def __str__(self) -> str:
         """Return in plain words what is done."""
         return self.spec.explain()
+
+    def __repr__(self) -> str:
+        """Return the same: what it consists of would fill screens."""
+        return str(self)
 
 
 def load(

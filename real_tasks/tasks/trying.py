@@ -4,11 +4,14 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
+from real_tasks.direct.given import behaviour_of
 from real_tasks.direct.steer import steer
 from real_tasks.direct.steered import Steered
 from real_tasks.experiment.methods.known import with_methods
 from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.steering.spec_files import check_room
 from real_tasks.tasks.cache import progress
 from real_tasks.tasks.cache.machine import use_threads
 from real_tasks.tasks.model_here import model_here
@@ -30,6 +33,8 @@ def tried(
     max_kl: float,
     chat: bool | None,
     seed: int,
+    to: Path,
+    say: Callable[[str], None],
 ) -> Steered:
     """Learn and test a steering of a model; see `real_tasks.direct.steer.steer`.
 
@@ -41,22 +46,29 @@ def tried(
         max_kl: cap on side effects, nats a token.
         chat: whether prompts go into the chat template; None: if there is one.
         seed: of the parts and of the method.
+        to: folder that the steering will be saved in.
+        say: hears what is to be known meanwhile.
     """
+    # What is wrong is told before a model is loaded.
+    check_room(to)
+    with_methods(ExperimentConfig(baselines=(), methods=(method,)))
+    named = questions or (OF_EMBEDDED if path in EMBEDDED_MODELS else OWN_QUESTIONS)
+    data = behaviour_of(named)
     execution = ExecutionConfig()
-    with_methods(ExperimentConfig(baselines=(), methods=(method,)))  # told before a model is loaded
     use_threads(execution, alone=True)
     loaded = model_here(ModelConfig(path=path), execution)
-    with _first_interrupt_asks() as enough:
+    with _first_interrupt_asks(say) as enough:
         steered = steer(
             loaded.model,
             loaded.tokenizer,
-            questions or (OF_EMBEDDED if path in EMBEDDED_MODELS else OWN_QUESTIONS),
+            data,
             method=method,
             minutes=minutes,
             max_kl=max_kl,
             chat=chat,
             seed=seed,
             told=progress.report,
+            planned=say,
             enough=enough,
         )
     steered.spec = replace(steered.spec, model=path)
@@ -64,13 +76,14 @@ def tried(
 
 
 @contextmanager
-def _first_interrupt_asks() -> Iterator[Callable[[], bool]]:
+def _first_interrupt_asks(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Have the first Ctrl-C be asked for, while the context lasts; the second one ends all."""
     asked: list[int] = []
     before = signal.getsignal(signal.SIGINT)
 
     def note(number: int, frame: object) -> None:  # noqa: ARG001
         asked.append(number)
+        say("stopping with the best so far; Ctrl-C again to leave without it")
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, note)

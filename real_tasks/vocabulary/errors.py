@@ -1,11 +1,25 @@
 """Errors that a user can mend: each says what was found, what was expected and how to mend it."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+
+_LONGEST_WORD = 300
+
+
+def without_long_words(text: str) -> str:
+    """Return a message in which words that nobody reads to their end are cut in the middle."""
+    return re.sub(
+        rf"\S{{{_LONGEST_WORD + 1},}}", lambda one: f"{one[0][:80]}...{one[0][-20:]}", text
+    )
 
 
 class UserInputError(ValueError):
     """Wrong input, found before expensive work; the command line exits with status 2 on it."""
+
+    def __init__(self, message: str) -> None:
+        """Keep the message; what it repeats of the input may be of any length."""
+        super().__init__(without_long_words(message))
 
 
 class OverflowedError(UserInputError):

@@ -131,6 +131,12 @@ def texts_of(row: Row, column: str, separator: str | None = None) -> list[str]:
     value: Any = row.fields.get(column)
     if value is None:
         raise BadRow(f"no {column!r}")
+    if isinstance(value, str) and separator is not None and re.fullmatch(r"\[(['\"]).*\1\]", value):
+        raise BadRow(
+            f"{column!r} is {shortened(value)}, as programs print a list; write the answers with "
+            f"{separator!r} between them, or keep the data as JSON lines or Parquet, which have "
+            "lists"
+        )
     if isinstance(value, str):
         value = [value] if separator is None else value.split(separator)
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):

@@ -1,6 +1,7 @@
 """Errors in OpenAI's form, so that its clients understand them."""
 
 import logging
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,7 +11,10 @@ from starlette.exceptions import HTTPException
 
 from real_tasks.serving.catalogue import UnknownNameError
 from real_tasks.serving.engine import PositionsError, QueueFullError
-from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
+from real_tasks.vocabulary.errors import UserInputError, WorkFailedError, without_long_words
+
+_OF_TYPES = re.compile(r"constrained-.*|str|int|list\[.*")
+"""What pydantic puts into a path for the kinds that a value may be of."""
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +62,16 @@ def handle_errors(app: FastAPI) -> None:
 
 
 def _invalid(error: RequestValidationError) -> Any:
-    first = error.errors()[0]
-    param = ".".join(str(part) for part in first["loc"] if part != "body")
-    said = "it is not known here" if first["type"] == "extra_forbidden" else first["msg"]
+    # Of a value that may be of several kinds, the deepest error is of the kind that was meant.
+    first = max(error.errors(), key=lambda one: len(one["loc"]))
+    path = [str(part) for part in first["loc"] if part != "body"]
+    param = without_long_words(".".join(part for part in path if not _OF_TYPES.fullmatch(part)))
+    said = _SAID.get(first["type"], first["msg"])
     more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
     return body(f"{param or 'the request'}: {said}{more}", "invalid_request_error", None, param)
+
+
+_SAID = {
+    "extra_forbidden": "it is not known here",
+    "model_attributes_type": "expected a JSON object, sent with Content-Type: application/json",
+}

@@ -22,9 +22,10 @@ from real_tasks.export.lora import check_lora, save_lora
 from real_tasks.export.parity import PARITY_FILE, Parity, make_parity
 from real_tasks.export.parity_prompts import parity_prompts
 from real_tasks.export.recognition import Comparison, compare
+from real_tasks.export.routes import OTHER_ROUTE
 from real_tasks.export.served import check_export, saved_log_probs
 from real_tasks.export.snippets import HEADS, VECTOR, snippet_of
-from real_tasks.models.adapters import adapter_of, base_of
+from real_tasks.models.adapters import base_of, check_peft
 from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
@@ -141,6 +142,7 @@ def _lora(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     spec, model = run.spec, run.config.model
     if run.model_type is not None:
         check_lora(spec.intervention(), run.model_type)
+    check_peft("the adapter that is written is compared with the hooks", OTHER_ROUTE)
     loaded, parity = _loaded(run)
     hub_id = base_model(run.config)
     named = (hub_id, model.revision) if "/" in hub_id else (str(run.checkpoint), None)
@@ -149,7 +151,6 @@ def _lora(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     keep_tokenizer(loaded.tokenizer, folder)
     device = str(loaded.device)
     del loaded
-    adapter_of(folder)  # peft is there, or who exports is told so
     parity, found = _compared(run, folder, parity, device)
     _write_card(run, folder, "lora", parity=parity)
     sentences = [

@@ -55,6 +55,13 @@ def test_pairs_part_where_their_words_do_and_keep_every_character() -> None:
     assert [answer.label for answer in question.answers] == [1, 1, 0, 0]
 
 
+def test_pairs_may_be_named_in_dicts_and_frames() -> None:
+    pairs = [("Is glass a liquid? No.", "Is glass a liquid? Yes."), ("So? It is.", "So? No.")]
+    named = [{"negative": wrong, "positive": right} for right, wrong in pairs]
+    expected = said(behaviour_of(pairs))
+    assert said(behaviour_of(named)) == said(behaviour_of(pd.DataFrame(named))) == expected
+
+
 def test_a_behaviour_is_known_by_its_name() -> None:
     assert behaviour_of("demo_truth").name == "demo_truth"
 
@@ -66,6 +73,8 @@ def test_a_behaviour_is_known_by_its_name() -> None:
         (7, "found int"),
         ({"train": []}, "found dict, of train"),
         ("nothing.jsonl", "neither a file nor a behaviour"),
+        ("q" * 5000, "questions: the path 'qqq"),
+        (pd.Series(["a", "b"]), "item 1 is str"),
         ([("Yes, it is.", "No, it is not.")], "pair 1"),
         ([("The same.", "The same.")], "aligned and violating"),
         ([("It is so ", "It is so and more")], "pair 1"),

@@ -134,6 +134,7 @@ def test_what_is_saved_steers_alike_when_it_is_loaded(
         assert torch.equal(logits(), expected)
     assert loaded.compare("w5 ?", 3) == steered.compare("w5 ?", 3)
     assert "gain" in str(steered) and "gain" not in str(steered.at(0.5))
+    assert repr(loaded) == str(loaded) == loaded.spec.explain()
     with loaded.at(0):
         assert torch.equal(
             logits(), model(TOKENIZER(TEXT, return_tensors="pt")["input_ids"]).logits
@@ -184,6 +185,40 @@ def test_the_same_seed_learns_the_same() -> None:
 def test_what_cannot_be_done_is_said_before_or_instead(changes: Any, told: str) -> None:
     with pytest.raises(UserInputError, match=told):
         real.steer(tiny_llama(), TOKENIZER, random_data(12), **{**OPTIONS, **changes})
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), "2", True, None])
+def test_a_strength_that_is_no_number_is_refused(
+    learned: tuple[PreTrainedModel, Steered], strength: Any
+) -> None:
+    with pytest.raises(UserInputError, match="expected a number"):
+        learned[1].at(strength)
+
+
+def test_an_answer_without_a_token_is_not_asked_for(
+    learned: tuple[PreTrainedModel, Steered],
+) -> None:
+    with pytest.raises(UserInputError, match="max_new_tokens 0"):
+        learned[1].compare("w1", max_new_tokens=0)
+
+
+def test_it_says_what_it_will_do_and_stops_ranking_when_it_is_enough() -> None:
+    planned: list[str] = []
+    found = real.steer(
+        tiny_llama(),
+        TOKENIZER,
+        random_data(30),
+        **OPTIONS,
+        minutes=0.001,
+        planned=planned.append,
+        enough=lambda: True,
+    )
+    assert found.data and len(found.data.questions) == 24
+    parts = [len(found.found.test.questions)]
+    (said,) = planned
+    assert said.startswith("ITI on 24 of 30 questions: learns on ")
+    assert said.endswith(f"tests on {parts[0]}. About 0.001 min at most.")
+    assert {module.layer for module in found.spec.modules} == {0}  # the first that is ranked
 
 
 def test_too_few_questions_are_refused() -> None:

@@ -44,6 +44,10 @@ def test_a_taken_port_is_said_before_the_model_is_looked_for(
         (["serve", "a\0b", "--port", "0"], "path: expected a text without NUL"),
         (["chat", "nowhere", "--revision", "\0"], "revision: expected a text"),
         (["try", "nowhere", "--method", "nothing"], "unknown method 'nothing' in methods"),
+        (["try", "nowhere", "no.jsonl"], "'no.jsonl' is neither a file nor a behaviour"),
+        (["try", "nowhere", "--to", __file__], "holds something else than a steering spec"),
+        (["try", "nowhere", "--to", f"{__file__}/x"], "Not a directory); name another folder"),
+        (["serve", "m" * 5000, "--port", "0"], "too long for a file; shorten it"),
     ],
 )
 def test_what_can_be_said_before_the_model_is_looked_for_is_one_error(
@@ -52,5 +56,5 @@ def test_what_can_be_said_before_the_model_is_looked_for_is_one_error(
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    found = " ".join(capsys.readouterr().err.split())
+    found = " ".join(capsys.readouterr().err.replace("│", "").split())
     assert said in found and "Traceback" not in found

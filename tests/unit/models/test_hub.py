@@ -184,6 +184,17 @@ def test_what_is_neither_a_folder_nor_an_id_is_refused(path: str) -> None:
         local_checkpoint(path, None)
 
 
+@pytest.mark.parametrize(
+    ("path", "revision"), [(NAME, "r" * 5000), ("n" * 5000, None), ("/".join(["n"] * 5000), None)]
+)
+def test_a_name_of_any_length_gives_an_error_that_can_be_read(
+    cache: Cache, path: str, revision: str | None
+) -> None:
+    with pytest.raises(UserInputError) as failed:
+        local_checkpoint(path, revision)
+    assert len(str(failed.value)) < 1000 and "..." in str(failed.value)
+
+
 class _Refuses(BaseHTTPRequestHandler):
     """A Hub that answers everything with one error."""
 
@@ -226,8 +237,9 @@ def hub(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Refuses
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (404, "RepoNotFound", "the Hub has no such model"),
-        (403, "GatedRepo", "accept its licence at .* and log in with `hf auth login`"),
+        (404, "RepoNotFound", "the Hub has no 'somebody/tiny-llama'.*known by name: smollm2"),
+        (403, "GatedRepo", "accept its terms at .* and log in with `hf auth login`"),
+        (403, "", r"does not let you read somebody/tiny-llama \(403\): log in"),
         (404, "RevisionNotFound", "has no revision 'v9'"),
         (501, "", "the Hub cannot be reached"),
     ],

@@ -218,6 +218,14 @@ def told(data: BehaviourData) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.parametrize("printed", ["['yes', 'it is']", '[""yes"", ""it is""]', "['yes' 'it is']"])
+def test_a_list_that_a_program_printed_into_csv_is_no_answer(tmp_path: Path, printed: str) -> None:
+    text = f'question,aligned,violating\nIs it?,"{printed}",no\n'
+    (tmp_path / "own.csv").write_text(text)
+    with pytest.raises(UserInputError, match=r"'aligned' is .*as programs print a list.*'\|'"):
+        load(tmp_path / "own.csv")
+
+
 def test_classes_pairs_marks_and_conditions_come_from_json_lines_csv_and_parquet(
     tmp_path: Path,
 ) -> None:

@@ -171,6 +171,9 @@ WRONG: list[tuple[int, str | None, dict[str, Any], str]] = [
     (400, None, {"temperature": 3}, "temperature"),
     (400, None, {"frequency_penalty": 1}, "frequency_penalty"),
     (400, None, {"extra_body": {"tools": []}}, "tools: it is not known here"),
+    (400, None, {"stop": [""]}, "stop.0: String should have at least 1 character"),
+    (400, None, {"extra_body": {"k" * 5000: 1}}, r"kkk\.\.\.kkk.*not known here"),
+    (404, "model_not_found", {"model": "m" * 5000}, r"no model 'mmm.*mmm\.\.\.mmm"),
     (400, None, {"prompt": [68]}, "the model has 68 tokens"),
     (400, None, {"n": 128}, "128 texts in one request, and 64 may wait"),
 ]
@@ -196,6 +199,22 @@ def test_requests_that_are_none_have_that_form_too(server: Server) -> None:
     assert [one.status_code for one in found] == [400, 400, 400, 400, 405, 404]
     for one in found:
         assert set(one.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_part_of_a_message_that_is_no_text_is_named_by_what_is_wrong(server: Server) -> None:
+    picture: Any = {"type": "image_url", "image_url": {"url": "data:,"}}
+    with pytest.raises(
+        openai.BadRequestError, match=r"messages.0.content.0.type: .*should be 'text'"
+    ):
+        server.client().chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": [picture]}]
+        )
+
+
+def test_a_body_without_its_content_type_is_told_to_say_it(server: Server) -> None:
+    content = b'{"model": "tiny", "prompt": "w1"}'
+    found = httpx.post(server.url + "/completions", content=content, headers=LOGGED_IN)
+    assert "sent with Content-Type: application/json" in found.json()["error"]["message"]
 
 
 def test_only_health_is_told_without_the_key(server: Server) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 import real_tasks as real
 from real_tasks.models import hub_folders
@@ -84,12 +84,35 @@ def test_a_folder_is_read_as_it_is(tmp_path: Path) -> None:
 
 
 def test_what_is_nowhere_is_said_with_what_was_tried() -> None:
-    with pytest.raises(UserInputError, match=r"HF_HUB_OFFLINE is set.*does not have it"):
+    with pytest.raises(
+        UserInputError, match=r"is no folder and not.*in the cache.*HF_HUB_OFFLINE is set"
+    ):
         SteeringSpec.from_pretrained("somebody/nothing")
     with pytest.raises(UserInputError, match="neither a folder nor a repository"):
         SteeringSpec.from_pretrained("no/such/place")
     with pytest.raises(UserInputError, match="no folder"):
         hub_folders.pushed(Path("nowhere"), REPO)
+
+
+def test_the_file_of_a_spec_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    a_spec().save(tmp_path)
+    with pytest.raises(UserInputError, match=r"steering.json' is a file; expected a spec's folder"):
+        SteeringSpec.from_pretrained(tmp_path / "steering.json")
+
+
+def test_what_could_not_be_written_is_said_without_a_word_on_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Offline(Client):
+        def create_repo(self, *_: Any, **__: Any) -> None:
+            raise OfflineModeIsEnabled("no network here")
+
+    monkeypatch.setattr(hub_folders, "HfApi", Offline)
+    with pytest.raises(
+        UserInputError, match="somebody/truth was not written.*no network here"
+    ) as e:
+        a_spec().push_to_hub(REPO)
+    assert "cache" not in str(e.value)
 
 
 def test_a_token_that_may_not_write_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from real_tasks.experiment.commented import commented_yaml
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.export.parity import Parity
+from real_tasks.models import adapters
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.steering.operators import OPERATORS
 from real_tasks.steering.spec import SteeringSpec
@@ -331,6 +332,17 @@ def test_an_adapter_is_checked_and_found_by_the_printed_lines(made: Made, tmp_pa
     assert "library_name: peft" in card and "This is a LoRA adapter for `tiny`" in card
     with pytest.raises(UserInputError, match="adds a constant, and LoRA changes weights"):
         made.export(tmp_path / "constant", "lora", fold=1)
+
+
+def test_without_peft_no_adapter_is_begun(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ablating(tiny_model()).save(run_folder(made.home, RUN) / "specs" / "real" / "fold-0-seed-0")
+    monkeypatch.setattr(steered_runs, "load_model", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr(adapters, "find_spec", lambda _: None)
+    with pytest.raises(UserInputError, match=r"peft.*not installed.*--format spec"):
+        made.export(tmp_path / "adapter", "lora")
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_what_cannot_be_baked_is_refused_before_a_model_is_loaded(
