@@ -28,17 +28,10 @@ lint: $(DEV)
 	$(STYLE)
 	$(TYPES)
 
-## bench: speed and memory, as ratios to baselines measured in the same run
+## bench: speed and memory, as ratios to baselines measured in the same run; writes the table of the README and
+## that of deployments/docs/measured.md (on idle cores; a part: .venv/bin/python -m tests.benchmarks tuning)
 bench: $(DEV)
-	$(BIN)/python -m tests.benchmarks.bench_localizer
-	$(BIN)/python -m tests.benchmarks.bench_extraction
-	$(BIN)/python -m tests.benchmarks.bench_overhead
-	$(BIN)/python -m tests.benchmarks.bench_prefix
-	$(BIN)/python -m tests.benchmarks.bench_tuning
-	$(BIN)/python -m tests.benchmarks.bench_hooks
-	$(BIN)/python -m tests.benchmarks.bench_serving
-	$(BIN)/python -m tests.benchmarks.bench_plan
-	$(BIN)/python -m tests.benchmarks.bench_sql
+	$(BIN)/python -m tests.benchmarks --write
 
 ## drill: kill runs and stacks, run many at once, fill the disk, take the store away; what is lost
 ## (damaged files: .venv/bin/python -m tests.drill.damage)

@@ -1,18 +1,12 @@
 """What hooks cost: tokens a second of a steered model against the bare one, by operator and gate.
 
-    python -m tests.benchmarks.bench_hooks
-
-The model has the shape of the embedded one, eight times as wide. The bare and the steered model
-take turns; a figure is the ratio of their median times, hooking included.
+The model has the shape of the embedded one, eight times as wide; hooking is included.
 """
 
-import argparse
 from collections.abc import Iterator
 from functools import partial
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from real_tasks.models.embedded.demo import D_MODEL, N_LAYERS
 from real_tasks.models.loading import LoadedModel
@@ -21,10 +15,27 @@ from real_tasks.steering.gates import GATES, FittedGate
 from real_tasks.steering.hooks import applied
 from real_tasks.steering.operators import OPERATORS
 from real_tasks.vocabulary.types import ModuleId
-from tests.benchmarks.bench_extraction import seconds
-from tests.benchmarks.bench_prefix import small_llama
+from tests.benchmarks.common import Options, Row, seconds, small_llama
 
 WIDTH = 8 * D_MODEL
+N_ROWS, N_TOKENS = 16, 64
+
+
+def rows(options: Options) -> Iterator[Row]:
+    loaded = small_llama(options.device, WIDTH, N_LAYERS)
+    n_rows = options.sized(N_ROWS, 1)
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 200, (n_rows, N_TOKENS), generator=draw).to(loaded.device)
+
+    @torch.inference_mode()
+    def run(intervention: Intervention | None = None) -> None:
+        with applied(loaded, intervention):
+            loaded.hidden_states(input_ids=ids, use_cache=False)
+
+    for name, intervention in interventions(loaded):
+        timed = seconds(5 * options.rounds, run, partial(run, intervention))
+        bare, steered = (n_rows * N_TOKENS / one for one in timed)
+        yield Row(f"steered by {name}, tokens/s", steered, bare, "not steered", rate=True)
 
 
 def tensors_of(name: str, n_modules: int, width: int) -> dict[str, torch.Tensor]:
@@ -61,31 +72,3 @@ def interventions(loaded: LoadedModel) -> Iterator[tuple[str, Intervention]]:
         )
         edit = Edit(one, tensors_of("add", 1, shape.d_model), torch.ones(1), gate=gate)
         yield f"add, one layer, gate {state}", Intervention((edit,), 0.5)
-
-
-def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=64)
-    arguments = parser.parse_args()
-    loaded = small_llama(arguments.device, WIDTH, N_LAYERS)
-    shape = (arguments.rows, arguments.tokens)
-    ids = torch.randint(5, 200, shape, generator=torch.Generator().manual_seed(0)).to(loaded.device)
-
-    @torch.inference_mode()
-    def run(intervention: Intervention | None = None) -> None:
-        with applied(loaded, intervention):
-            loaded.hidden_states(input_ids=ids, use_cache=False)
-
-    table = Table("steered by", "tokens a second, of the bare model's")
-    for name, intervention in interventions(loaded):
-        bare, steered = seconds(arguments.rounds, run, partial(run, intervention))
-        table.add_row(name, f"{bare / steered:.3f}")
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,13 @@
 """Speed of REAL's batched program against a plain loop over modules.
 
-Run it as `python -m tests.benchmarks.bench_localizer`.
-
 Both do the published work on the same data: a layer of Llama-2-7B (32 heads x 128), 2,400 answers,
 20 epochs of the VQ-AE, 2 x 10 of the priors, batches of 32. The loop runs one thread a process and
 a process a core, the way the published code runs; the batched program once, on as many threads.
 """
 
-import argparse
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
@@ -26,21 +21,30 @@ from real_tasks.localizers.real.vqae import vqae_start
 from real_tasks.localizers.seeding import module_generator
 from real_tasks.vocabulary.types import LocalizerInput, ModuleId
 from tests.benchmarks import plain_loop
+from tests.benchmarks.common import Options, Row
 
 N_ANSWERS, WIDTH, ANSWERS_PER_QUESTION, SEED = 2400, 128, 6, 0
 
 
-@dataclass(frozen=True)
-class Result:
-    """Wall seconds per head with all cores at work, and the floor that the products set."""
+HEADS, HEADS_OF_LOOP = 32, 2
+"""Heads of the batched program, and of the plain loop on each core."""
 
-    baseline: float
-    batched: float
-    floor: float
 
-    @property
-    def ratio(self) -> float:
-        return self.baseline / self.batched
+def rows(options: Options) -> Iterator[Row]:
+    """Wall seconds a head with all the cores at work that torch would use."""
+    few = {"epochs": 1, "prior_epochs": 1}
+    params = options.sized(PUBLISHED, PUBLISHED.model_copy(update=few))
+    heads, heads_of_loop = options.sized((HEADS, HEADS_OF_LOOP), (2, 1))
+    cores = torch.get_num_threads()
+    # Before and after the loop, so that a load that comes or goes favours neither.
+    before = measure_batched(heads, params)
+    baseline = measure_baseline(heads_of_loop, cores, params)
+    batched = (before + measure_batched(heads, params)) / 2
+    loop = f"plain PyTorch loop, a process on each of {cores} cores"
+    what = f"localizer, a head of {WIDTH} of a layer's {heads}, {N_ANSWERS:,} answers, s"
+    yield Row(what, batched, baseline, loop, short=True)
+    floor = counted_operations(params) / measure_product_speed(cores)
+    yield Row("the same, s", batched, floor, "its matrix products alone")
 
 
 def make_input(heads: int) -> LocalizerInput:
@@ -152,35 +156,3 @@ def measure_product_speed(cores: int, seconds: float = 1.0) -> float:
         speed = sum(pool.map(work, range(cores)))
     torch.set_num_threads(threads)
     return speed
-
-
-def measure(heads: int, baseline_heads_per_core: int, say: Callable[[str], Any]) -> Result:
-    """Measure all three in one run, on all the cores that torch would use."""
-    params, cores = PUBLISHED, torch.get_num_threads()
-    say(f"{heads} heads x {WIDTH}, {N_ANSWERS} answers, {cores} cores\n")
-    floor = counted_operations(params) / measure_product_speed(cores)
-    say(f"floor, products alone    {floor:6.3f} s per head\n")
-    # Before and after the loop, so that a load that comes or goes favours neither.
-    before = measure_batched(heads, params)
-    baseline = measure_baseline(baseline_heads_per_core, cores, params)
-    batched = (before + measure_batched(heads, params)) / 2
-    say(f"batched program          {batched:6.3f} s per head\n")
-    say(f"plain loop               {baseline:6.3f} s per head ({cores} processes)\n")
-    result = Result(baseline, batched, floor)
-    say(f"throughput ratio         {result.ratio:6.2f}   (of the floor: {floor / batched:.0%})\n")
-    return result
-
-
-def main() -> None:
-    """Parse the arguments and print the measurements."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--heads", type=int, default=32, help="heads of the batched program")
-    parser.add_argument(
-        "--baseline-heads", type=int, default=2, help="heads of the plain loop, per core"
-    )
-    arguments = parser.parse_args()
-    measure(arguments.heads, arguments.baseline_heads, sys.stdout.write)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,16 +2,13 @@
 
 The same experiment runs twice on two new homes, after the same embedded model was made for both: by
 the flow, and by a plain thread pool that calls the same stages without Prefect or any record.
-Run as ``python -m tests.benchmarks.bench_overhead``.
 """
 
-import argparse
 import os
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,34 +17,26 @@ from unittest import mock
 
 from flows.terminal.environment import use_home
 from storage.artifacts.store import prepare_home
+from tests.benchmarks.bench_plan import SMALL
+from tests.benchmarks.common import Options, Row
 
 
-def main() -> None:
-    """Measure both, print the share."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--set", action="append", default=[], dest="assignments")
-    assignments = parser.parse_args().assignments
+def rows(options: Options) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         prepare_home(use_home(Path(folder) / "start"))
         server_start = _start_server()
-        config = _config(assignments)
-        _make_model(config)
-        flow = _timed(Path(folder) / "flow", config, _with_prefect)
-        plain = _timed(Path(folder) / "plain", config, _without_prefect)
-    share = 1 - plain / flow
-    sys.stdout.write(
-        f"in-process server: {server_start:.1f} s to start (not counted below)\n"
-        f"experiment by the flow, with MLflow: {flow:.1f} s\n"
-        f"same stages in a plain thread pool:  {plain:.1f} s\n"
-        f"share of Prefect and MLflow: {100 * share:.1f} % (the embedded model's training, which "
-        "lengthens both alike, is left out)\n"
-    )
+        prepared = _prepared(options.sized((), SMALL))
+        _make_model(prepared.config)
+        flow = _timed(Path(folder) / "flow", prepared, _with_prefect)
+        plain = _timed(Path(folder) / "plain", prepared, _without_prefect)
+    what = f"experiment by Prefect and MLflow, after {server_start:.0f} s of the server's start, s"
+    yield Row(what, flow, plain, "its stages in a pool of threads", short=True)
 
 
-def _config(assignments: list[str]) -> Any:
-    from real_tasks.experiment.yaml_files import load_config
+def _prepared(assignments: Sequence[str]) -> Any:
+    from real_tasks.experiment.yaml_files import load_prepared
 
-    return load_config(None, ["model.params.steps=200", "seeds=[0]", *assignments])
+    return load_prepared(None, ["model.params.steps=200", "seeds=[0]", *assignments])
 
 
 def _start_server() -> float:
@@ -72,22 +61,22 @@ def _make_model(config: Any) -> None:
     )
 
 
-def _timed(home: Path, config: Any, run: Any) -> float:
+def _timed(home: Path, prepared: Any, run: Any) -> float:
     made = Path(os.environ["REAL_HOME"]) / "artifacts" / "checkpoint"
     shutil.copytree(made, home / "artifacts" / "checkpoint")
     os.environ["REAL_HOME"] = str(home)
     start = time.perf_counter()
-    run(config)
+    run(prepared)
     return time.perf_counter() - start
 
 
-def _with_prefect(config: Any) -> None:
+def _with_prefect(prepared: Any) -> None:
     from flows.commands.launch import launch
 
-    launch(config)
+    launch(prepared)
 
 
-def _without_prefect(config: Any) -> None:
+def _without_prefect(prepared: Any) -> None:
     from flows import experiment, pipeline
     from real_tasks.tasks.cache.machine import workers
     from real_tasks.tasks.records import experiment_report
@@ -99,7 +88,7 @@ def _without_prefect(config: Any) -> None:
 
     @contextmanager
     def nothing(*_: Any, **__: Any) -> Any:
-        yield mock.Mock(config=config, run_id="plain", stages=[], row={"git_commit": None})
+        yield mock.Mock(run_id="plain", stages=[], row={"git_commit": None})
 
     def alone(run: Any, stage: Any, **inputs: Any) -> Any:
         return fan_out(run, stage, [("alone", inputs)])[0]
@@ -113,8 +102,4 @@ def _without_prefect(config: Any) -> None:
         mock.patch.object(records, "start_tracking", mock.MagicMock()),
         mock.patch.object(experiment_report, "report", mock.MagicMock()),
     ):
-        experiment.experiment.fn(config)
-
-
-if __name__ == "__main__":
-    main()
+        experiment.experiment.fn(prepared.config)

@@ -1,12 +1,10 @@
 """What `real plan` predicts against what the demo's stages take: bytes, tasks, FLOPs.
 
-Run it as ``python -m tests.benchmarks.bench_plan``. The stages run one after another on one thread,
+The stages run one after another on one thread,
 with every matrix product counted, on the embedded model after a few steps of training.
 """
 
-import argparse
 import os
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +13,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
+
 from flows.terminal.environment import use_home
 from storage.artifacts.store import prepare_home
+from tests.benchmarks.common import Options, Row
 
 SMALL = (
     "model.params.steps=3",
@@ -66,24 +68,24 @@ class Measured:
         return self.fan_out(run, stage, [(stage.kind, inputs)])[0]
 
 
-def main() -> None:
-    """Measure, predict, print both."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--set", action="append", default=[], dest="assignments")
-    assignments = parser.parse_args().assignments
-    import torch
-
+def rows(options: Options) -> Iterator[Row]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        counted, config = run_stages(Path(folder), assignments)
+        counted, config = run_stages(Path(folder))
         written = stored_bytes(Path(folder))
         plan = predict(config, Path(folder))
-    sys.stdout.write(f"{'':<24}{'predicted':>14}{'measured':>14}{'ratio':>8}\n")
-    for line in lines(plan, counted, written):
-        sys.stdout.write(line + "\n")
+    yield _row("activations, bytes", written, plan.activation_bytes)
+    for stage in plan.stages:
+        if stage.stage in SHOWN:
+            yield _row(f"{stage.stage}, tasks", counted.tasks[stage.stage], stage.tasks)
+            yield _row(f"{stage.stage}, FLOPs", counted.flops[stage.stage], stage.flops)
 
 
-def run_stages(home: Path, assignments: Sequence[str]) -> tuple[Measured, Any]:
+def _row(what: str, measured: float, predicted: float) -> Row:
+    return Row(f"the small demo's {what}", measured, predicted, "predicted by `real plan`")
+
+
+def run_stages(home: Path) -> tuple[Measured, Any]:
     """Run every stage up to the evaluation in a home of its own."""
     use_home(home)
     prepare_home(use_home(home))
@@ -92,7 +94,7 @@ def run_stages(home: Path, assignments: Sequence[str]) -> tuple[Measured, Any]:
     from real_tasks.experiment.prepared import prepare
     from real_tasks.experiment.yaml_files import load_config
 
-    prepared, measured = prepare(load_config(None, [*SMALL, *assignments])), Measured()
+    prepared, measured = prepare(load_config(None, SMALL)), Measured()
     run = mock.Mock(run_id="bench", stages=[])
     with (
         mock.patch.object(pipeline, "fan_out", measured.fan_out),
@@ -126,29 +128,8 @@ def stored_bytes(home: Path) -> int:
     )
 
 
-def lines(plan: Any, counted: Measured, written: int) -> Iterator[str]:
-    """Yield what was predicted, what was measured, and their ratio."""
-    yield _line("activations, bytes", plan.activation_bytes, written)
-    for stage in plan.stages:
-        if stage.stage in SHOWN:
-            yield _line(f"{stage.stage}, tasks", stage.tasks, counted.tasks[stage.stage])
-            yield _line(f"{stage.stage}, FLOPs", stage.flops, counted.flops[stage.stage])
-
-
-def _line(what: str, predicted: float, measured: float) -> str:
-    told = [f"{n:>14.3e}" if n >= 1e6 else f"{n:>14,.2f}" for n in (predicted, measured)]
-    return f"{what:<24}{''.join(told)}{predicted / measured:>8.2f}"
-
-
 @contextmanager
 def _counter() -> Iterator[Any]:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
-
     in_place = {torch.ops.aten.baddbmm_: lambda *shapes, **_: baddbmm_flop(*shapes)}
     with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
         yield counter
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,14 @@
 """Processor time of a setting of tuning, against full passes and against one text at a time.
 
-    python -m tests.benchmarks.bench_tuning
-
 A setting is multiple choice and side effects under one intervention. All three ways measure the
-same in the same run, and take turns; a figure is the median, and the largest difference between
-their log-likelihoods stands beside it. Full passes keep nothing of the unsteered model.
+same in the same run. Full passes keep nothing of the unsteered model.
 """
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
 from real_tasks.evaluation.answers.effects import Effects
@@ -23,17 +17,47 @@ from real_tasks.models.kept_states import KeptStates
 from real_tasks.models.loading import LoadedModel
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.vocabulary.types import ModuleId
-from tests.benchmarks.arguments import parsed, parser_of
-from tests.benchmarks.bench_extraction import (
+from tests.benchmarks.bench_extraction import one_answer_at_a_time, one_text_at_a_time
+from tests.benchmarks.common import (
+    BATCH_TOKENS,
+    Options,
+    Row,
     demo_sized_data,
-    one_answer_at_a_time,
-    one_text_at_a_time,
+    seconds,
+    small_llama,
 )
-from tests.benchmarks.bench_prefix import small_llama
 
 Way = Callable[[], Sequence[float]]
 DATA = demo_sized_data()
-BATCH_TOKENS = 16384
+BASELINES = ("full passes", "one text at a time")
+APART = 1e-3
+"""Nats by which two ways may differ."""
+
+
+def rows(options: Options) -> Iterator[Row]:
+    loaded = small_llama(options.device, *options.sized((256, 12), (64, 4)))
+    full, n = replace(loaded, kept=KeptStates(0)), loaded.shape.n_layers
+    cases = {
+        "16 heads of all layers": range(n),
+        "16 heads of the upper half": range(n // 2, n),
+        "heads of the middle layer": range(n // 2, n // 2 + 1),
+    }
+    for name, layers in cases.items():
+        iv = steered(loaded, layers)
+        ways = [measured(loaded, iv), measured(full, iv), one_at_a_time(loaded, iv)]
+        yield from compared(f"a setting of tuning, {name}", options.rounds, ways)
+    ways = [effects_of_all_heads(one) for one in (loaded, full)]
+    yield from compared("each head alone (causal)", options.rounds, ways)
+
+
+def compared(name: str, rounds: int, ways: Sequence[Way]) -> Iterator[Row]:
+    """Compare the first way with each other, which has to find the same."""
+    found = [torch.tensor(way()) for way in ways]
+    assert all(float((one - found[0]).abs().max()) < APART for one in found), name
+    ours, *others = (1e3 * one for one in seconds(rounds, *ways, clock=time.process_time))
+    for other, baseline in zip(others, BASELINES, strict=False):
+        what = f"{name}, ms of processor"
+        yield Row(what, ours, other, baseline, short=baseline == BASELINES[0])
 
 
 def steered(loaded: LoadedModel, layers: Sequence[int], n_heads: int = 16) -> Intervention:
@@ -80,55 +104,3 @@ def effects_of_all_heads(loaded: LoadedModel) -> Way:
         return [effects(module, push) for module in modules]
 
     return measure
-
-
-def processor_seconds(rounds: int, ways: Sequence[Way]) -> tuple[list[float], float]:
-    """Return each way's median time, and how far what they found is apart."""
-    found = [torch.tensor(way()) for way in ways]
-    worst = max(float((one - found[0]).abs().max()) for one in found)
-    times: list[list[float]] = [[] for _ in ways]
-    for _ in range(rounds):
-        for way, taken in zip(ways, times, strict=True):
-            start = time.process_time()
-            way()
-            taken.append(time.process_time() - start)
-    return [statistics.median(taken) for taken in times], worst
-
-
-def bench(loaded: LoadedModel, rounds: int, console: Console) -> None:
-    """Print milliseconds and ratios of every case."""
-    full = replace(loaded, kept=KeptStates(0))
-    n = loaded.shape.n_layers
-    cases = {
-        "16 heads of all layers": range(n),
-        "16 heads of the upper half": range(n // 2, n),
-        "heads of the middle layer": range(n // 2, n // 2 + 1),
-    }
-    columns = ("ours, ms", "full passes, ms", "ratio", "one at a time, ms", "ratio", "difference")
-    table = Table("steered", *columns)
-
-    def add(name: str, ways: Sequence[Way]) -> None:
-        (ours, *others), worst = processor_seconds(rounds, ways)
-        cells = [cell for t in others for cell in (f"{1e3 * t:.0f}", f"{t / ours:.1f}")]
-        cells += ["", ""] * (2 - len(others))
-        table.add_row(name, f"{1e3 * ours:.0f}", *cells, f"{worst:.1e}")
-
-    for name, layers in cases.items():
-        iv = steered(loaded, layers)
-        add(name, [measured(loaded, iv), measured(full, iv), one_at_a_time(loaded, iv)])
-    add("each head alone (causal)", [effects_of_all_heads(one) for one in (loaded, full)])
-    console.print(table)
-
-
-def main() -> None:
-    """Run the benchmark."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--width", type=int, default=256, help="width of the residual stream")
-    parser.add_argument("--layers", type=int, default=12)
-    arguments = parsed(parser)
-    loaded = small_llama(arguments.device, arguments.width, arguments.layers)
-    bench(loaded, arguments.rounds, Console())
-
-
-if __name__ == "__main__":
-    main()

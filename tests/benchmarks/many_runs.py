@@ -8,7 +8,6 @@ not need.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,11 +182,3 @@ def _timings(rng: np.random.Generator) -> Columns:
         "worker": "machine:1",
         "device": "cpu",
     }
-
-
-def home_of(path: Path, count: int) -> Home:
-    """Return the home at ``path``, filled with ``count`` runs where it is not there yet."""
-    home = Home(path)
-    if not (home.tables / "runs").is_dir():
-        write_runs(home, count)
-    return home

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.benchmarks import speed_table
+
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deployments"
 COMPOSE = FOLDER / "compose.yaml"
@@ -256,3 +258,9 @@ def test_the_readme_names_files_that_exist() -> None:
         assert named
         for name in named:
             assert (ROOT / name).exists() or name.endswith("/.env"), name
+
+
+def test_the_readme_shows_the_bold_rows_of_the_whole_table_of_speed() -> None:
+    whole, rows = (speed_table.shown(page) for page in (speed_table.FULL, speed_table.SHORT))
+    assert rows == speed_table.short(whole)
+    assert len(rows) > len(speed_table.HEAD)
