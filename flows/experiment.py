@@ -7,6 +7,7 @@ from flows.running.fan_out import alone
 from flows.running.runners import ConfiguredTaskRunner, check_runner
 from real_tasks.experiment.prepared import prepared_for
 from real_tasks.tasks.records import run as records
+from real_tasks.tasks.records import tracked
 from real_tasks.tasks.records.experiment_report import report
 from real_tasks.tasks.records.run import Run, running
 from real_tasks.tasks.stages.outcome import Outcome
@@ -56,7 +57,7 @@ def experiment(config: ExperimentConfig = DEMO) -> Summary:
     check_runner(config.execution)
     prepare_home(Home.current())
     with running("experiment", config, prepared.data.name) as run:
-        run.tracking = records.start_tracking.submit(dict(run.row), config)
+        run.tracking = tracked.start_tracking.submit(dict(run.row), config)
         outcome = outcome_of(run, prepared)
         drawn = alone(
             run,
@@ -74,5 +75,5 @@ def publish(run: Run, config: ExperimentConfig, outcome: Outcome, drawn: Artifac
     warnings = records.publish_tables(run.run_id, config, outcome)
     records.fill_run_folder(run.run_id, outcome, drawn, run.stages, warnings)
     path = report(run.run_id)
-    records.record_in_mlflow(run.run_id, run.row["mlflow_run_id"], config, outcome)
+    tracked.record_in_mlflow(run.run_id, run.row["mlflow_run_id"], config, outcome)
     return Summary(run_id=run.run_id, report=path, stages=run.stages, warnings=warnings)

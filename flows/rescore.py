@@ -8,7 +8,7 @@ from flows.pipeline import at_last_token, extract, folds_of, keep_inputs, locali
 from flows.running.fan_out import fan_out
 from flows.running.runners import ConfiguredTaskRunner, check_runner
 from real_tasks.experiment.prepared import Prepared
-from real_tasks.tasks.records import run as records
+from real_tasks.tasks.records import tracked
 from real_tasks.tasks.records.run import Run, running
 from real_tasks.tasks.rescoring.plan import (
     Measured,
@@ -78,7 +78,7 @@ def rescore(config: RescoreConfig = LAST) -> RescoreSummary:
             run.note(**plan.compared.outcome.model(plan.experiment.model).columns)
             found = publish_unchanged(run.run_id, plan)
         else:
-            run.tracking = records.start_tracking.submit(dict(run.row), plan.experiment)
+            run.tracking = tracked.start_tracking.submit(dict(run.row), plan.experiment)
             outcome = score_again(run, plan, prepared)
             run.note(mlflow_run_id=run.tracking.result())
             found = publish_drift(run.run_id, plan, outcome, run.stages)

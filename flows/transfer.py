@@ -11,7 +11,7 @@ from flows.running.fan_out import fan_out
 from flows.running.runners import ConfiguredTaskRunner, check_runner
 from real_tasks.experiment.prepared import Prepared
 from real_tasks.experiment.transfer import behaviour_labels, prepared_transfer_for
-from real_tasks.tasks.records import run as records
+from real_tasks.tasks.records import tracked
 from real_tasks.tasks.records.run import Run, running
 from real_tasks.tasks.records.transfer import (
     fill_transfer_folder,
@@ -42,7 +42,7 @@ def transfer(config: TransferConfig = DEMO_TRANSFER) -> Summary:
     check_runner(config.experiment.execution)
     prepare_home(Home.current())
     with running("transfer", config, ", ".join(behaviour_labels(config.behaviours))) as run:
-        run.tracking = records.start_tracking.submit(dict(run.row), config)
+        run.tracking = tracked.start_tracking.submit(dict(run.row), config)
         outcomes = [outcome_of(run, source) for source in sources]
         cells = carry_over(run, config, sources, outcomes)
         run.note(mlflow_run_id=run.tracking.result())

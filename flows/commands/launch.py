@@ -29,7 +29,7 @@ from flows.transfer import transfer
 from real_tasks.experiment.prepared import Prepared, handing_over
 from real_tasks.experiment.transfer import PreparedTransfer
 from real_tasks.results.summary import result_table
-from real_tasks.tasks.records.run import overall_rows
+from real_tasks.tasks.records.recorded import overall_rows
 from real_tasks.tasks.rescoring.plan import plan_rescoring
 from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
 from real_tasks.vocabulary.rescore_config import RescoreConfig

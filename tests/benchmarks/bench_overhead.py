@@ -79,8 +79,7 @@ def _with_prefect(prepared: Any) -> None:
 def _without_prefect(prepared: Any) -> None:
     from flows import experiment, pipeline
     from real_tasks.tasks.cache.machine import workers
-    from real_tasks.tasks.records import experiment_report
-    from real_tasks.tasks.records import run as records
+    from real_tasks.tasks.records import experiment_report, tracked
 
     def fan_out(run: Any, stage: Any, shards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any]:
         with ThreadPoolExecutor(workers(config.execution)) as pool:
@@ -99,7 +98,7 @@ def _without_prefect(prepared: Any) -> None:
         mock.patch.object(experiment, "alone", alone),
         mock.patch.object(experiment, "running", nothing),
         mock.patch.object(experiment, "publish", lambda *_: None),
-        mock.patch.object(records, "start_tracking", mock.MagicMock()),
+        mock.patch.object(tracked, "start_tracking", mock.MagicMock()),
         mock.patch.object(experiment_report, "report", mock.MagicMock()),
     ):
         experiment.experiment.fn(prepared.config)

@@ -14,13 +14,8 @@ from real_tasks.models.loading import LoadedModel, load_model
 from real_tasks.models.weights import read_mapping
 from real_tasks.results.grids import SMALLER
 from real_tasks.steering.spec import SteeringSpec
-from real_tasks.tasks.records.run import (
-    SPECS,
-    config_file,
-    finished_experiment,
-    noted,
-    read_record,
-)
+from real_tasks.tasks.records.recorded import config_file, finished_experiment, noted, read_record
+from real_tasks.tasks.records.run import SPECS
 from real_tasks.tasks.stages.models import checkpoint_folder
 from real_tasks.tasks.stages.outcome import Outcome
 from real_tasks.vocabulary.errors import UserInputError

@@ -22,15 +22,8 @@ from real_tasks.results.findings import causal_agreement, headlines, wording
 from real_tasks.results.summary import markdown_table, result_table, table_cells
 from real_tasks.tasks.records.leaderboards import leaderboard_of
 from real_tasks.tasks.records.pages import show_in_prefect
-from real_tasks.tasks.records.run import (
-    RECORD,
-    SPECS,
-    config_file,
-    no_results,
-    read_record,
-    run_facts,
-    write_page,
-)
+from real_tasks.tasks.records.recorded import config_file, no_results, read_record, run_facts
+from real_tasks.tasks.records.run import RECORD, SPECS, write_page
 from real_tasks.tasks.stages.pictures import pictures_of
 from real_tasks.vocabulary.errors import UserInputError
 from storage.paths import Home

@@ -9,7 +9,7 @@ from real_tasks.experiment.yaml_files import load_config
 from real_tasks.results.labels import headline_metrics
 from real_tasks.results.leaderboard import leaderboard, leaderboard_cells
 from real_tasks.results.summary import result_table
-from real_tasks.tasks.records.run import config_file, finished_experiment
+from real_tasks.tasks.records.recorded import config_file, finished_experiment
 from real_tasks.tasks.stages.pictures import FIGURES
 from real_tasks.vocabulary.errors import UserInputError
 from storage.paths import Home

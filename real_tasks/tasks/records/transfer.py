@@ -15,15 +15,15 @@ from real_tasks.results.findings import transfer_sentences
 from real_tasks.results.labels import headline_metrics, metric_label
 from real_tasks.results.rows import columns
 from real_tasks.tasks.records.pages import publish_page
-from real_tasks.tasks.records.run import (
+from real_tasks.tasks.records.recorded import (
     config_file,
     no_results,
     overall_rows,
     read_record,
-    record_files,
     run_facts,
-    write_record,
 )
+from real_tasks.tasks.records.run import write_record
+from real_tasks.tasks.records.tracked import record_files
 from real_tasks.tasks.stages import references
 from real_tasks.tasks.stages.outcome import Transferred, smaller_alphas
 from real_tasks.vocabulary.errors import UserInputError

@@ -10,7 +10,8 @@ from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.results.scores import module_of, rows_of
 from real_tasks.tasks.cache.stage import Stage, store
-from real_tasks.tasks.records.run import CONFIG, config_file, finished_experiment, noted
+from real_tasks.tasks.records.recorded import config_file, finished_experiment, noted
+from real_tasks.tasks.records.run import CONFIG
 from real_tasks.tasks.stages import dataset, references
 from real_tasks.tasks.stages.activations import activations
 from real_tasks.tasks.stages.checkpoint import checkpoint, checkpoint_inputs, fingerprint_of

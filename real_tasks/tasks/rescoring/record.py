@@ -28,17 +28,16 @@ from real_tasks.results.rows import columns
 from real_tasks.results.scores import mean_scores, rows_of, scores_by_run
 from real_tasks.results.summary import Row, markdown_grid
 from real_tasks.tasks.records.pages import publish_page
-from real_tasks.tasks.records.run import (
+from real_tasks.tasks.records.recorded import (
     config_file,
     no_results,
     noted,
     overall_rows,
     read_record,
-    record_files,
     run_facts,
-    write_page,
-    write_record,
 )
+from real_tasks.tasks.records.run import write_page, write_record
+from real_tasks.tasks.records.tracked import record_files
 from real_tasks.tasks.rescoring.plan import Rescored, Rescoring
 from real_tasks.tasks.rescoring.tables import drift_rows, evaluation_rows, question_counts
 from real_tasks.tasks.stages import references

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from real_tasks.tasks.records.run import running, start_tracking
+from real_tasks.tasks.records.run import running
+from real_tasks.tasks.records.tracked import start_tracking
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from storage.artifacts.store import prepare_home
 from storage.paths import Home
