@@ -128,6 +128,6 @@ def push(
     - `real export --format spec --to truth`, then `real push truth me/truthful-llama`
     - `real export --to steered`, then `real push steered me/llama-steered --private`
     """
-    from real_tasks.models.hub_folders import pushed
+    from real_tasks.export.pushing import push_export
 
-    out.print(pushed(folder, repo, private=private), highlight=False, markup=False)
+    out.print(push_export(folder, repo, private=private), highlight=False, markup=False)

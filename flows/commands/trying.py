@@ -1,7 +1,8 @@
 """The command that tries steering on a model at once, in minutes and without a pipeline."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -10,6 +11,9 @@ from flows.terminal.app import HomeOption, ModelArgument, app
 from flows.terminal.console import err, out, progress_shown
 from flows.terminal.environment import use_home
 from real_tasks.vocabulary.file_forms import expanded
+
+if TYPE_CHECKING:
+    from real_tasks.direct.steered import Steered
 
 
 @app.command("try")
@@ -84,6 +88,22 @@ def try_(
     out.print(f"{escape(str(steered.examples()))}\n", highlight=False)
     steered.save(folder)
     out.print(f"saved in {folder}. Next:", highlight=False, markup=False)
-    shown = [f"real chat {model} {folder}", f"real serve {model} --spec steered={folder}"]
-    for command in (*shown, f"real run --set model.path={model}  # compared with other methods"):
+    for command in _next(model, questions, folder, steered):
         out.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _next(model: str, questions: str | None, folder: Path, steered: "Steered") -> list[str]:
+    """Return the commands that go on from here, as a shell takes them."""
+    from real_tasks.questions.behaviours import BEHAVIOURS
+
+    asked = [f"behaviour={questions or steered.data.name}"]
+    if questions and questions not in BEHAVIOURS:
+        asked = ["behaviour=jsonl", f"behaviour.params.path={questions}"]
+    fields = [f"model.path={model}", *asked]
+    fields += ["model.chat_template=true"] if steered.asking.chat else []
+    run = ["real", "run", *(part for field in fields for part in ("--set", field))]
+    return [
+        shlex.join(["real", "chat", model, str(folder)]),
+        shlex.join(["real", "serve", model, "--spec", f"steered={folder}"]),
+        f"{shlex.join(run)}  # compared with other methods",
+    ]

@@ -1,6 +1,7 @@
 """The loop of `real chat`: lines in, answers out word by word, and commands."""
 
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -143,7 +144,13 @@ class _Session:
     def _spec(self, given: str) -> None:
         if not given:
             raise UserInputError("/spec: expected the folder of a spec, or several")
-        self.talk.names = added(self.talk, given.split())
+        try:
+            folders = shlex.split(given)
+        except ValueError as error:
+            raise UserInputError(f"/spec {given}: {error}; a name with blanks: 'in quotes'") from (
+                error
+            )
+        self.talk.names = added(self.talk, folders)
         self.talk.on = True
         _say(described(self.talk))
 

@@ -77,6 +77,9 @@ class Learner:
         if method.localizer:
             ranked = self._ranked(method.localizer, method.kind)
             scores = [score for part in ranked for score in part.scores]
+            if len(scores) < len(loaded.shape.modules(method.kind)):  # it was enough before the end
+                top_k = tuple(min(k, len(scores)) for k in method.top_k)
+                method = method.model_copy(update={"top_k": top_k})
         batch_tokens = self.config.evaluation.batch_tokens
         prompts = None
         if method.gate:

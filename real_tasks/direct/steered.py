@@ -62,7 +62,7 @@ class Steered(Steering):
     def verdict(self) -> str:
         """Say in a sentence whether it helps."""
         goal = self.gains[OBJECTIVE]
-        if goal.low > 0:
+        if round(goal.low, 3) > 0:  # as it is shown
             return f"It helps: {_interval(goal)} on what it was tuned for."
         return (
             f"No gain is shown: {_interval(goal)} on what it was tuned for, {goal.n_questions} "

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from real_tasks.export.bake import Baked
 from real_tasks.export.parity import PARITY_FILE, Parity
 from real_tasks.export.targets import TARGETS, can
+from real_tasks.models.hub_folders import public_name
 from real_tasks.results.findings import LOWER_IS_BETTER, signed
 from real_tasks.results.labels import METRIC_LABELS, method_label, metric_label
 from real_tasks.results.summary import DECIMALS, Row, wide_rows
@@ -96,10 +97,8 @@ def render_card(content: CardContent) -> str:
 
 
 def base_model(config: ExperimentConfig) -> str:
-    """Return the base model's Hub id, or its name: paths of a machine tell nobody anything."""
-    path = config.model.path
-    is_hub_id = path.count("/") == 1 and path[0] not in "./~" and not Path(path).exists()
-    return path if is_hub_id else config.model.name
+    """Return the base model as others know it."""
+    return public_name(config.model.path)
 
 
 def front_matter(content: CardContent) -> str:

@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from real_tasks.vocabulary.config import ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 
 _LOGIN = "log in with `hf auth login` or put a token into HF_TOKEN"
@@ -49,10 +50,8 @@ def pushed(folder: Path, repo: str, *, private: bool = False, message: str = "")
     """Upload a folder into a repository, made if need be; return the address of the commit.
 
     Raises:
-        UserInputError: no folder, no token, a repository of others, or the Hub is out of reach.
+        UserInputError: no token, a repository of others, or the Hub is out of reach.
     """
-    if not folder.is_dir():
-        raise UserInputError(f"{str(folder)!r} is no folder; name what `real export` wrote")
     with _in_words(repo, None):
         api = HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
@@ -60,6 +59,12 @@ def pushed(folder: Path, repo: str, *, private: bool = False, message: str = "")
             repo_id=repo, folder_path=folder, commit_message=message or f"Add {folder.name}"
         )
     return str(commit.commit_url)
+
+
+def public_name(path: str) -> str:
+    """Return a model's Hub id, or its name: paths of a machine tell nobody else anything."""
+    is_hub_id = path.count("/") == 1 and path[0] not in "./~" and not Path(path).exists()
+    return path if is_hub_id else ModelConfig(path=path).name
 
 
 def named(repo: str, revision: str | None) -> str:
@@ -79,7 +84,7 @@ def _in_words(repo: str, revision: str | None, nor: str = "") -> Iterator[None]:
         yield
     except HFValidationError as error:
         raise UserInputError(
-            f"{repo!r} is neither a folder nor a repository of the Hub (org/name)"
+            f"{repo!r} is no name of a repository of the Hub (org/name){nor}"
         ) from error
     except GatedRepoError as error:
         raise UserInputError(

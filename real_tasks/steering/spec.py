@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from real_tasks.models.hub_folders import fetched_folder, pushed
+from real_tasks.models.hub_folders import fetched_folder, public_name, pushed
 from real_tasks.models.identity import weights_fingerprint
 from real_tasks.models.loading import LoadedModel
 from real_tasks.models.places import model_shape
@@ -195,8 +195,9 @@ class SteeringSpec:
         """
         with TemporaryDirectory() as room:
             folder = Path(room) / "spec"
-            self.save(folder)
-            (folder / "README.md").write_text(_card(self), encoding="utf-8")
+            shared = replace(self, model=public_name(self.model))
+            shared.save(folder)
+            (folder / "README.md").write_text(_card(shared), encoding="utf-8")
             return pushed(folder, repo, private=private, message="Add a steering spec")
 
     @classmethod

@@ -208,7 +208,7 @@ def test_it_says_what_it_will_do_and_stops_ranking_when_it_is_enough() -> None:
         tiny_llama(),
         TOKENIZER,
         random_data(30),
-        **OPTIONS,
+        **{**OPTIONS, "evaluation": {"top_k": (2, 15), "alphas": (1.0, 4.0)}},
         minutes=0.001,
         planned=planned.append,
         enough=lambda: True,

@@ -1,11 +1,15 @@
 """What `real serve`, `real chat` and `real try` refuse before a model is loaded."""
 
+import shlex
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from flows.cli import main
+from flows.commands import trying
 from flows.commands.serve import checked_key, named_folders
 from real_tasks.vocabulary.errors import UserInputError
 
@@ -36,6 +40,24 @@ def test_a_taken_port_is_said_before_the_model_is_looked_for(
         main(["serve", "nowhere", "--port", str(taken.getsockname()[1])])
     assert ended.value.code == 2
     assert "choose another with --port N" in " ".join(capsys.readouterr().err.split())
+
+
+def test_try_names_commands_that_go_on_with_its_own_model_questions_and_folder() -> None:
+    def lines(questions: str | None, name: str, chat: Any) -> list[list[str]]:
+        found: Any = SimpleNamespace(
+            data=SimpleNamespace(name=name), asking=SimpleNamespace(chat=chat)
+        )
+        made = trying._next("my model", questions, Path("steered it"), found)
+        return [shlex.split(line, comments=True) for line in made]
+
+    talk, serve, run = lines("my file.jsonl", "my_file", object())
+    assert talk == ["real", "chat", "my model", "steered it"]
+    assert serve == ["real", "serve", "my model", "--spec", "steered=steered it"]
+    fields = ["behaviour=jsonl", "behaviour.params.path=my file.jsonl", "model.chat_template=true"]
+    assert run[2:] == [p for one in ("model.path=my model", *fields) for p in ("--set", one)]
+    for given in (None, "everyday_myths"):
+        run = lines(given, "everyday_myths", None)[2]
+        assert run[4:] == ["--set", "behaviour=everyday_myths"]
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,19 @@ def test_strengths_and_comparisons(
     assert "steering: -2 times as tuned" in out.err and "at strength -10" in out.err
 
 
+def test_a_spec_s_folder_may_have_blanks_in_its_name(
+    talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = planted(talk.engine.loaded, tmp_path / "the truth", seed=1, layer=0)
+    typed(talk, monkeypatch, f"/spec '{folder}'", "w1")
+    assert talk.names == (str(folder),)
+    assert capsys.readouterr().out.splitlines() == [continued(talk, "w1", 1)]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ("/spec 'open", "a name with blanks: 'in quotes'"),
         ("/nothing", "there is no /nothing; there are /strength"),
         ("/strength 2", "no spec is loaded"),
         ("/strength much", "'much': expected a number"),

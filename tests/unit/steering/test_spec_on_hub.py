@@ -1,7 +1,7 @@
 """A spec goes to the Hub and comes back the same; a stand-in of its client keeps the files."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 import real_tasks as real
+from real_tasks.export.pushing import push_export
 from real_tasks.models import hub_folders
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.errors import UserInputError
@@ -68,6 +69,31 @@ def test_what_was_pushed_comes_back_with_a_card_beside_it(tmp_path: Path) -> Non
     assert "base_model: tiny" in card and spec.explain() in card
 
 
+def test_a_tried_steering_is_pushed_with_a_card_and_no_path_of_the_machine(tmp_path: Path) -> None:
+    tried = replace(a_spec(), model=str(tmp_path / "my-llama"))
+    tried.save(tmp_path / "steered")
+    push_export(tmp_path / "steered", REPO)
+    pushed = next((tmp_path / "hub").rglob("README.md")).parent
+    assert "base_model: my-llama" in (pushed / "README.md").read_text()
+    assert SteeringSpec.load(pushed).model == "my-llama"
+
+
+def test_what_is_no_export_is_not_uploaded(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("Notes of mine")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserInputError, match="nothing that `real export` or `real try` writes"):
+            push_export(folder, REPO)
+    assert not list((tmp_path / "hub").iterdir())
+
+
+def test_an_export_is_pushed_as_it_is(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    a_spec().save(made)
+    (made / "README.md").write_text("A card of its own")
+    push_export(made, REPO)
+    assert next((tmp_path / "hub").rglob("README.md")).read_text() == "A card of its own"
+
+
 def test_python_takes_up_a_steering_from_the_hub_by_its_name() -> None:
     loaded = tiny_loaded()
     a_spec().push_to_hub(REPO)
@@ -88,10 +114,8 @@ def test_what_is_nowhere_is_said_with_what_was_tried() -> None:
         UserInputError, match=r"is no folder and not.*in the cache.*HF_HUB_OFFLINE is set"
     ):
         SteeringSpec.from_pretrained("somebody/nothing")
-    with pytest.raises(UserInputError, match="neither a folder nor a repository"):
+    with pytest.raises(UserInputError, match="no name of a repository.*it is no folder here"):
         SteeringSpec.from_pretrained("no/such/place")
-    with pytest.raises(UserInputError, match="no folder"):
-        hub_folders.pushed(Path("nowhere"), REPO)
 
 
 def test_the_file_of_a_spec_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
