@@ -64,6 +64,12 @@ def export(
     format: Annotated[Taken, typer.Option(help="What to write.")] = Taken.checkpoint,
     fold: Annotated[int, typer.Option(help="Fold whose directions, K and alpha are taken.")] = 0,
     seed: Annotated[int | None, typer.Option(help="Seed of the localizer; the first one.")] = None,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="With control-vector: add behind blocks what heads add in them."
+        ),
+    ] = False,
     check: Annotated[
         str | None,
         typer.Option(metavar="DIR_OR_URL", help="Compare a saved or served model, write nothing."),
@@ -82,7 +88,8 @@ def export(
     another scope, keep_norm, mirror, or an operator other than add on the residual stream is
     refused with its reason. `spec`: the steering spec, for any of these and any architecture,
     applied by hooks. `lofit`: the list of heads. `control-vector`: a file of llama.cpp's, for what
-    is added to the output of blocks from the second on (`caa`). `easysteer`: vectors for EasySteer,
+    is added to the output of blocks from the second on (`caa`); `--approximate` adds there what is
+    added to heads, and says how far off that is. `easysteer`: vectors for EasySteer,
     a fork of vLLM, for what is added to heads and to the output of layers. `lora`: an adapter of
     peft, for what changes weights by a low rank and adds no constant (`steer2edit`, a direction
     taken out of all writers). `mlflow`: a registered
@@ -104,7 +111,7 @@ def export(
         verdict = check_export(check, parity)
         out.print(verdict.sentence(), highlight=False, markup=False)
         raise typer.Exit(0 if verdict.ok else 1)
-    made = export_run(current, run_id, method, to, format.value, fold, seed)
+    made = export_run(current, run_id, method, to, format.value, fold, seed, approximate)
     for sentence in made.sentences:
         out.print(sentence, highlight=False, markup=False)
     show_paths({"written": made.location, "files": ", ".join(made.files)})

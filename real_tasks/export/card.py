@@ -46,6 +46,7 @@ class CardContent:
         model_type: architecture of the base model; None where it is not known.
         baked: what the checkpoint is; None for other formats.
         parity: of checkpoints and adapters, the parity file; None for other formats.
+        notes: what else is to be known of the export.
         warnings: the run's own.
     """
 
@@ -64,6 +65,7 @@ class CardContent:
     model_type: str | None = None
     baked: Baked | None = None
     parity: Parity | None = None
+    notes: Sequence[str] = field(default=())
     warnings: Sequence[str] = field(default=())
 
     @property

@@ -43,6 +43,7 @@ def _check_edit(edit: Edit, strength: float) -> None:
         why = f"{edit.operator.formula} depends on the activations"
     elif edit.kind not in ("layer", "residual_in"):
         why = f"the edit is within a block ({edit.kind}), whose further parts see it"
+        why += " (heads: --approximate adds it behind the block)" if edit.kind == "head" else ""
     elif first < 1:
         why = "the output of the first block, or its input, is edited, for which it has no place"
     else:

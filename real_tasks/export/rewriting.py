@@ -75,7 +75,7 @@ def rewritten(
             todo.setdefault(path, []).append((side, steps))
             writing.setdefault(path, []).extend(e for e in here if e.operator.writes)
     for path, sides in todo.items():
-        projection = _Projection(model.get_submodule(path), _times(model))
+        projection = _Projection(model.get_submodule(path), block_factor(model))
         # They read what the projection reads, whatever is done to that, and come first of what
         # is done to what it puts out.
         for edit in writing[path]:
@@ -259,7 +259,8 @@ def _site(model: PreTrainedModel, layer: int, kind: ModuleKind) -> tuple[str, Si
     return f"{family.layers}.{layer}.{within}", side
 
 
-def _times(model: PreTrainedModel) -> float:
+def block_factor(model: PreTrainedModel) -> float:
+    """Return what a block multiplies by before it adds what a projection puts out."""
     name = route_of(model.config.model_type).times
     return 1.0 if name is None else float(getattr(model.config.get_text_config(), name))
 

@@ -5,17 +5,18 @@ Not a task of a flow: an export is asked for once, by a person, and its parts ar
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from real_tasks.experiment.methods.known import known_methods
 from real_tasks.export.affine import check_baking
-from real_tasks.export.bake import Baked, bake, copy_companions, keep_tokenizer
-from real_tasks.export.card import CardContent, Format, base_model, render_card
-from real_tasks.export.control_vector import save_control_vector
+from real_tasks.export.bake import bake, copy_companions, keep_tokenizer
+from real_tasks.export.behind_blocks import behind_blocks, check_behind_blocks, loss_in_words
+from real_tasks.export.card import Format, base_model
+from real_tasks.export.control_vector import control_vectors, save_control_vector
 from real_tasks.export.easysteer import save_easysteer
 from real_tasks.export.lofit import save_heads
 from real_tasks.export.lora import check_lora, save_lora
@@ -30,16 +31,15 @@ from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
 from real_tasks.tasks.export.registering import log_steered_model
+from real_tasks.tasks.export.run_card import write_card
 from real_tasks.tasks.export.steered_runs import SteeredRun, find_steered_run
 from real_tasks.tasks.stages import references
 from real_tasks.vocabulary.errors import UserInputError
 from storage.paths import MLFLOW_VARIABLE, Home
-from storage.tables.parquet import read_run
 
 __all__ = ["ExportFormat", "Exported", "check_export", "export_run"]
 
 ExportFormat = Format | Literal["mlflow"]
-CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def export_run(
     format: ExportFormat,
     fold: int = 0,
     seed: int | None = None,
+    approximate: bool = False,
 ) -> Exported:
     """Export what a run found: by default the last completed one, its method, its smallest seed.
 
@@ -77,12 +78,15 @@ def export_run(
             registered model.
         fold: cross-validation fold whose directions, K and alpha are taken.
         seed: of the localizer.
+        approximate: of a ``control-vector``, add behind blocks what is added to their heads.
 
     Raises:
         UserInputError: an unknown method, fold or seed; a method that steers nothing; a folder that
             is not empty; steering that cannot be put into that format.
         StorageError: no such run, or one without results.
     """
+    if approximate and format != "control-vector":
+        raise UserInputError(f"--approximate is for --format control-vector, not for {format}")
     run = find_steered_run(home, run_id, method, fold, seed)
     if format == "mlflow":
         return _registered(run)
@@ -92,7 +96,7 @@ def export_run(
         "checkpoint": _checkpoint,
         "spec": _spec,
         "lofit": _lofit,
-        "control-vector": _control_vector,
+        "control-vector": partial(_control_vector, approximate=approximate),
         "easysteer": _easysteer,
         "lora": _lora,
     }[format]
@@ -128,7 +132,7 @@ def _checkpoint(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     device = str(loaded.device)
     del loaded  # or two models would have to fit the device
     parity, found = _compared(run, folder, parity, device)
-    _write_card(run, folder, "checkpoint", baked, parity)
+    write_card(run, folder, "checkpoint", baked, parity)
     declared = "" if baked.architecture == baked.was else f", declared as {baked.architecture}"
     return [
         f"{baked.was}{declared}, in {baked.dtype}, steered by {baked.counts}.",
@@ -152,7 +156,7 @@ def _lora(run: SteeredRun, folder: Path, shown: str) -> list[str]:
     device = str(loaded.device)
     del loaded
     parity, found = _compared(run, folder, parity, device)
-    _write_card(run, folder, "lora", parity=parity)
+    write_card(run, folder, "lora", parity=parity)
     sentences = [
         f"An adapter of rank {made.rank} for {len(made.modules)} weights of {named[0]}.",
         f"Loaded by transformers and peft: {found.sentence()}",
@@ -196,7 +200,7 @@ def _compared(
 def _spec(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG001
     spec = run.spec
     spec.save(folder)
-    _write_card(run, folder, "spec")
+    write_card(run, folder, "spec")
     what = f"A steering spec of {len(spec.modules)} modules for {run.config.model.path}."
     return [what, *spec.explain().splitlines()]
 
@@ -204,18 +208,24 @@ def _spec(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG0
 def _lofit(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG001
     modules = run.spec.modules
     save_heads(modules, folder / HEADS)
-    _write_card(run, folder, "lofit")
+    write_card(run, folder, "lofit")
     return [f"{len(modules)} heads as [layer, head], best first."]
 
 
-def _control_vector(run: SteeredRun, folder: Path, shown: str) -> list[str]:
-    spec = run.spec
-    save_control_vector(
-        spec.intervention(), spec.shape, run.model_type or spec.model, folder / VECTOR
-    )
-    _write_card(run, folder, "control-vector")
+def _control_vector(run: SteeredRun, folder: Path, shown: str, approximate: bool) -> list[str]:
+    spec, notes = run.spec, list[str]()
+    added, model_type = spec.intervention(), run.model_type or spec.model
+    if approximate and any(edit.kind == "head" for edit in added.edits):
+        check_behind_blocks(added, model_type)
+        loaded, parity = _loaded(run)
+        added = behind_blocks(loaded, added)
+        notes.append(loss_in_words(loaded, added, parity))
+    n_blocks = len(control_vectors(added, spec.shape))
+    save_control_vector(added, spec.shape, model_type, folder / VECTOR)
+    write_card(run, folder, "control-vector", notes=notes)
     return [
-        f"Added to the output of {len(spec.modules)} blocks, at the scale 1 as tuned.",
+        f"Added to the output of {n_blocks} blocks, at the scale 1 as tuned.",
+        *notes,
         f"llama.cpp: llama-cli -m MODEL.gguf --control-vector {shown}/{VECTOR}",
     ]
 
@@ -225,7 +235,7 @@ def _easysteer(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa:
     algorithms = save_easysteer(
         spec.intervention(), spec.shape, run.model_type or spec.model, folder
     )
-    _write_card(run, folder, "easysteer")
+    write_card(run, folder, "easysteer")
     return [
         f"Added to {len(spec.modules)} modules, at the scale 1 as tuned, by "
         f"{' and '.join(algorithms)}"
@@ -234,52 +244,6 @@ def _easysteer(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa:
         "Compare what is served: real export --check URL, with the parity file of a checkpoint "
         "export of the same run.",
     ]
-
-
-def _write_card(
-    run: SteeredRun,
-    folder: Path,
-    format: Format,
-    baked: Baked | None = None,
-    parity: Parity | None = None,
-) -> None:
-    run_id = run.row["run_id"]
-    content = CardContent(
-        format=format,
-        spec=run.spec,
-        config=run.config,
-        method=run.method,
-        fold=run.fold,
-        seed=run.seed,
-        evaluations=read_run(run.home, "evaluations", run_id),
-        comparisons=read_run(run.home, "comparisons", run_id),
-        selected=read_run(run.home, "selected_modules", run_id),
-        source=run.record["source"],
-        facts=_facts(run),
-        snippet=snippet_of(format, "THIS_FOLDER", base_model(run.config)),
-        model_type=run.model_type,
-        baked=baked,
-        parity=parity,
-        warnings=run.record["warnings"],
-    )
-    (folder / CARD).write_text(render_card(content), encoding="utf-8")
-
-
-def _facts(run: SteeredRun) -> dict[str, str]:
-    versions: Mapping[str, str] = run.record["versions"]
-    shown = ("real-steering", "torch", "transformers")
-    commit = run.record["checkpoint"].get("revision")
-    facts = {"commit of the base model on the Hub": commit} if commit else {}
-    method = known_methods(run.config)[run.method]
-    return facts | {
-        "directions": (method.fitter.name if method.fitter else "–").replace("_", " "),
-        "modules ranked by": method.localizer or "nothing: all of them are steered",
-        "run": run.row["run_id"],
-        "made": f"{run.row['started_at']:%Y-%m-%d} on {run.record['device']}",
-        "code": run.row["git_commit"] or "not from a git checkout",
-        "versions": ", ".join(f"{name} {versions[name]}" for name in shown),
-        "configuration (SHA-256)": run.row["config_digest"],
-    }
 
 
 @contextmanager

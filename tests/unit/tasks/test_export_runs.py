@@ -334,6 +334,20 @@ def test_an_adapter_is_checked_and_found_by_the_printed_lines(made: Made, tmp_pa
         made.export(tmp_path / "constant", "lora", fold=1)
 
 
+def test_heads_become_a_control_vector_only_as_an_approximation_that_is_named(
+    made: Made, tmp_path: Path
+) -> None:
+    with pytest.raises(UserInputError, match=r"\(head\).*--approximate adds it behind the block"):
+        made.export(tmp_path / "vector", "control-vector")
+    with pytest.raises(UserInputError, match="for --format control-vector, not for spec"):
+        made.export(tmp_path / "vector", "spec", approximate=True)
+    exported = made.export(tmp_path / "vector", "control-vector", approximate=True)
+    assert exported.files == ("README.md", "control-vector.gguf")
+    assert exported.sentences[0].startswith("Added to the output of 2 blocks")
+    assert exported.sentences[1].startswith("An approximation: ")
+    assert f"- {exported.sentences[1]}\n" in (tmp_path / "vector" / "README.md").read_text()
+
+
 def test_without_peft_no_adapter_is_begun(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
