@@ -143,7 +143,7 @@ def _chosen(
     if run_id is None:
         runs = [r for r in runs if r["status"] == "completed" and flow in (None, r["flow"])]
         if not runs:
-            raise StorageError(f"no completed run in {home.root}; `real run` makes one")
+            raise StorageError(f"no completed {flow or 'run'} in {home.root}; `real run` makes one")
         return runs[-1]
     for row in runs:
         if row["run_id"] == run_id:

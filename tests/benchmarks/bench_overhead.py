@@ -82,7 +82,7 @@ def _without_prefect(prepared: Any) -> None:
     from real_tasks.tasks.records import experiment_report, tracked
 
     def fan_out(run: Any, stage: Any, shards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any]:
-        with ThreadPoolExecutor(workers(config.execution)) as pool:
+        with ThreadPoolExecutor(workers(prepared.config.execution)) as pool:
             return list(pool.map(lambda shard: stage.without_prefect(**shard[1]), shards))
 
     @contextmanager

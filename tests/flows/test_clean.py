@@ -112,7 +112,7 @@ def test_nothing_to_remove_is_said_too() -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 40, "3072.0 GiB")],
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 40, "3.0 TiB")],
 )
 def test_sizes_are_readable(size: int, text: str) -> None:
     assert readable_bytes(size) == text

@@ -25,7 +25,6 @@ from real_tasks.results.summary import Row
 from real_tasks.tasks.records.experiment_report import scores_of_run
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
-from storage.errors import StorageError
 from storage.paths import Home
 from storage.tables.parquet import read_rows, read_run
 
@@ -90,7 +89,7 @@ def compare_now(config: CompareConfig) -> CompareSummary:
         UserInputError: the two are not of the same model and behaviour.
     """
     home = Home.current()
-    run, scores = scores_of_run(home, _run_id(home, config), config.localizer or None)
+    run, scores = scores_of_run(home, config.run_id or None, config.localizer or None)
     if config.published:
         return _with_ranking(config, run, scores)
     other = _earlier(home, config, run)
@@ -127,35 +126,22 @@ def _with_ranking(config: CompareConfig, run: Row, scores: Sequence[Row]) -> Com
     return CompareSummary(run_id=run["run_id"], other=config.published, sentences=sentences)
 
 
-def _run_id(home: Home, config: CompareConfig) -> str:
-    if config.run_id:
-        return config.run_id
-    runs = _experiments(home)
-    if not runs:
-        raise StorageError(f"no completed experiment in {home.root}; run one first")
-    return str(runs[-1]["run_id"])
-
-
 def _earlier(home: Home, config: CompareConfig, run: Row) -> dict[str, Any]:
     if config.other_run_id:
         return scores_of_run(home, config.other_run_id, None)[0]
+    wanted = ("experiment", "completed", *_subject(run))
     alike = [
         other
-        for other in _experiments(home)
-        if other["started_at"] < run["started_at"] and _subject(other) == _subject(run)
+        for other in read_rows(home, "runs")
+        if (other["flow"], other["status"], *_subject(other)) == wanted
+        and other["started_at"] < run["started_at"]
     ]
     if not alike:
         raise UserInputError(
             f"there is no completed experiment on {_words(run)} before {run['run_id']}; name a run "
             "in other_run_id, or a CSV file in published"
         )
-    return alike[-1]
-
-
-def _experiments(home: Home) -> list[dict[str, Any]]:
-    done = ("experiment", "completed")
-    rows = (row for row in read_rows(home, "runs") if (row["flow"], row["status"]) == done)
-    return sorted(rows, key=lambda row: row["started_at"])
+    return max(alike, key=lambda row: row["started_at"])
 
 
 def _check_alike(run: Row, other: Row) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import humanize
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -113,10 +114,7 @@ def clean_home(config: CleanConfig) -> CleanSummary:
 
 def readable_bytes(size: int) -> str:
     """Return a size as people read it, in powers of 1024."""
-    value, units = float(size), ["bytes", "KiB", "MiB", "GiB"]
-    while value >= 1024 and len(units) > 1:
-        value, units = value / 1024, units[1:]
-    return f"{size} bytes" if units[0] == "bytes" else f"{value:.1f} {units[0]}"
+    return humanize.naturalsize(size, binary=True).replace("Byte", "byte")
 
 
 def _counts(found: Sequence[Removable]) -> dict[str, int]:
