@@ -5,17 +5,16 @@ says what it started, so that other commands find it, and that the next one can 
 dead one.
 """
 
-import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.errors import StorageError
-from storage.locks import is_locked
+from storage.locks import is_locked, locked
 from storage.paths import Home
 from storage.whole_files import whole_file
 
@@ -90,8 +89,16 @@ def only_stack(home: Home) -> Iterator[None]:
     Raises:
         StackRunningError: another process holds it; the message says which and where its pages are.
     """
-    with (stack_folder(home) / _LOCK).open("w") as handle:
-        _acquire(home, handle.fileno())
+    lock, deadline = stack_folder(home) / _LOCK, time.monotonic() + _PATIENCE_S
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(lock, wait=False))
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StackRunningError(_running(home)) from None
+            time.sleep(0.05)
         yield
 
 
@@ -146,18 +153,6 @@ def write_state(home: Home, state: StackState) -> None:
 def remove_state(home: Home) -> None:
     """Forget the stack: nothing of it runs any more."""
     (home.root / FOLDER / _STATE).unlink(missing_ok=True)
-
-
-def _acquire(home: Home, handle: int) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise StackRunningError(_running(home)) from None
-        time.sleep(0.05)
 
 
 def _running(home: Home) -> str:

@@ -8,7 +8,6 @@ says.
 
 import asyncio
 import importlib
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ from prefect.client.schemas.actions import (
 )
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, DeploymentSchedule, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.runner.storage import LocalStorage
-from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -52,12 +51,13 @@ class ScheduleSpec(BaseModel):
     active: bool = False
     parameters: dict[str, Any] = {}
 
-    def schedule(self) -> Schedule:
-        """Return it as Prefect's schedule."""
-        shared: dict[str, Any] = self.model_dump(include={"slug", "active", "parameters"})
-        if self.cron is not None:
-            return Cron(self.cron, timezone=self.timezone, **shared)
-        return Interval(timedelta(seconds=self.interval or 0), timezone=self.timezone, **shared)
+    def wanted(self) -> DeploymentScheduleCreate:
+        """Return it as Prefect takes it."""
+        when = self.model_dump(include={"cron", "interval", "timezone"})
+        return DeploymentScheduleCreate(
+            schedule=construct_schedule(**when),
+            **self.model_dump(include={"slug", "active", "parameters"}),
+        )
 
 
 class PoolSpec(BaseModel):
@@ -201,8 +201,7 @@ def _schedules(
         DeploymentScheduleCreate.model_validate(one.model_dump(include=_SETTABLE))
         for one in present
     ]
-    wanted = [schedule for schedule in spec.schedules if schedule.slug not in slugs]
-    return [*kept, *(DeploymentScheduleCreate.from_schedule(one.schedule()) for one in wanted)]
+    return [*kept, *(one.wanted() for one in spec.schedules if one.slug not in slugs)]
 
 
 async def _present(client: PrefectClient, name: str) -> DeploymentResponse | None:

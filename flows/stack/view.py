@@ -6,7 +6,6 @@ from typing import Literal
 
 import humanize
 from rich import box
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -28,7 +27,7 @@ class Terminal:
 
     def __init__(self) -> None:
         """Show nothing yet."""
-        self._status: Status | None = None
+        self._status = err.status("")
         self._told = ("", 0.0)
 
     def say(self, line: str) -> None:
@@ -45,20 +44,13 @@ class Terminal:
 
         Without a terminal it is a line, when it is new and again after a while.
         """
-        if not err.is_terminal:
-            now = time.monotonic()
-            if what and (what != self._told[0] or now - self._told[1] >= SECONDS_BETWEEN):
-                self._told = what, now
-                err.print(Text(what), soft_wrap=True)
-            return
-        if self._status is not None and not what:
-            self._status.stop()
-            self._status = None
-        elif what and self._status is None:
-            self._status = err.status(what)
-            self._status.start()
-        elif what and self._status is not None:
+        now = time.monotonic()
+        if err.is_terminal:
             self._status.update(what)
+            (self._status.start if what else self._status.stop)()
+        elif what and (what != self._told[0] or now - self._told[1] >= SECONDS_BETWEEN):
+            self._told = what, now
+            err.print(Text(what), soft_wrap=True)
 
 
 def show_ready(home: Home, host: str, state: StackState, deployments: Sequence[str]) -> None:
