@@ -9,14 +9,12 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from real_tasks.localizers.real import fit_shard
-from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import FitPlan, cross_fit_plan
 from real_tasks.models.loading import load_model
 from real_tasks.questions.behaviours import BEHAVIOURS
@@ -30,6 +28,7 @@ from real_tasks.statistics.probes import ProbeParams, fit_probes
 from real_tasks.statistics.roc import roc_auc
 from real_tasks.vocabulary.config import DataConfig
 from real_tasks.vocabulary.types import BehaviourData, LocalizerInput, ModuleId
+from tests.benchmarks.real_variants import Variant, scores_of
 
 BATCH_TOKENS, PROBE_FOLDS = 2048, 3
 CHANGES = (
@@ -40,6 +39,7 @@ CHANGES = (
     "contrastive_weight=30",
     "temperature=3",
     "epochs=12",
+    "prior_epochs=6",
     "prior_epochs=15",
     "prior_hidden=64 prior_embedding=64",
     "codebook_size=32",
@@ -48,8 +48,28 @@ CHANGES = (
     "cross_folds=5",
     "batch_size=64",
     "standardise=false",
+    "seed=1",
+    "seeds=2",
+    "stop_priors=true",
+    "stop_autoencoder=true",
+    "stop_autoencoder=true stop_priors=true epochs=40 prior_epochs=30",
+    "shared=codebook",
+    "shared=codebook by=all",
+    "shared=autoencoder",
+    "shared=autoencoder by=all",
+    "whitening=.1",
+    "hidden_dropout=.2",
 )
-Scorer = Callable[[LocalizerInput], Tensor]
+
+
+@dataclass(frozen=True)
+class Fold(LocalizerInput):
+    """The training answers of a fold, and others: of ``test`` questions, or held out."""
+
+    test: Tensor = field(kw_only=True)
+
+
+Scorer = Callable[[Fold], Tensor]
 
 
 def values_of(settings: Sequence[str]) -> dict[str, str]:
@@ -63,8 +83,8 @@ def chosen_questions(data: BehaviourData, n: int) -> BehaviourData:
     return replace(data, questions=tuple(data.questions[index] for index in chosen))
 
 
-def folds_of(folder: str, data: BehaviourData, layers: list[int]) -> Iterator[LocalizerInput]:
-    """Read the heads of some layers (none: all); by fold, training and test questions' answers."""
+def folds_of(folder: str, data: BehaviourData, layers: list[int]) -> Iterator[Fold]:
+    """Read the heads of some layers (none: all); by fold."""
     loaded, samples = load_model(folder), samples_of(data)
     texts = [reading_text(loaded, data, one.question, one.answer) for one in samples]
     values = activations_at_last_token(loaded, texts, BATCH_TOKENS)
@@ -77,9 +97,10 @@ def folds_of(folder: str, data: BehaviourData, layers: list[int]) -> Iterator[Lo
     values = values[:, layers].flatten(1, 2).transpose(0, 1)
     for fold in range(2):
         parts = split(question_groups(data.questions), fold, DataConfig(validation_share=0.2))
-        train = torch.isin(questions, torch.tensor(parts.train))
-        kept = train | torch.isin(questions, torch.tensor(parts.test))
-        yield LocalizerInput(modules, values[:, kept], labels[kept], questions[kept], train[kept])
+        train, test = (
+            torch.isin(questions, torch.tensor(part)) for part in (parts.train, parts.test)
+        )
+        yield Fold(modules, values, labels, questions, train, test=test)
 
 
 def out_of_fold(scores: Tensor, plan: FitPlan, data: LocalizerInput) -> Tensor:
@@ -90,17 +111,21 @@ def out_of_fold(scores: Tensor, plan: FitPlan, data: LocalizerInput) -> Tensor:
     return joined
 
 
-def by_real(params: Params) -> Scorer:
-    """Return what scores answers by REAL, with seed 0."""
+def by_real(params: Variant) -> Scorer:
+    """Return what scores answers by REAL."""
 
-    def score(data: LocalizerInput) -> Tensor:
-        plan = cross_fit_plan(data, params.cross_folds, 0)
-        return out_of_fold(fit_shard(data, plan, params, 0).scores, plan, data)
+    def score(data: Fold) -> Tensor:
+        scores = []
+        for seed in range(params.seed, params.seed + params.seeds):
+            plan = cross_fit_plan(data, params.cross_folds, seed)
+            held = (~data.train & ~data.test).nonzero().squeeze(1)
+            scores.append(out_of_fold(scores_of(data, held, plan, params, seed), plan, data))
+        return torch.stack(scores).mean(dim=0)
 
     return score
 
 
-def by_probe(data: LocalizerInput) -> Tensor:
+def by_probe(data: Fold) -> Tensor:
     """Score by logistic probes on the same folds; test questions by one on all of the training."""
     plan, train = cross_fit_plan(data, PROBE_FOLDS, 0), data.train.nonzero().squeeze(1)
     fits = [
@@ -111,7 +136,7 @@ def by_probe(data: LocalizerInput) -> Tensor:
     return torch.where(data.train, scores, fits[-1])
 
 
-def row(name: str, score: Scorer, folds: list[LocalizerInput]) -> str:
+def row(name: str, score: Scorer, folds: list[Fold]) -> str:
     """Measure one localizer: a row of the table."""
     started = time.process_time()
     scores = [score(data) for data in folds]
@@ -120,11 +145,12 @@ def row(name: str, score: Scorer, folds: list[LocalizerInput]) -> str:
     seen, unseen = (
         torch.stack(
             [
-                roc_auc(s[:, data.train == part], data.labels[data.train == part])
+                roc_auc(s[:, part], data.labels[part])
                 for s, data in pairs
+                for part in [getattr(data, name)]
             ]
         )
-        for part in (True, False)
+        for name in ("train", "test")
     )
     rho = spearman(seen[0].numpy(), seen[1].numpy())
     columns = (seen.mean(), unseen.mean(), unseen.amax(dim=1).mean())
@@ -157,7 +183,7 @@ def main() -> None:
     )
     sys.stdout.write(row("logistic probe, L2, C = 1", by_probe, folds))
     for change in arguments.changes:
-        params = Params.model_validate(values_of(change.split()))
+        params = Variant.model_validate(values_of(change.split()))
         sys.stdout.write(row(change or "REAL, defaults", by_real(params), folds))
         sys.stdout.flush()
 
