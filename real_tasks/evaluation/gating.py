@@ -9,6 +9,7 @@ from real_tasks.evaluation.side_effects import MAX_TOKENS
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.activations import activations_at
 from real_tasks.reading.batches import encode
+from real_tasks.reading.positions_read import behind_first
 from real_tasks.reading.prompts import prompt_text
 from real_tasks.steering.gates import GATES, GateInput
 from real_tasks.vocabulary.config import PlugIn
@@ -39,8 +40,8 @@ def gate_input(
 
     def read(texts: Sequence[str]) -> Float[Tensor, "text layer d"]:
         rows = [] if at_end else encode(loaded, texts)
-        # As `PromptGate.prompt` reads them: without the first token, where there are others.
-        places = [range(min(1, len(row) - 1), len(row)) for row in rows] or None
+        # As `PromptGate.prompt` reads them.
+        places = [range(behind_first(len(row)), len(row)) for row in rows] or None
         return activations_at(loaded, texts, places, batch_tokens, "residual_in").squeeze(2)
 
     prompts = [prompt_text(loaded, data, data.questions[index]) for index in questions]

@@ -47,7 +47,7 @@ def positions_read(
     found: list[Sequence[int]] = []
     for question, answer in samples:
         split, ids = asked[question].split, asked[question].texts[question.answers.index(answer)]
-        begin = 1 if split > 1 else 0
+        begin = behind_first(split)
         places = {
             "last": range(len(ids) - 1, len(ids)),
             "prompt_end": range(split - 1, split),
@@ -57,6 +57,11 @@ def positions_read(
         }
         found.append(places[reading])
     return found
+
+
+def behind_first(n_tokens: int) -> int:
+    """Return the place behind the first token, which is of another size than all others, if any."""
+    return int(n_tokens > 1)
 
 
 def marked_tokens(loaded: ReadsTexts, text: str, spans: Spans) -> list[int]:

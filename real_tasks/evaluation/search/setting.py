@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from real_tasks.evaluation.measuring import Evaluator
 from real_tasks.steering.spec import SteeringSpec
@@ -63,17 +63,17 @@ def measured_setting(
     alpha = spec.alpha if spec else None
     try:
         cross_entropy, kl = evaluator.side_effects("validation", spec)
-        on_prompts = open_kl(evaluator, spec)
-        fits = max(kl, on_prompts) <= max_kl
-        found = evaluator.measure("validation", spec) if fits else None
+        setting = Setting(
+            *(top_k, alpha, cross_entropy, kl, {}),
+            n_texts=evaluator.n_texts,
+            kl_open=open_kl(evaluator, spec),
+        )
+        found = evaluator.measure("validation", spec) if setting.counted_kl <= max_kl else None
     except OverflowedError:
         return Setting.overflowing(top_k, alpha)
-    return Setting(
-        *(top_k, alpha, cross_entropy, kl, found.metrics() if found else {}),
-        n_questions=len(found.questions) if found else 0,
-        n_texts=evaluator.n_texts,
-        kl_open=on_prompts,
-    )
+    if found is None:
+        return setting
+    return replace(setting, metrics=found.metrics(), n_questions=len(found.questions))
 
 
 def ranking(objective: Sequence[str]) -> Callable[[Setting], tuple[float, float]]:
