@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from real_tasks.questions.behaviours import caa, jsonl, knowledge_conflict
+from real_tasks.questions.behaviours import caa_questions, jsonl, knowledge_conflict
 from real_tasks.questions.behaviours.truthfulqa import rows as truthfulqa_rows
 from real_tasks.questions.files.data_file import DataFile, read_data_file
 from real_tasks.questions.files.formats import Problem
@@ -44,7 +44,13 @@ _KINDS = (
         truthfulqa_rows.CSV_COLUMNS,
         truthfulqa_rows.parse,
     ),
-    _Kind("A/B questions of CAA", "caa", (caa.MATCHING,), caa.COLUMNS, caa.parse),
+    _Kind(
+        "A/B questions of CAA",
+        "caa",
+        (caa_questions.MATCHING,),
+        caa_questions.COLUMNS,
+        caa_questions.parse,
+    ),
     _Kind(
         "knowledge conflict, as NQ-Swap",
         "knowledge_conflict",

@@ -8,7 +8,8 @@ aligned depends on the request, so that neither its words nor its length tell.
 from pathlib import Path
 
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.questions.behaviours.caa import CUE, both_orders
+from real_tasks.questions.behaviours.caa import CUE
+from real_tasks.questions.behaviours.caa_questions import both_orders
 from real_tasks.questions.files.data_file import read_data_file
 from real_tasks.questions.files.formats import Row
 from real_tasks.questions.files.parsing import accepted, parse_rows, text_of
