@@ -24,6 +24,8 @@ LAUNCH_COST = 2048
 """The same on other devices, where small work waits for its start."""
 N_NAMED = 3
 """How many of the offending texts or words an error message names."""
+N_NEAR = 20
+"""Characters that it shows before and behind a wrong one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def encode(loaded: ReadsTexts, texts: Sequence[str]) -> list[list[int]]:
     as it stands, as ``apply_chat_template`` does it.
 
     Raises:
-        UserInputError: a text without any token, or with tokens that the model does not have.
+        UserInputError: a text without any token, with tokens that the model does not have, or with
+            half a character.
     """
     plain = [text for text in texts if not isinstance(text, ChatText)]
     written = [text for text in texts if isinstance(text, ChatText)]
@@ -70,9 +73,22 @@ def encode(loaded: ReadsTexts, texts: Sequence[str]) -> list[list[int]]:
 def _ids(loaded: ReadsTexts, texts: Sequence[str], **how: bool) -> list[list[int]]:
     if not texts:
         return []
-    return cast(
-        list[list[int]], loaded.tokenizer([str(text) for text in texts], **how)["input_ids"]
-    )
+    plain = [str(text) for text in texts]
+    for text in plain:
+        _check_characters(text)
+    # Who reads them checks their lengths; what transformers says of that is for its own models.
+    return cast(list[list[int]], loaded.tokenizer(plain, verbose=False, **how)["input_ids"])
+
+
+def _check_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - N_NEAR) : error.start + N_NEAR]
+        raise UserInputError(
+            f"a text holds {text[error.start]!r} (near {near!r}), which is no character but half "
+            "of one, or a byte that is not UTF-8; remove it"
+        ) from error
 
 
 def _n_special_behind(loaded: ReadsTexts) -> int:

@@ -201,6 +201,23 @@ def test_requests_that_are_none_have_that_form_too(server: Server) -> None:
         assert set(one.json()["error"]) == {"message", "type", "param", "code"}
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [
+        ({"prompt": "w1 \ud800"}, 400, r"holds '\ud800' (near 'w1 \ud800'), which is no character"),
+        ({"prompt": "w1", "\ud800": 1}, 400, "unable to parse raw data as a unicode string"),
+        ({"prompt": "w1", "model": "\ud800"}, 404, r"there is no model '\ud800'"),
+    ],
+)
+def test_half_a_character_is_refused_in_words(
+    server: Server, asked: dict[str, Any], status: int, said: str
+) -> None:
+    content = json.dumps({"model": "tiny", "max_tokens": 2} | asked)
+    headers = LOGGED_IN | {"content-type": "application/json"}
+    found = httpx.post(server.url + "/completions", content=content, headers=headers)
+    assert found.status_code == status and said in found.json()["error"]["message"]
+
+
 def test_a_part_of_a_message_that_is_no_text_is_named_by_what_is_wrong(server: Server) -> None:
     picture: Any = {"type": "image_url", "image_url": {"url": "data:,"}}
     with pytest.raises(

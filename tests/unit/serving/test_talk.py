@@ -100,6 +100,7 @@ def test_a_spec_s_folder_may_have_blanks_in_its_name(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ("w1 \udcff", "holds '.udcff'.*a byte that is not UTF-8"),
         ("/spec 'open", "a name with blanks: 'in quotes'"),
         ("/nothing", "there is no /nothing; there are /strength"),
         ("/strength 2", "no spec is loaded"),
