@@ -122,12 +122,16 @@ class Race:
             evaluator: measures.
             settings: by K; the specs with their alpha.
             max_kl: the cap.
-            enough: asked after every round; once it says so, the leader wins.
+            enough: asked after every setting's KL and after every round; once it says so, the
+                leader of those that are known wins.
         """
         self._evaluator, self._max_kl, self._enough = evaluator, max_kl, enough
         self._racers = [_Racer(top_k, spec) for top_k, spec in settings]
         self._last: _Racer | None = None
-        for racer in self._racers:
+        for n, racer in enumerate(self._racers):
+            if enough() and any(not one.out for one in self._racers[:n]):
+                del self._racers[n:]
+                break
             self._screen(racer)
             self._screen_prompts(racer)
 

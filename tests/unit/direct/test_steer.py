@@ -219,6 +219,7 @@ def test_it_says_what_it_will_do_and_stops_ranking_when_it_is_enough() -> None:
     assert said.startswith("ITI on 24 of 30 questions: learns on ")
     assert said.endswith(f"tests on {parts[0]}. About 0.001 min at most.")
     assert {module.layer for module in found.spec.modules} == {0}  # the first that is ranked
+    assert len(found.found.settings) == 1  # and the first whose KL fits
 
 
 def test_too_few_questions_are_refused() -> None:
