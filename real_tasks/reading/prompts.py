@@ -5,7 +5,7 @@ template; with one, the question is what the user says and the answer what the a
 say.
 """
 
-from real_tasks.models.chat import Message, answered, conversation
+from real_tasks.models.chat import answered, conversation
 from real_tasks.models.text_model import ReadsTexts
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question, filled
 
@@ -19,10 +19,8 @@ def reading_text(
         UserInputError: the chat template cannot be used, leaves the system prompt out, or opens a
             thinking block.
     """
-    if loaded.chat is not None:
-        messages = _messages(loaded, data, question, preamble="")
-        return answered(loaded.tokenizer, loaded.chat, messages, answer.text)
-    return data.full_text(question, answer)
+    said = _in_chat(loaded, data, question, "", answer)
+    return data.full_text(question, answer) if said is None else said
 
 
 def reading_prompt(loaded: ReadsTexts, data: BehaviourData, question: Question) -> str:
@@ -31,10 +29,8 @@ def reading_prompt(loaded: ReadsTexts, data: BehaviourData, question: Question) 
     Raises:
         UserInputError: see `reading_text`.
     """
-    if loaded.chat is not None:
-        messages = _messages(loaded, data, question, preamble="")
-        return conversation(loaded.tokenizer, loaded.chat, messages)
-    return data.context(question)
+    said = _in_chat(loaded, data, question, "")
+    return data.context(question) if said is None else said
 
 
 def prompt_text(loaded: ReadsTexts, data: BehaviourData, question: Question) -> str:
@@ -43,10 +39,8 @@ def prompt_text(loaded: ReadsTexts, data: BehaviourData, question: Question) -> 
     Raises:
         UserInputError: see `reading_text`.
     """
-    if loaded.chat is not None:
-        messages = _messages(loaded, data, question, data.preamble)
-        return conversation(loaded.tokenizer, loaded.chat, messages)
-    return data.prompt_context(question)
+    said = _in_chat(loaded, data, question, data.preamble)
+    return data.prompt_context(question) if said is None else said
 
 
 def answered_text(
@@ -57,14 +51,21 @@ def answered_text(
     Raises:
         UserInputError: see `reading_text`.
     """
-    if loaded.chat is not None:
-        messages = _messages(loaded, data, question, data.preamble)
-        return answered(loaded.tokenizer, loaded.chat, messages, answer.text)
-    return data.prompt_with_answer(question, answer)
+    said = _in_chat(loaded, data, question, data.preamble, answer)
+    return data.prompt_with_answer(question, answer) if said is None else said
 
 
-def _messages(
-    loaded: ReadsTexts, data: BehaviourData, question: Question, preamble: str
-) -> list[Message]:
-    assert loaded.chat is not None
-    return loaded.chat.messages(preamble + filled(data.chat_prompt, question))
+def _in_chat(
+    loaded: ReadsTexts,
+    data: BehaviourData,
+    question: Question,
+    preamble: str,
+    answer: Answer | None = None,
+) -> str | None:
+    """Return a question in the chat template, with its answer; None where prompts are plain."""
+    if loaded.chat is None:
+        return None
+    messages = loaded.chat.messages(preamble + filled(data.chat_prompt, question))
+    if answer is None:
+        return conversation(loaded.tokenizer, loaded.chat, messages)
+    return answered(loaded.tokenizer, loaded.chat, messages, answer.text)

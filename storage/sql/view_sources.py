@@ -8,7 +8,6 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
-from pyarrow.fs import LocalFileSystem
 
 from storage.artifacts.activation_columns import DESCRIPTIONS
 from storage.paths import Home
@@ -16,14 +15,7 @@ from storage.runs.run import dead_runs
 from storage.sql.activation_view import ARTIFACT, KIND, LAYER, activations_dataset
 from storage.sql.mlflow_view import MLFLOW_RUNS, mlflow_runs
 from storage.tables.columns import Table
-from storage.tables.parquet import (
-    checked_format,
-    files_of,
-    has_footer,
-    nullable,
-    read_table,
-    stamp_of,
-)
+from storage.tables.parquet import dataset_of, files_of, has_footer, nullable, read_table, stamp_of
 from storage.tables.schemas import ACTIVATIONS, RUNS, TABLES
 from storage.tables.seals import is_sound
 from storage.tables.written import gone
@@ -153,12 +145,7 @@ def _listed(folder: Path) -> tuple[list[Path], tuple[int, int]]:
 def _scanned(files: list[Path], name: str) -> ds.Dataset:
     schema = pa.schema([_encoded(column) for column in nullable(TABLES[name].schema)])
     encoded = [column.name for column in schema if pa.types.is_dictionary(column.type)]
-    return ds.FileSystemDataset.from_paths(
-        [str(path) for path in files],
-        schema=schema,
-        format=checked_format(dictionary_columns=encoded),
-        filesystem=LocalFileSystem(),
-    )
+    return dataset_of(files, schema, dictionary_columns=encoded)
 
 
 def _encoded(column: pa.Field) -> pa.Field:

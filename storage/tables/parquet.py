@@ -165,12 +165,12 @@ def _merged_rows(folder: Path, schema: pa.Schema, run_id: str) -> pa.Table:
         raise DamagedTableError(f"a file of {folder} is damaged: {error}") from error
 
 
-def dataset_of(files: Sequence[Path], schema: pa.Schema) -> ds.FileSystemDataset:
+def dataset_of(files: Sequence[Path], schema: pa.Schema, **how: Any) -> ds.FileSystemDataset:
     """Return files of a table as a dataset, which is read when it is scanned."""
     return ds.FileSystemDataset.from_paths(
         [str(path) for path in files],
         schema=schema,
-        format=checked_format(),
+        format=checked_format(**how),
         filesystem=LocalFileSystem(),
     )
 

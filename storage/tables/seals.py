@@ -7,7 +7,6 @@ wherever the file goes. Files without a seal, of earlier versions, are read as t
 
 import hashlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,12 +33,9 @@ def sealable(schema: pa.Schema) -> pa.Schema:
 def seal(file: BinaryIO) -> None:
     """Seal a Parquet file of a ``sealable`` schema that was just written."""
     start, footer = _footer(file)
-    whole = hashlib.sha256()
-    for chunk in _chunks(file, start):
-        whole.update(chunk)
-    whole.update(footer)
+    whole = _digest(file, start, footer)
     file.seek(start)
-    file.write(_MARK + hashlib.sha256(footer).digest() + whole.digest() + footer)
+    file.write(_MARK + hashlib.sha256(footer).digest() + whole + footer)
 
 
 def check(path: Path, file: BinaryIO, *, pages: bool = True) -> None:
@@ -61,13 +57,9 @@ def check(path: Path, file: BinaryIO, *, pages: bool = True) -> None:
     digest = hashlib.sha256(footer)
     if found[len(_MARK) :][: digest.digest_size] != digest.digest():
         raise damaged(path, "its footer does not have the recorded SHA-256")
-    if pages:
-        whole = hashlib.sha256()
-        for chunk in _chunks(file, start - _LENGTH):
-            whole.update(chunk)
-        whole.update(footer)
-        if found[len(_MARK) + digest.digest_size :] != whole.digest():
-            raise damaged(path, "it does not have its recorded SHA-256")
+    whole = found[len(_MARK) + digest.digest_size :]
+    if pages and whole != _digest(file, start - _LENGTH, footer):
+        raise damaged(path, "it does not have its recorded SHA-256")
 
 
 def is_sound(path: Path) -> bool:
@@ -111,7 +103,11 @@ def _footer(file: BinaryIO) -> tuple[int, bytes]:
     return start, file.read()
 
 
-def _chunks(file: BinaryIO, end: int) -> Iterator[bytes]:
+def _digest(file: BinaryIO, end: int, footer: bytes) -> bytes:
+    """Return the SHA-256 of what is before ``end``, and of the footer behind it."""
+    whole = hashlib.sha256()
     file.seek(0)
     while file.tell() < end:
-        yield file.read(min(_CHUNK, end - file.tell()))
+        whole.update(file.read(min(_CHUNK, end - file.tell())))
+    whole.update(footer)
+    return whole.digest()
