@@ -48,6 +48,14 @@ def replace(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def make_readable(folder: Path) -> None:
+    """Let everybody read a folder; libraries write some files for their owner alone."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring a folder's entries to the disk: only then a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)

@@ -11,6 +11,7 @@ from flows.commands.serve import (
     Dtype,
     DtypeOption,
     RevisionOption,
+    check_specs,
     loaded_model,
 )
 from flows.terminal.app import HomeOption, ModelArgument, app
@@ -61,6 +62,9 @@ def chat(
     from real_tasks.serving.generations import Sampling
     from real_tasks.serving.talk import Talk
 
+    if strength != 1 and not spec:
+        raise UserInputError("--strength without a spec; name the folder of one")
+    check_specs(spec or ())
     interactive = sys.stdin.isatty()
     loaded = loaded_model(model, revision, dtype, device)
     catalogue = Catalogue(loaded, model, {})
@@ -71,8 +75,6 @@ def chat(
         if talk.names:
             talk.set_strength(strength)
             talk.put_as_tuned()
-        elif strength != 1:
-            raise UserInputError("--strength without a spec; name the folder of one")
         if not talk.has_template:
             plain = f"the model has no chat template; it goes on with {talk.template!r}"
             err.print(plain, style="dim", highlight=False, markup=False)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -82,6 +83,7 @@ def serve(
     use_home(home)
     key = checked_key(host, api_key)
     folders = named_folders(spec or [])
+    check_specs(folders.values())
     from flows.stack.options import in_url, listener
 
     with listener(host, port, "--port") as socket:
@@ -148,6 +150,18 @@ def named_folders(given: list[str]) -> dict[str, Path]:
             raise UserInputError(f"--spec: the name {name!r} is given twice; choose another one")
         found[name] = Path(folder)
     return found
+
+
+def check_specs(folders: Iterable[Path]) -> None:
+    """Read specs, so that what is wrong with one is told before a model is loaded.
+
+    Raises:
+        UserInputError: a folder holds none, or a damaged one.
+    """
+    from real_tasks.steering.spec import SteeringSpec
+
+    for folder in folders:
+        SteeringSpec.load(folder)
 
 
 def loaded_model(path: str, revision: str | None, dtype: Dtype, device: str) -> "LoadedModel":

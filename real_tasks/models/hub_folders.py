@@ -117,8 +117,8 @@ def _in_words(repo: str, revision: str | None, nor: str = "") -> Iterator[None]:
                 f" try again where there is a network. {reason}"
             ) from error
         raise OutOfReachError(
-            f"{named(repo, revision)} is no folder and not, or not whole, in the cache "
-            f"{constants.HF_HUB_CACHE}, and the Hub cannot be reached{offline}. Where there is a "
-            f"network: {download_command(repo, revision)} (HF_HOME moves the cache), or give the "
-            f"path of a folder that holds it. {reason}"
+            f"{named(repo, revision)} is not, or not whole, in the cache {constants.HF_HUB_CACHE}, "
+            f"and the Hub cannot be reached{offline}{nor}. Where there is a network: "
+            f"{download_command(repo, revision)} (HF_HOME moves the cache), or give the path of a "
+            f"folder that holds it. {reason}"
         ) from error

@@ -71,6 +71,7 @@ def write_spec(folder: Path, edits: Sequence[Edit], facts: Mapping[str, Any]) ->
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / TENSORS_FILE)
+    (folder / TENSORS_FILE).chmod(0o644)  # it is written for its owner alone
     (folder / FACTS_FILE).write_text(text + "\n", encoding="utf-8")
 
 

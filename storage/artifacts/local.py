@@ -15,7 +15,7 @@ from storage.locks import locked
 from storage.paths import Home
 from storage.references import ArtifactRef, checksum, digest_of, file_names
 from storage.shared.remote import MANIFEST, Manifest, manifest_of, reference
-from storage.whole_files import discard
+from storage.whole_files import discard, make_readable
 
 CACHE_RECORD = "cache-record.json"
 NOT_HERE = "not-here"
@@ -81,7 +81,7 @@ class LocalArtifacts:
             final = self.folder(kind, key)
             final.parent.mkdir(parents=True, exist_ok=True)
             discard(final)
-            temporary.chmod(0o755)
+            make_readable(temporary)
             temporary.rename(final)
 
     @contextmanager

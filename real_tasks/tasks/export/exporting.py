@@ -36,6 +36,7 @@ from real_tasks.tasks.export.steered_runs import SteeredRun, find_steered_run
 from real_tasks.tasks.stages import references
 from real_tasks.vocabulary.errors import UserInputError
 from storage.paths import MLFLOW_VARIABLE, Home
+from storage.whole_files import make_readable
 
 __all__ = ["ExportFormat", "Exported", "check_export", "export_run"]
 
@@ -257,8 +258,8 @@ def _whole_or_not_at_all(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        made.chmod(0o755)
         yield made
+        make_readable(made)
         if target.exists():
             for path in made.iterdir():
                 path.rename(target / path.name)

@@ -69,6 +69,9 @@ def test_try_names_commands_that_go_on_with_its_own_model_questions_and_folder()
         (["try", "nowhere", "no.jsonl"], "'no.jsonl' is neither a file nor a behaviour"),
         (["try", "nowhere", "--to", __file__], "holds something else than a steering spec"),
         (["try", "nowhere", "--to", f"{__file__}/x"], "Not a directory); name another folder"),
+        (["serve", "nowhere", "--port", "0", "--spec", "a=nospec"], "'nospec' is no steering spec"),
+        (["chat", "nowhere", "nospec"], "'nospec' is no steering spec"),
+        (["chat", "nowhere", "--strength", "2"], "--strength without a spec"),
         (["serve", "m" * 5000, "--port", "0"], "too long for a file; shorten it"),
     ],
 )

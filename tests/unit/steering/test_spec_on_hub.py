@@ -106,12 +106,13 @@ def test_python_takes_up_a_steering_from_the_hub_by_its_name() -> None:
 
 def test_a_folder_is_read_as_it_is(tmp_path: Path) -> None:
     a_spec().save(tmp_path / "spec")
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "spec").iterdir()} == {0o644}
     assert SteeringSpec.from_pretrained(tmp_path / "spec").alpha == 2.0
 
 
 def test_what_is_nowhere_is_said_with_what_was_tried() -> None:
     with pytest.raises(
-        UserInputError, match=r"is no folder and not.*in the cache.*HF_HUB_OFFLINE is set"
+        UserInputError, match=r"not whole, in the cache.*OFFLINE is set.; it is no folder here"
     ):
         SteeringSpec.from_pretrained("somebody/nothing")
     with pytest.raises(UserInputError, match="no name of a repository.*it is no folder here"):

@@ -57,6 +57,18 @@ def test_what_was_made_is_found_opened_and_never_made_again(store: ArtifactStore
     assert set(store.manifest(ref)["files"]) == {"part/a.txt", "b.txt"}
 
 
+def test_others_may_read_what_a_library_wrote_for_its_owner_alone(store: ArtifactStore) -> None:
+    def write(folder: Path) -> dict[str, Any]:
+        (folder / "part").mkdir(mode=0o700)
+        (folder / "part" / "model.safetensors").touch(mode=0o600)
+        return {}
+
+    folder = store.open(store.make("kind", "key", write))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
+    assert modes.pop("part") == modes.pop(folder.name) == 0o755
+    assert set(modes) >= {"model.safetensors", MANIFEST} and set(modes.values()) == {0o644}
+
+
 def test_another_store_on_the_same_home_finds_the_artifact(
     store: ArtifactStore, tmp_path: Path
 ) -> None:

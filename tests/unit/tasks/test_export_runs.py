@@ -385,6 +385,13 @@ def test_a_bfloat16_export_says_what_rounding_costs(home: Path, tmp_path: Path) 
     assert check_export(str(tmp_path / "steered")).ok
 
 
+def test_who_serves_an_export_may_be_another_user(made: Made, tmp_path: Path) -> None:
+    for format in ("checkpoint", "spec"):
+        made.export(tmp_path / format, format)
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / format).iterdir()}
+        assert modes == {0o644}
+
+
 def test_fold_and_seed_choose_the_spec(made: Made, tmp_path: Path) -> None:
     made.export(tmp_path / "a", seed=7)
     made.export(tmp_path / "b", fold=1)
