@@ -63,11 +63,8 @@ def measured_setting(
     alpha = spec.alpha if spec else None
     try:
         cross_entropy, kl = evaluator.side_effects("validation", spec)
-        setting = Setting(
-            *(top_k, alpha, cross_entropy, kl, {}),
-            n_texts=evaluator.n_texts,
-            kl_open=open_kl(evaluator, spec),
-        )
+        on_prompts, n = open_kl(evaluator, spec), evaluator.n_texts
+        setting = Setting(top_k, alpha, cross_entropy, kl, {}, n_texts=n, kl_open=on_prompts)
         found = evaluator.measure("validation", spec) if setting.counted_kl <= max_kl else None
     except OverflowedError:
         return Setting.overflowing(top_k, alpha)
