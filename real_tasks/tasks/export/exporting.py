@@ -5,7 +5,7 @@ Not a task of a flow: an export is asked for once, by a person, and its parts ar
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -93,16 +93,16 @@ def export_run(
         return _registered(run)
     if to is None:
         raise UserInputError("say which folder to write (--to DIR)")
-    write = {
+    writers: dict[str, Callable[[SteeredRun, Path, str], Sequence[str]]] = {
         "checkpoint": _checkpoint,
         "spec": _spec,
         "lofit": _lofit,
         "control-vector": partial(_control_vector, approximate=approximate),
         "easysteer": _easysteer,
         "lora": _lora,
-    }[format]
+    }
     with _whole_or_not_at_all(to.absolute()) as folder:
-        sentences = write(run, folder, str(to))
+        sentences = writers[format](run, folder, str(to))
     files = tuple(sorted(path.name for path in to.iterdir()))
     snippet = snippet_of(format, str(to), base_model(run.config))
     return Exported(str(to), files, snippet, tuple(sentences))
