@@ -6,7 +6,7 @@ STYLE = $(BIN)/ruff check . && $(BIN)/ruff format --check .
 TYPES = $(BIN)/mypy && $(BIN)/lint-imports
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo demo-real test lint bench drill clean
+.PHONY: demo demo-real test test-all lint bench drill clean
 
 ## demo: set up, then find and steer through the heads of the embedded model
 demo: $(USE)
@@ -17,11 +17,13 @@ demo-real: $(USE)
 	$(BIN)/real run deployments/experiments/smollm2.yaml
 
 ## test: set up, then lint and tests, with types and import contracts beside them, which speak last
-test: $(DEV)
+test: WHICH = -m "not drill"
+## test-all: the same with kills, clusters and servers of others (S3, Postgres, Ray, Dask)
+test test-all: $(DEV)
 	$(STYLE)
 	@{ $(TYPES); } >.venv/types.txt 2>&1 & types=$$!; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
-		--no-loadscope-reorder; tests=$$?; \
+		--no-loadscope-reorder $(WHICH); tests=$$?; \
 	wait $$types; types=$$?; cat .venv/types.txt; exit $$((tests | types))
 
 lint: $(DEV)

@@ -1,6 +1,10 @@
 """Shared set-up: the order of files, one torch thread, a home for every test that asks for one."""
 
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +15,9 @@ import pytest
 import torch
 
 from flows.terminal.environment import use_home
+from storage.locks import locked
 from storage.tracking.tracker import Tracker, _settle_mlflow
+from tests.terminal import environment
 
 TESTS = Path(__file__).parent
 LONGEST = TESTS / "e2e" / "test_up.py"
@@ -75,14 +81,37 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a Prefect server that has served nothing, to be copied into homes.
+
+    A server makes it in 5 s of computing; all workers of pytest use one.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "databases"
+    with locked(folder / ".lock"):
+        if not (folder / "prefect.db").exists():
+            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
+            own = environment(folder, PREFECT_HOME=str(folder / "making"))
+            subprocess.run(command, env=own, check=True, stdout=subprocess.DEVNULL)
+            (folder / "making" / "prefect.db").replace(folder / "prefect.db")
+    return folder / "prefect.db"
+
+
+@pytest.fixture(scope="session")
+def prefect_server(
+    tmp_path_factory: pytest.TempPathFactory, prefect_database: Path
+) -> Iterator[None]:
     """Run one temporary Prefect server for all flow tests."""
     use_home(None)
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
+    folder = tmp_path_factory.mktemp("prefect")
+    shutil.copy(prefect_database, folder / "prefect-test.db")
     with (
-        prefect_test_harness(server_startup_timeout=300),
+        pytest.MonkeyPatch.context() as patch,
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
-        yield
+        patch.setattr("prefect.testing.utilities.mkdtemp", lambda: str(folder))
+        with prefect_test_harness(server_startup_timeout=300):
+            yield

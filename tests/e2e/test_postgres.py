@@ -22,6 +22,8 @@ from storage.paths import Home
 from storage.tracking.tracker import Tracker
 from tests.flows.test_experiment import SMALL
 
+pytestmark = pytest.mark.drill
+
 ROOT = Path(__file__).parents[2]
 PASSWORD = "s3cret-of-the-test"
 

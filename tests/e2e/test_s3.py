@@ -23,6 +23,8 @@ from tests.terminal import ROOT, SMALL
 
 pytest.importorskip("moto.server", reason="needs moto[server]")
 
+pytestmark = pytest.mark.drill
+
 # Makes artifacts of three files, and leaves runs that use them.
 MACHINE = """
 import sys, time

@@ -11,7 +11,7 @@ from storage.paths import Home
 from tests.drill.homes import await_words, check_left, completed_run, ended, runs, start
 from tests.terminal import RUN
 
-pytestmark = [pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.drill]
 
 LONG = ("--set", "localizer.params.epochs=1000000")
 

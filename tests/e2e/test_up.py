@@ -2,103 +2,46 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.running.processes import OWNER_VARIABLE, PART_VARIABLE, lives, owned_by
+from flows.running.processes import OWNER_VARIABLE, lives, owned_by
+from flows.stack.deployments import PREFECT_FILE, flow_of, read_deployments, register_all
+from flows.stack.options import POOL
 from storage.paths import Home
-from storage.stack_state import StackState, read_state
+from storage.stack_state import read_state
+from tests.e2e.stack import Up, ask, real, start, until
 from tests.flows.test_rescore import DATA, lines
 from tests.forms import sent
-from tests.terminal import REAL, RUN, environment
+from tests.terminal import ROOT, RUN, environment
 
-pytestmark = [
-    pytest.mark.timeout(600),
-]
+pytestmark = [pytest.mark.timeout(600)]
 
-READY = "Ctrl-C stops"
-
-
-def real(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [*REAL, *arguments]
-    return subprocess.run(
-        command, env=environment(home), text=True, capture_output=True, timeout=400, check=False
-    )
-
-
-def until(what: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-@dataclass
-class Up:
-    """A started ``real up``."""
-
-    home: Path
-    process: "subprocess.Popen[bytes]"
-
-    @property
-    def output(self) -> str:
-        return (self.home.parent / "up.txt").read_text()
-
-    @property
-    def state(self) -> StackState:
-        state = read_state(Home(self.home))
-        assert state is not None
-        return state
-
-    @property
-    def pids(self) -> dict[str, int]:
-        """Numbers of the services' own processes: of each part's, the oldest."""
-        parts: dict[str, int] = {}
-        for process in sorted(owned_by(self.state.supervisor), key=lambda p: p.create_time()):
-            parts.setdefault(process.environ()[PART_VARIABLE], process.pid)
-        return parts
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Send as Prefect's client does: again while the server's database is busy (503)."""
-        answers: list[httpx.Response] = []
-
-        def taken() -> bool:
-            answers.append(httpx.post(f"{self.state.api_url}/{path}", json=body, timeout=20))
-            return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
-
-        until(taken, 60)
-        return answers[-1].raise_for_status().json()
-
-    def wait_until_ready(self) -> None:
-        ended = lambda: READY in self.output or self.process.poll() is not None  # noqa: E731
-        assert until(ended, 300) and READY in self.output, self.output
-
-
-def start(home: Path) -> Up:
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with (home.parent / "up.txt").open("w") as output:
-        command = [*REAL, "up", "--port", "0", "--mlflow-port", "0"]
-        process = subprocess.Popen(
-            command, env=environment(home), stdout=output, stderr=subprocess.STDOUT, cwd=home.parent
-        )
-    return Up(home, process)
+FULL_NAMES = {spec.name: f"{flow_of(spec).name}/{spec.name}" for spec in read_deployments()}
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def up(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Up]:
     """A stack that all tests here share; its last test kills it."""
-    started = start(tmp_path_factory.mktemp("up") / "home")
+    home = tmp_path_factory.mktemp("up") / "home"
+    Home(home).prefect.mkdir(parents=True)
+    shutil.copy(prefect_database, Home(home).prefect / "prefect.db")
+    started = start(home)
     try:
         started.wait_until_ready()
         yield started
@@ -208,6 +151,96 @@ def table(up: Up, query: str) -> list[str]:
     return found.stdout.splitlines()[1:]
 
 
+@pytest.fixture
+def asked(up: Up) -> Iterator[None]:
+    """Prefect's client within this process asks the stack's server."""
+    with temporary_settings({PREFECT_API_URL: up.state.api_url}):
+        yield
+
+
+def deployment(name: str) -> DeploymentResponse:
+    return ask(lambda client: client.read_deployment_by_name(FULL_NAMES[name]))
+
+
+def runs_of(name: str) -> list[FlowRun]:
+    of_it = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment(name).id]))
+    return ask(lambda client: client.read_flow_runs(flow_run_filter=of_it))
+
+
+def switch(name: str, slug: str, active: bool) -> None:
+    """Switch a schedule as the page does: without its parameters, the server forgets them."""
+    found = deployment(name)
+    schedule = next(one for one in found.schedules if one.slug == slug)
+    values: dict[str, Any] = {"active": active, "parameters": schedule.parameters}
+    ask(lambda client: client.update_deployment_schedule(found.id, schedule.id, **values))
+
+
+def test_a_schedule_that_is_switched_on_makes_a_run_that_finishes(up: Up, asked: None) -> None:
+    often = IntervalSchedule(interval=timedelta(seconds=15))
+    made = DeploymentScheduleCreate(
+        schedule=often, active=False, slug="often", parameters={"config": {"log_days": 3}}
+    )
+    clean = deployment("clean")
+    ask(lambda client: client.create_deployment_schedules(clean.id, [made]))
+    assert runs_of("clean") == []
+    switch("clean", "often", active=True)
+    ended = lambda: [run for run in runs_of("clean") if run.state and run.state.is_final()]  # noqa: E731
+    assert until(lambda: bool(ended()), 240), up.output
+    switch("clean", "often", active=False)
+    run = ended()[0]
+    assert run.state is not None and run.state.is_completed(), run.state
+    assert run.auto_scheduled
+    assert run.name == "clean-dry-run"
+    assert run.parameters == {"config": {"log_days": 3}}
+
+
+def test_what_was_switched_on_stays_on_when_all_is_registered_again(asked: None) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    schedule = IntervalSchedule(interval=timedelta(days=2), anchor_date=tomorrow)
+    mine = DeploymentScheduleCreate(schedule=schedule)
+    compare, rescore = deployment("compare"), deployment("rescore")
+    ask(lambda client: client.create_deployment_schedules(compare.id, [mine]))
+    switch("rescore", "nightly", active=True)
+    transfer = deployment("transfer")
+    ask(lambda client: client.pause_deployment(transfer.id))
+    automations = ask(lambda client: client.read_automations())
+    names = register_all(POOL)
+    assert [deployment(name).paused for name in ("transfer", "compare")] == [True, False]
+    assert names == list(FULL_NAMES.values())
+    assert deployment("rescore").id == rescore.id
+    active = {one.slug: one.active for one in deployment("rescore").schedules}
+    assert active == {"nightly": True, "every-six-hours": False}
+    (kept,) = deployment("compare").schedules
+    assert (kept.slug, kept.active) == (None, True)
+    assert kept.schedule.interval == timedelta(days=2)  # type: ignore[union-attr]
+    after = ask(lambda client: client.read_automations())
+    assert len(after) >= 2, "an automation is made once"
+    assert sorted(one.name for one in after) == sorted({one.name for one in automations})
+
+
+def test_prefects_own_command_deploys_the_same_and_sets_schedules_back(up: Up, asked: None) -> None:
+    switch("rescore", "nightly", active=True)
+    command = ["deploy", "--all", "--prefect-file", str(PREFECT_FILE.relative_to(ROOT))]
+    own = {"PREFECT_API_URL": up.state.api_url, "PREFECT_HOME": str(Home(up.home).prefect)}
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *command],
+        cwd=ROOT,
+        env=environment(up.home, **own),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for spec in read_deployments():
+        found = deployment(spec.name)
+        assert found.entrypoint == spec.entrypoint
+        assert found.concurrency_options is not None
+        slugs = {schedule.slug for schedule in spec.schedules}
+        assert {one.slug for one in found.schedules if one.slug in slugs} == slugs
+    assert not any(one.active for one in deployment("rescore").schedules)
+
+
 def test_a_killed_worker_is_started_again(up: Up) -> None:
     before = up.pids
     os.kill(before["worker"], signal.SIGKILL)
@@ -217,6 +250,7 @@ def test_a_killed_worker_is_started_again(up: Up) -> None:
     assert up.pids["prefect"] == before["prefect"]
 
 
+@pytest.mark.drill
 def test_nothing_is_left_of_a_stack_that_was_killed_while_it_ran_something(up: Up) -> None:
     (deployment,) = [d for d in up.post("deployments/filter", {}) if d["name"] == "experiment"]
     form = {"config": {"seeds": [7], "model": {"params": {"steps": 20_000}}}}
@@ -230,6 +264,7 @@ def test_nothing_is_left_of_a_stack_that_was_killed_while_it_ran_something(up: U
     assert "No stack runs" in real(up.home, "status").stdout
 
 
+@pytest.mark.drill
 def test_a_killed_stack_is_cleaned_up_by_the_next_which_ctrl_c_stops(up: Up) -> None:
     up.process.kill()
     up.process.wait()

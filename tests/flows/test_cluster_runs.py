@@ -26,7 +26,7 @@ from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from storage.paths import Home
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.drill]
 pytest.importorskip("prefect_ray", reason="extra ray is not installed")
 pytest.importorskip("prefect_dask", reason="extra dask is not installed")
 
