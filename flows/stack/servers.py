@@ -116,5 +116,6 @@ class Servers:
     def _client(self, timeout_s: float) -> httpx.Client:
         user, _, password = (self.auth or "").partition(":")
         auth = httpx.BasicAuth(user, password) if user else None
-        # The servers are this machine's: no proxy of the environment is to be asked.
-        return httpx.Client(auth=auth, timeout=timeout_s, trust_env=False)
+        # The servers are this machine's: no proxy of the environment is to be asked, and plain HTTP
+        # has no certificates, which take 20 ms to read.
+        return httpx.Client(auth=auth, timeout=timeout_s, trust_env=False, verify=False)

@@ -148,7 +148,7 @@ def test_a_server_that_is_silent_is_not_waited_for_without_end(
 def test_a_setting_that_prefect_does_not_read_is_no_traceback(
     tmp_path: Path, name: str, value: str
 ) -> None:
-    command = [sys.executable, "-m", "flows.cli", "run", "--home", str(tmp_path)]
+    command = [sys.executable, "-m", "flows.cli", "clean", "--home", str(tmp_path)]
     done = subprocess.run(
         command, env=os.environ | {name: value}, capture_output=True, text=True, check=False
     )

@@ -70,6 +70,7 @@ def by_transformers(folder: Path, prompt: str, n: int) -> str:
     return str(tokenizer.decode(new, skip_special_tokens=True))
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(300)
 def test_mlflow_serves_the_steered_model(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
