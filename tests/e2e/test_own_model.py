@@ -1,6 +1,7 @@
 """The command line as a user with a checkpoint and a question file of their own goes through it."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -61,9 +62,11 @@ def questions() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Path:
     """A checkpoint, a question file, neutral text, and one run on them."""
     folder = tmp_path_factory.mktemp("user")
+    (folder / "home" / "prefect").mkdir(parents=True)
+    shutil.copy(prefect_database, folder / "home" / "prefect" / "prefect.db")
     tiny_llama().save_pretrained(folder / "model")
     tiny_tokenizer().save_pretrained(folder / "model")
     (folder / "questions.jsonl").write_text("\n".join(questions()) + "\n")
