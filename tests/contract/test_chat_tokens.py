@@ -1,6 +1,7 @@
 """Prompts in a chat template, over kinds of tokenizers and of templates."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any, cast
 
 import pytest
@@ -103,10 +104,11 @@ def tokenizer_of(cuts: str, before: str, ends: bool = False) -> PreTrainedTokeni
     )
 
 
-def loaded_with(tokenizer: PreTrainedTokenizerFast, template: str, chat: ChatFormat) -> LoadedModel:
+@cache
+def tiny_model(n_tokens: int) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=n_tokens,
         hidden_size=16,
         intermediate_size=16,
         num_hidden_layers=2,
@@ -114,8 +116,12 @@ def loaded_with(tokenizer: PreTrainedTokenizerFast, template: str, chat: ChatFor
         max_position_embeddings=512,
         initializer_range=0.4,
     )
+    return LlamaForCausalLM(config)
+
+
+def loaded_with(tokenizer: PreTrainedTokenizerFast, template: str, chat: ChatFormat) -> LoadedModel:
     tokenizer.chat_template = template
-    return replace(prepare(LlamaForCausalLM(config), tokenizer), chat=chat)
+    return replace(prepare(tiny_model(len(tokenizer)), tokenizer), chat=chat)
 
 
 def own_tokens(loaded: LoadedModel, template: str) -> list[int]:
