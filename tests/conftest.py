@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from flows.terminal.environment import use_home
+from real_tasks.report.figures.style import png_bytes
 from storage.locks import locked
 from storage.tracking.tracker import Tracker, _settle_mlflow
 from tests.terminal import environment
@@ -73,6 +75,18 @@ def mlflow_tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield
 
 
+@pytest.fixture(scope="module")
+def unrendered() -> Iterator[None]:
+    """Render an empty figure in the place of each that is drawn: rendering takes longest.
+
+    Figures' own tests render them, and so do runs of commands.
+    """
+    empty = png_bytes(Figure(figsize=(1, 1)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda _figure, buffer, **_: buffer.write(empty))
+        yield
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make an empty home the current one."""
@@ -91,7 +105,7 @@ def prefect_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with locked(folder / ".lock"):
         if not (folder / "prefect.db").exists():
             command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
-            own = environment(folder, PREFECT_HOME=str(folder / "making"))
+            own = environment(folder, PREFECT_HOME=str(folder / "making"), DO_NOT_TRACK="1")
             subprocess.run(command, env=own, check=True, stdout=subprocess.DEVNULL)
             (folder / "making" / "prefect.db").replace(folder / "prefect.db")
     return folder / "prefect.db"

@@ -35,6 +35,8 @@ from storage.paths import Home
 from storage.sql.catalog import Catalog
 from tests.flows.test_experiment import SMALL, made
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 REGISTRIES: tuple[Registry[Any], ...] = (LOCALIZERS, BEHAVIOURS)
 PACKAGE = "heads_of_others"
 NAME, BEHAVIOUR = "mean_gap", "half_truth"

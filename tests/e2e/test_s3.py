@@ -233,7 +233,7 @@ def test_credentials_come_from_a_profile_too_and_are_missed_by_name(
         prepare_home(Home(tmp_path, f"{s3}/other"))
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("prefect_server", "unrendered")
 def test_a_second_machine_makes_nothing_of_what_the_first_one_did(
     tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

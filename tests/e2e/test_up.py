@@ -222,13 +222,14 @@ def test_prefects_own_command_deploys_the_same_and_sets_schedules_back(up: Up, a
     switch("rescore", "nightly", active=True)
     command = ["deploy", "--all", "--prefect-file", str(PREFECT_FILE.relative_to(ROOT))]
     own = {"PREFECT_API_URL": up.state.api_url, "PREFECT_HOME": str(Home(up.home).prefect)}
+    own["DO_NOT_TRACK"] = "1"
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", *command],
         cwd=ROOT,
         env=environment(up.home, **own),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
