@@ -9,12 +9,7 @@ from typing import Literal
 from real_tasks.evaluation.fluency import PERPLEXITY
 from real_tasks.evaluation.judges import JUDGES, Judge
 from real_tasks.evaluation.measures import MEASURES, Measure, MeasureInput, Reading
-from real_tasks.evaluation.portions import (
-    encoded_texts,
-    joined,
-    mean_effects,
-    question_portions,
-)
+from real_tasks.evaluation.portions import encoded_texts, joined, mean_effects, question_portions
 from real_tasks.evaluation.side_effects import (
     EncodedNeutral,
     SideEffects,

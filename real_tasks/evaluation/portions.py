@@ -7,11 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from real_tasks.evaluation.measures import Reading
-from real_tasks.evaluation.side_effects import (
-    EncodedNeutral,
-    SideEffects,
-    encode_neutral,
-)
+from real_tasks.evaluation.side_effects import EncodedNeutral, SideEffects, encode_neutral
 from real_tasks.models.loading import LoadedModel
 from real_tasks.reading.batches import encode
 

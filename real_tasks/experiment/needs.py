@@ -1,12 +1,7 @@
 """What methods need of the data: pairs, classes, conditions, marks."""
 
 from real_tasks.experiment.fitting import samples_told
-from real_tasks.experiment.methods.known import (
-    EVERY,
-    known_methods,
-    methods_of,
-    with_methods,
-)
+from real_tasks.experiment.methods.known import EVERY, known_methods, methods_of, with_methods
 from real_tasks.experiment.methods.method import Method
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.aspects import MENDS, aspects_of

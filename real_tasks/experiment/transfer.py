@@ -140,7 +140,9 @@ def check_transfer(config: TransferConfig, data: Sequence[BehaviourData]) -> Non
         UserInputError: a metric that no target has, or a target without a question left to test.
     """
     labels = behaviour_labels(config.behaviours)
-    known = {metric for target in data for metric in _metrics(config.experiment, target)}
+    evaluation = config.experiment.evaluation
+    asked = ((complete_evaluation(evaluation, target).measures, target) for target in data)
+    known = {metric for one in asked for metric in metrics_of(*one)}
     for name in config.metrics:
         if name not in known:
             raise UserInputError(
@@ -159,10 +161,6 @@ def check_transfer(config: TransferConfig, data: Sequence[BehaviourData]) -> Non
                     f"{source!r} is found on, so that nothing is left to test; leave out one of "
                     "the two behaviours, or give their questions in the same order"
                 )
-
-
-def _metrics(config: ExperimentConfig, data: BehaviourData) -> tuple[str, ...]:
-    return metrics_of(complete_evaluation(config.evaluation, data).measures, data)
 
 
 def _label(behaviour: PlugIn, among: Sequence[PlugIn]) -> str:

@@ -12,13 +12,7 @@ from typing import Any, ClassVar, Literal
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.few_shot import FewShot
 from real_tasks.vocabulary.registry import Registry
-from real_tasks.vocabulary.types import (
-    Aspect,
-    LocalizerInput,
-    LocalizerResult,
-    ModuleKind,
-    Reading,
-)
+from real_tasks.vocabulary.types import Aspect, LocalizerInput, LocalizerResult, ModuleKind, Reading
 
 EQUAL_WEIGHTS = "_equal_weights"
 """Ends the name of the method that steers a localizer's modules, all with a strength of 1."""

@@ -15,13 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from real_tasks.models.checkpoints import (
-    ADAPTER,
-    ADAPTER_WEIGHTS,
-    CONFIG,
-    FROM_GGUF,
-    has_tokenizer,
-)
+from real_tasks.models.checkpoints import ADAPTER, ADAPTER_WEIGHTS, CONFIG, FROM_GGUF, has_tokenizer
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.weights import header, read_mapping
 from real_tasks.vocabulary.errors import UserInputError

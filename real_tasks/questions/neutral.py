@@ -3,12 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
-from real_tasks.questions.files.data_file import (
-    decoded,
-    read_data_file,
-    regular,
-    wrong_character,
-)
+from real_tasks.questions.files.data_file import decoded, read_data_file, regular, wrong_character
 from real_tasks.questions.files.hub import hub_records
 from real_tasks.questions.files.parsing import BadRow, collapsed, shortened, text_of, unique
 from real_tasks.vocabulary.errors import UserInputError

@@ -119,7 +119,7 @@ def _module_row(key: tuple[Any, ...], rows: Sequence[Row], n_selected: int) -> d
 
 def default_queries(run_id: str, method: str = "real", rival: str = "iti") -> dict[str, str]:
     """Return SQL to go on with, by what it answers."""
-    run, ours, theirs = (_quoted(text) for text in (run_id, method, rival))
+    run, ours, theirs = ("'" + one.replace("'", "''") + "'" for one in (run_id, method, rival))
     return {
         "Test metrics of every method": (
             "SELECT method, metric, avg(value) AS mean, stddev_samp(value) AS sd FROM evaluations "
@@ -146,7 +146,3 @@ def default_queries(run_id: str, method: str = "real", rival: str = "iti") -> di
             "GROUP BY ALL ORDER BY started_at"
         ),
     }
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

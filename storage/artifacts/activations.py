@@ -156,7 +156,7 @@ def read_layer(
     if kind == "neuron" and modules is not None:
         return read_layer(folders, layer)[:, list(modules)]
     wanted = present if modules is None else [naming.module_column(kind, m) for m in modules]
-    width = _width(files[0], present[0])
+    width = int(files[0][1].schema_arrow.field(present[0]).type.list_size)
     samples = sum(file.metadata.num_rows for _, file in files)
     out = np.empty((len(wanted), samples, width), np.float32)
     start = 0
@@ -230,10 +230,6 @@ def _read_modules(path: Path, file: pq.ParquetFile, columns: list[str], out: Flo
 
 def _columns(file: _OpenFile) -> list[str]:
     return naming.value_columns(file[1].schema_arrow)
-
-
-def _width(file: _OpenFile, column: str) -> int:
-    return int(file[1].schema_arrow.field(column).type.list_size)
 
 
 def _damaged(path: Path, error: Exception) -> DamagedActivationsError:

@@ -8,12 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import Cache
 
-from real_tasks.evaluation.answers.choice_batches import (
-    ChoiceBatch,
-    ChoiceRow,
-    batch_of,
-    rows_of,
-)
+from real_tasks.evaluation.answers.choice_batches import ChoiceBatch, ChoiceRow, batch_of, rows_of
 from real_tasks.evaluation.answers.logits import target_log_probs
 from real_tasks.evaluation.answers.mc_scores import mc_scores
 from real_tasks.evaluation.answers.prefix import (

@@ -39,7 +39,8 @@ def said_methods(config: ExperimentConfig) -> dict[str, MethodConfig]:
     """
     known = {"unsteered": library()["unsteered"]}
     for localizer in _own(config):
-        known[localizer] = library().get(localizer) or _of_localizer(localizer)
+        plain = MethodConfig(name=localizer, localizer=localizer, default=True)
+        known[localizer] = library().get(localizer, plain)
         if LOCALIZERS[localizer].weighting == "score":
             equal = localizer + EQUAL_WEIGHTS
             changes = {"name": equal, "label": "", "weighting": "equal"}
@@ -124,10 +125,6 @@ def rankings_of(config: ExperimentConfig) -> list[Ranking]:
 
 def _own(config: ExperimentConfig) -> dict[str, PlugIn]:
     return {one.name: one for one in (config.localizer, *config.baselines)}
-
-
-def _of_localizer(name: str) -> MethodConfig:
-    return MethodConfig(name=name, localizer=name, default=True)
 
 
 def _derived(own: MethodConfig, known: dict[str, MethodConfig]) -> MethodConfig:

@@ -20,7 +20,6 @@ from matplotlib.patheffects import withStroke
 
 from real_tasks.report.figures.picture import PIXELS_PER_INCH
 
-BLACK = "#000000"
 BLUE = "#0072B2"
 SKY = "#56B4E9"
 GREEN = "#009E73"

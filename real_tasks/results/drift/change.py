@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from real_tasks.results.comparing.agreement import RankAgreement, rank_agreement, usual_top_k
-from real_tasks.results.scores import Scores, mean_scores, scores_by_run
+from real_tasks.results.scores import mean_scores, scores_by_run
 from real_tasks.results.summary import Row
 from real_tasks.statistics.bootstrap import (
     Estimate,
@@ -26,8 +25,6 @@ from real_tasks.statistics.bootstrap import (
     overlaps,
 )
 from real_tasks.vocabulary.types import BehaviourData, ModuleId
-
-_Array = Float[np.ndarray, "module"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,9 @@ def ranking_drift(
     old, new = (mean_scores(scores_by_run(rows).values()) for rows in (before, after))
     agreement = rank_agreement(old, new, top_k, n_resamples)
     modules = sorted(old.keys() & new.keys())
-    first, second = (_values(scores, modules) for scores in (old, new))
+    first, second = (
+        np.array([scores[one] for one in modules], np.float64) for scores in (old, new)
+    )
     return RankingDrift(
         agreement=agreement,
         overlap=bootstrap(
@@ -96,10 +95,6 @@ def ranking_drift(
         ),
         auc=_auc_drift(before, after, agreement.best[0], n_resamples),
     )
-
-
-def _values(scores: Scores, modules: Sequence[ModuleId]) -> _Array:
-    return np.array([scores[module] for module in modules], dtype=np.float64)
 
 
 def _auc_drift(
