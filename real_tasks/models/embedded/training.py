@@ -1,8 +1,10 @@
 """Training of a small Llama from scratch on encoded documents; knows nothing of any world."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +14,8 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from real_tasks.models.embedded.head_dropout import head_dropout
-from real_tasks.models.embedded.muon import BatchedMuon
+from real_tasks.models.embedded.muon import BatchedMuon, orthogonalise
+from real_tasks.models.embedded.threads import ThreadChoice, alike
 
 _LENGTH_BUCKET_BATCHES = 16
 
@@ -77,7 +80,8 @@ def train(
     """Train a Llama from scratch, each document once, on the CPU in float32.
 
     The result depends on the arguments alone; the global random state is left as it was. The seed
-    is that of the initial weights, the order of batches and the head dropout.
+    is that of the initial weights, the order of batches and the head dropout. With as many of
+    torch's threads, or fewer, as are fastest at the moment and lead to the same bits.
 
     Returns:
         The model in evaluation mode, and facts to record: steps, documents, tokens, parameters, and
@@ -92,13 +96,18 @@ def train(
     model = _initialise(config, seed)
     batches = _batches(documents, recipe, pad_token_id, generator)
     optimizers = _optimizers(model, recipe)
-    losses = []
+    losses, most = [], torch.get_num_threads()
+    choice = ThreadChoice(alike(partial(_gradients, model, batches)))
     with head_dropout(model, recipe.head_dropout, generator) as dropout:
         for step, batch in enumerate(batches):
             dropout.active = step >= recipe.head_dropout_start * recipe.steps
             factor = _lr_factor(step, recipe)
+            start, threads = time.perf_counter(), choice.next()
+            torch.set_num_threads(threads)
             losses.append(_step(model, batch, optimizers, factor, recipe.max_grad_norm))
+            choice.note(threads, (time.perf_counter() - start) / batch.token_ids.numel())
             on_progress(step + 1, recipe.steps)
+    torch.set_num_threads(most)
     model.eval()
     return model, _facts(model, batches, losses)
 
@@ -220,6 +229,15 @@ def _step(
         optimizer.step()
         optimizer.zero_grad()
     return loss.detach()
+
+
+def _gradients(model: LlamaForCausalLM, batches: Sequence[_Batch]) -> list[Tensor]:
+    """Return what the first step and one of the longest batch would change the model by."""
+    found = []
+    for batch in (batches[0], max(batches, key=lambda one: one.token_ids.numel())):
+        loss = _weighted_loss(model(input_ids=batch.token_ids, use_cache=False).logits, batch)
+        found += torch.autograd.grad(loss, list(model.parameters()))
+    return found + [orthogonalise(one[None], 1) for one in found if one.ndim == 2]
 
 
 def _weighted_loss(

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from real_tasks.models.embedded.head_dropout import head_dropout
 from real_tasks.models.embedded.muon import BatchedMuon, orthogonalise
+from real_tasks.models.embedded.threads import ThreadChoice, alike
 from real_tasks.models.embedded.training import EncodedDocument, TrainingRecipe, train
 
 RECIPE = TrainingRecipe(steps=5, batch_documents=3)
@@ -150,3 +151,24 @@ def test_orthogonalising_keeps_singular_vectors_and_brings_singular_values_near_
     spectrum = inner.diagonal(dim1=1, dim2=2)
     assert torch.allclose(inner, torch.diag_embed(spectrum), atol=1e-3)
     assert 0.6 < spectrum.min() <= spectrum.max() < 1.3
+
+
+def test_the_number_of_threads_follows_what_they_took_last() -> None:
+    choice, used = ThreadChoice((1, 2)), []
+    for step in range(400):
+        number = choice.next()
+        used.append(number)
+        choice.note(number, {1: 1.0, 2: 0.6 if step < 200 else 5.0}[number])
+    assert used[2:40] == [2] * 38
+    assert used[-38:] == [1] * 38
+    assert {1, 2} == set(used[160:162]) == set(used[360:362])
+
+
+def test_numbers_of_threads_that_change_a_bit_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = [4]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[0])
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: threads.__setitem__(0, n))
+    assert alike(lambda: [torch.tensor([1.0 if threads[0] != 2 else 1.0000001])]) == [1, 4]
+    assert threads == [4]
