@@ -7,8 +7,9 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from threading import Thread
 from types import FrameType
 from typing import Any
 
@@ -38,6 +39,7 @@ from storage.paths import Home
 from storage.place import check_database
 from storage.room import room_error
 from storage.tables.parquet import read_run
+from storage.tracking.tracker import Tracker
 
 # A server takes 8 to 15 s to start.
 _PATIENCE_S = 60.0
@@ -78,11 +80,18 @@ def _run(flow: Any, config: Any) -> Summary:
     if not PREFECT_API_URL.value():
         check_database(home.prefect / "prefect.db")
     with needs_watched(home), owning(home):
+        # MLflow takes seconds to import, while the server's process takes as long to start.
+        Thread(target=_prepare_tracking, args=(home,), daemon=True).start()
         _start_server()
         with _two_step_interrupt():
             # Within a flow SIGTERM is Prefect's, which waits for its tasks and its server.
             summary: Summary = flow.with_options(on_running=[take_sigterm])(config)
     return summary
+
+
+def _prepare_tracking(home: Home) -> None:
+    with suppress(Exception):  # the run's own start of its record says what is wrong
+        Tracker(home).initialise()
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:

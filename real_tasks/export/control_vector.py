@@ -7,7 +7,6 @@ first block has none (llama.cpp, ``llama_adapter_cvec``). The library gguf write
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gguf import GGUFWriter
 from jaxtyping import Float
 from torch import Tensor
 
@@ -93,6 +92,8 @@ def write_vectors(
     vectors: Mapping[int, Float[Tensor, "width"]], shape: ModelShape, model_type: str, path: Path
 ) -> None:
     """Write a vector for each of some blocks into a GGUF file."""
+    from gguf import GGUFWriter
+
     writer = GGUFWriter(path, ARCHITECTURE)
     writer.add_string(f"{ARCHITECTURE}.model_hint", model_type)
     writer.add_uint32(f"{ARCHITECTURE}.layer_count", shape.n_layers)
