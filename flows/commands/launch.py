@@ -3,24 +3,20 @@
 import logging
 import os
 import signal
-import subprocess
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from threading import Thread
 from types import FrameType
 from typing import Any
 
-from prefect import get_client
-from prefect.settings import PREFECT_API_URL
 from transformers.utils import logging as transformers_logging
 
 from flows.experiment import Summary, experiment
 from flows.rescore import RescoreSummary, rescore
+from flows.running.own_server import serving
 from flows.running.prefect_server import check_prefect_server
-from flows.running.processes import owning
 from flows.running.run_watch import check_needs, needs_watched
 from flows.running.signals import INTERRUPTED, StoppedError, is_stopping, take_sigterm
 from flows.stack.servers import Servers
@@ -36,7 +32,6 @@ from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.errors import StorageError
 from storage.paths import Home
-from storage.place import check_database
 from storage.room import room_error
 from storage.tables.parquet import read_run
 from storage.tracking.tracker import Tracker
@@ -75,14 +70,14 @@ def _run(flow: Any, config: Any) -> Summary:
     warnings.filterwarnings("ignore", category=UserWarning, module="prefect")
     transformers_logging.disable_progress_bar()
     _join()
-    check_prefect_server()
     home = Home.current()
-    if not PREFECT_API_URL.value():
-        check_database(home.prefect / "prefect.db")
-    with needs_watched(home), owning(home):
+    with needs_watched(home), serving(home) as own:
         # MLflow takes seconds to import, while the server's process takes as long to start.
         Thread(target=_prepare_tracking, args=(home,), daemon=True).start()
-        _start_server()
+        if own is None:
+            check_prefect_server()
+        else:
+            own.wait()
         with _two_step_interrupt():
             # Within a flow SIGTERM is Prefect's, which waits for its tasks and its server.
             summary: Summary = flow.with_options(on_running=[take_sigterm])(config)
@@ -120,25 +115,6 @@ def _join() -> None:
             )
         time.sleep(0.5)
     err.print(f"joining the running stack: {stack.prefect_url}/runs", soft_wrap=True)
-
-
-def _start_server() -> None:
-    """Start the temporary server of a run without a stack, so that it outlives the flow.
-
-    A flow whose server is gone tries for over a minute to tell it that it was stopped.
-    """
-    # Terminals, `timeout` and schedulers send signals to all processes of a command's session.
-    popen = subprocess.Popen
-    subprocess.Popen = partial(popen, start_new_session=True)  # type: ignore[misc, assignment]
-    try:
-        get_client(sync_client=True)
-    except RuntimeError as error:
-        raise WorkFailedError(
-            f"Prefect's server did not start ({error}): if the machine is busy, run again; if "
-            f"{Home.current().prefect / 'prefect.db'} is damaged, rename it, and a new one is made"
-        ) from error
-    finally:
-        subprocess.Popen = popen  # type: ignore[misc]
 
 
 @contextmanager

@@ -62,9 +62,11 @@ def run(
         show_paths({"neutral text": neutral_in_words(prepared)})
     prepare_home(current)
 
-    from flows.commands.launch import launch
+    from flows.running.own_server import serving
 
-    with progress_shown():
+    with serving(current), progress_shown():
+        from flows.commands.launch import launch
+
         summary, results = launch(prepared)
     show_results(results)
     for warning in summary.warnings:
@@ -96,9 +98,11 @@ def transfer(
     prepared = load_prepared_transfer(config, assigned(assignments, runner))
     prepare_home(current)
 
-    from flows.commands.launch import launch_transfer
+    from flows.running.own_server import serving
 
-    with progress_shown():
+    with serving(current), progress_shown():
+        from flows.commands.launch import launch_transfer
+
         summary, rows = launch_transfer(prepared)
     show_transfer(rows)
     for warning in summary.warnings:

@@ -23,12 +23,19 @@ from tests.benchmarks.common import Options, Row
 
 def rows(options: Options) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        prepare_home(use_home(Path(folder) / "start"))
-        server_start = _start_server()
-        prepared = _prepared(options.sized((), SMALL))
-        _make_model(prepared.config)
-        flow = _timed(Path(folder) / "flow", prepared, _with_prefect)
-        plain = _timed(Path(folder) / "plain", prepared, _without_prefect)
+        home = use_home(Path(folder) / "start")
+        prepare_home(home)
+        start = time.perf_counter()
+        from flows.running.own_server import serving
+
+        with serving(home) as own:
+            assert own is not None, "unset PREFECT_API_URL"
+            own.wait()
+            server_start = time.perf_counter() - start
+            prepared = _prepared(options.sized((), SMALL))
+            _make_model(prepared.config)
+            flow = _timed(Path(folder) / "flow", prepared, _with_prefect)
+            plain = _timed(Path(folder) / "plain", prepared, _without_prefect)
     what = f"experiment by Prefect and MLflow, after {server_start:.0f} s of the server's start, s"
     yield Row(what, flow, plain, "its stages in a pool of threads", short=True)
 
@@ -37,18 +44,6 @@ def _prepared(assignments: Sequence[str]) -> Any:
     from real_tasks.experiment.yaml_files import load_prepared
 
     return load_prepared(None, ["model.params.steps=200", "seeds=[0]", *assignments])
-
-
-def _start_server() -> float:
-    start = time.perf_counter()
-    from prefect import flow
-
-    @flow(name="nothing")
-    def nothing() -> None:
-        """Start what the first flow of a process starts."""
-
-    nothing()
-    return time.perf_counter() - start
 
 
 def _make_model(config: Any) -> None:

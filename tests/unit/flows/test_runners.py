@@ -3,12 +3,11 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Barrier, Event
 from typing import Any
@@ -17,12 +16,12 @@ import cloudpickle
 import pytest
 import torch
 from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
-from flows.commands import launch
 from flows.commands.run import assigned
 from flows.experiment import experiment
-from flows.running import clusters, runners
+from flows.running import clusters, own_server, runners
 from flows.running.clusters import CLUSTERS, check_reachable
 from flows.running.runners import ConfiguredTaskRunner, check_runner, here
 from flows.running.signals import INTERRUPTED, TERMINATED, StoppedError
@@ -42,7 +41,8 @@ from real_tasks.tasks.stages import (
     scores,
 )
 from real_tasks.vocabulary.config import ExecutionConfig
-from real_tasks.vocabulary.errors import UserInputError
+from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
+from storage.paths import Home
 
 STAGES = (
     dataset.dataset,
@@ -166,22 +166,25 @@ def test_a_cluster_that_does_not_answer_is_told_of_before_any_work(
     assert recorders[0] == {}
 
 
-def test_the_flows_server_is_started_where_the_runs_signals_do_not_reach_it(
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_runs_server_is_named_until_the_run_ends_and_the_runs_signals_do_not_reach_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    sessions = []
-
-    def get_client(**_: Any) -> None:
-        server = subprocess.Popen(["sleep", "300"])
-        sessions.append((os.getsid(server.pid), server.pid))
-        server.kill()
-        server.wait()
-
-    monkeypatch.setattr(launch, "get_client", get_client)
-    launch._start_server()
-    get_client()
-    (its, server), (after, _) = sessions
-    assert its == server and after == os.getsid(0)
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr(own_server, "_command", lambda _: ["sleep", "300"])
+    monkeypatch.setattr(own_server, "owning", lambda _: nullcontext())
+    with (
+        temporary_settings(restore_defaults={PREFECT_API_URL}),
+        own_server.serving(Home(tmp_path)) as own,
+        own_server.serving(Home(tmp_path)) as same,
+    ):
+        assert own is not None and same is own
+        assert os.environ["PREFECT_API_URL"] == own.url
+        assert os.getsid(own.process.pid) == own.process.pid
+        own.process.kill()
+        own.process.wait()
+        with pytest.raises(WorkFailedError, match="did not start .it ended with -9."):
+            own.wait()
+    assert "PREFECT_API_URL" not in os.environ
 
 
 @pytest.mark.parametrize("error", [StoppedError(TERMINATED), TerminationSignal(signal.SIGTERM)])
