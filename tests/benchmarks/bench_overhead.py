@@ -76,7 +76,9 @@ def _without_prefect(prepared: Any) -> None:
     from real_tasks.tasks.cache.machine import workers
     from real_tasks.tasks.records import experiment_report, tracked
 
-    def fan_out(run: Any, stage: Any, shards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Any]:
+    def fan_out(
+        run: Any, stage: Any, shards: Sequence[tuple[str, Mapping[str, Any]]], _shape: Any = None
+    ) -> list[Any]:
         with ThreadPoolExecutor(workers(prepared.config.execution)) as pool:
             return list(pool.map(lambda shard: stage.without_prefect(**shard[1]), shards))
 
