@@ -233,7 +233,7 @@ def _step(
 
 def _gradients(model: LlamaForCausalLM, batches: Sequence[_Batch]) -> list[Tensor]:
     """Return what the first step and one of the longest batch would change the model by."""
-    found = []
+    found: list[Tensor] = []
     for batch in (batches[0], max(batches, key=lambda one: one.token_ids.numel())):
         loss = _weighted_loss(model(input_ids=batch.token_ids, use_cache=False).logits, batch)
         found += torch.autograd.grad(loss, list(model.parameters()))
