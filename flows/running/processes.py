@@ -37,10 +37,16 @@ _PATIENCE_S = 4.0
 
 @contextmanager
 def owning(home: Home) -> Iterator[ProcessMark]:
-    """Let what is started while the context lasts end with this process, even if it is killed."""
+    """Let what is started while the context lasts end with this process, even if it is killed.
+
+    A context within one of the same home adds nothing.
+    """
     own = mark(str(home.root), os.getpid())
     assert own is not None, "this process lives"
     value = own.model_dump_json()
+    if os.environ.get(OWNER_VARIABLE) == value:
+        yield own
+        return
     subprocess.Popen(
         [sys.executable, "-m", __name__, value],
         stdin=subprocess.DEVNULL,

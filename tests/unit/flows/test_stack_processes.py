@@ -252,3 +252,13 @@ def test_a_temporary_server_without_a_mark_is_an_orphan_once_its_starter_is_gone
     finally:
         if mark("any", server) is not None:
             os.kill(server, signal.SIGKILL)
+
+
+def test_an_owner_within_an_owner_is_one_and_the_outer_one_ends_it(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with processes.owning(home) as outer:
+        watchers = len(psutil.Process().children())
+        with processes.owning(home) as inner:
+            assert inner == outer and len(psutil.Process().children()) == watchers
+        assert os.environ[OWNER_VARIABLE] == outer.model_dump_json()
+    assert OWNER_VARIABLE not in os.environ
