@@ -8,7 +8,6 @@ import pytest
 import yaml
 from jsonschema import ValidationError, validate
 from prefect import Flow
-from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.utilities.callables import parameter_schema
 
 from flows.stack.deployments import (
@@ -159,8 +158,12 @@ def test_schedules_parse_have_a_slug_and_are_off(name: str) -> None:
     slugs = [schedule.slug for schedule in schedules]
     assert len(set(slugs)) == len(slugs)
     for schedule in schedules:
-        made = DeploymentScheduleCreate.from_schedule(schedule.schedule())
+        made = schedule.wanted()
         assert (made.slug, made.active) == (schedule.slug, False)
+        if schedule.cron is not None:
+            assert made.schedule.cron == schedule.cron
+        else:
+            assert made.schedule.interval.total_seconds() == schedule.interval
 
 
 def test_there_are_examples_of_cron_and_of_interval_and_re_scoring_has_both() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from real_tasks.models import hub, known
+from real_tasks.models import hub_folders, known
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.known import KNOWN, KnownModel, located
 from real_tasks.vocabulary.errors import UserInputError
@@ -81,7 +81,7 @@ def test_the_hub_is_asked_for_the_pinned_commit_unless_another_is_named(
         return str(tmp_path)
 
     monkeypatch.setattr(known, "download", nothing)
-    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub_folders, "snapshot_download", snapshot)
     for revision in (None, "main"):
         assert local_checkpoint("smollm2", revision, config_only=True) == tmp_path
     assert asked == [(model.hub_id, model.revision), (model.hub_id, "main")]
