@@ -163,6 +163,17 @@ def _prompt_lengths(batch: NeutralBatch, intervention: Intervention | None) -> I
     return (batch.mask.sum(dim=1) // 2).clamp(min=1)
 
 
+def _behind_prompts(
+    batch: NeutralBatch, intervention: Intervention | None
+) -> Bool[Tensor, "token"] | None:
+    """Return which predicted tokens are behind a prompt; None where prompts are one token long."""
+    prompts = _prompt_lengths(batch, intervention)
+    if prompts is batch.prompt_lengths:
+        return None
+    width = batch.mask.shape[1]
+    return batch.reads % width >= prompts[batch.reads // width] - 1
+
+
 @torch.inference_mode()
 def side_effects(
     loaded: LoadedModel, encoded: EncodedNeutral, intervention: Intervention | None
@@ -199,9 +210,8 @@ def _summed(
 ) -> Float[Tensor, "3"]:
     """Return cross-entropy and KL, summed over a batch, and the tokens behind its prompts."""
     sums = torch.zeros(3, dtype=torch.float64, device=loaded.device)
-    rows, places = batch.reads // batch.mask.shape[1], batch.reads % batch.mask.shape[1]
-    behind = places >= _prompt_lengths(batch, intervention)[rows] - 1
-    sums[2], everywhere = behind.sum(), bool(behind.all())
+    behind = _behind_prompts(batch, intervention)
+    sums[2] = len(batch.reads) if behind is None else behind.sum()
     unsteered, steered = (_hidden(loaded, batch, one) for one in (None, intervention))
     for chunk in chunks_of(loaded, len(batch.targets)):
         log_p, log_q = (next_token_log_probs(loaded, one[chunk]) for one in (unsteered, steered))
@@ -209,5 +219,5 @@ def _summed(
         # In place: blocks of logits are the largest that there is.
         gap = torch.sub(log_p, log_q, out=log_q)
         lost = log_p.exp_().mul_(gap)
-        sums[1] += (lost if everywhere else lost[behind[chunk]]).sum()
+        sums[1] += (lost if behind is None else lost[behind[chunk]]).sum()
     return sums
