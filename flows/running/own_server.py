@@ -74,7 +74,9 @@ class OwnServer:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", trust_env=False).status_code == httpx.codes.OK
+            # Plain HTTP has no certificates, which take 20 ms to read at every poll.
+            found = httpx.get(f"{self.url}/health", trust_env=False, verify=False)
+            return found.status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
