@@ -140,8 +140,8 @@ class Learner:
         kind, seed = self.method.kind, self.config.seeds[0]
         beside = self._beside(entry, kind)
         only = None
-        if scores is not None and entry.trained_alone():
-            only = best_modules(scores, max(self.method.top_k))
+        if scores is not None and self.method.trained_k:
+            only = best_modules(scores, self.method.trained_k)
         return fitted_tensors(fitter, layers, *self._seen(), kind, seed, further, beside, only)
 
     def _beside(

@@ -151,7 +151,7 @@ def _fit(method: Method, fold: int, seed: int, config: ExperimentConfig) -> Fit 
     if method.fitter is None:
         return None
     best = None
-    if method.localizer and FITTERS[method.fitter.name].trained_alone():
-        best = method.localizer, max(method.top_k)
+    if method.localizer and method.trained_k:
+        best = method.localizer, method.trained_k
     its_seed = seed if method.fitter_seeded or best else config.seeds[0]
     return Fit(method.fitter, method.kind, fold, its_seed, best)

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from real_tasks.export.snippets import HEADS, VECTOR
+from real_tasks.export.snippets import CARD, HEADS, VECTOR
 from real_tasks.models.checkpoints import ADAPTER, CONFIG
 from real_tasks.models.hub_folders import pushed
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.steering.spec_files import FACTS_FILE, TENSORS_FILE
 from real_tasks.vocabulary.errors import UserInputError
 
-CARD = "README.md"
 _EXPORTS = (FACTS_FILE, CONFIG, ADAPTER, HEADS, VECTOR)
 
 

@@ -3,7 +3,7 @@
 from real_tasks.export.card import Format
 from real_tasks.export.easysteer import STEERING
 
-HEADS, VECTOR = "heads.npy", "control-vector.gguf"
+HEADS, VECTOR, CARD = "heads.npy", "control-vector.gguf", "README.md"
 
 
 def snippet_of(format: Format, folder: str, base: str) -> str:

@@ -80,6 +80,12 @@ class Method(Frozen):
         return self.fitter is not None and FITTERS[self.fitter.name].stochastic
 
     @property
+    def trained_k(self) -> int | None:
+        """The largest K, where only the modules that are steered are fitted: each is trained."""
+        alone = self.fitter is not None and FITTERS[self.fitter.name].trained_alone()
+        return max(self.top_k) if alone and self.localizer else None
+
+    @property
     def largest_strength(self) -> float:
         """The operator's largest strength; infinite where its effect is not bounded."""
         return OPERATORS[self.operator.name].highest

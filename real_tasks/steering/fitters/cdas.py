@@ -11,9 +11,8 @@ from torch.nn.functional import normalize
 
 from real_tasks.steering.edits import Edit, Intervention
 from real_tasks.steering.fitters import FITTERS, Fitter, FitterInput
-from real_tasks.steering.fitters.trained import descend
+from real_tasks.steering.fitters.trained import TrainedParams, descend
 from real_tasks.steering.operators import OPERATORS
-from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import ModelShape, ModuleId
 
@@ -21,14 +20,13 @@ Ways = tuple[list[int], list[int]]
 """Places of the same answers, in one order, under the condition and under another."""
 
 
-class CDASParams(Frozen):
+class CDASParams(TrainedParams):
     """How the direction is trained."""
 
     condition: str = Field("", description="the condition to clamp to, as the data name it")
     learning_rate: Annotated[float, Field(gt=0)] = Field(
         0.04, description="of AdamW, of a length 1"
     )
-    steps: PositiveInt = Field(60, description="batches")
     batch: PositiveInt = Field(8, description="questions in a batch, each in both directions")
 
 

@@ -7,11 +7,9 @@ from real_tasks.experiment.methods.known import known_methods
 from real_tasks.export.bake import Baked
 from real_tasks.export.card import CardContent, Format, base_model, render_card
 from real_tasks.export.parity import Parity
-from real_tasks.export.snippets import snippet_of
+from real_tasks.export.snippets import CARD, snippet_of
 from real_tasks.tasks.export.steered_runs import SteeredRun
 from storage.tables.parquet import read_run
-
-CARD = "README.md"
 
 
 def write_card(
