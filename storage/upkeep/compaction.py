@@ -1,9 +1,11 @@
 """Merging the tables' files of completed runs: thousands of small files make every query slow.
 
 A table's folder is swapped, in one step of the file system, for another one that has the merged
-file instead of the parts. So readers, plain Parquet readers too, see every row once: before the
-swap in the parts, after it in the merged file. Runs are never merged before they completed, so that
-nothing is written to a merged part again.
+file instead of the parts. So whoever lists it sees every row once: before the swap in the parts,
+after it in the merged file; and who opens a file that was merged since is told that it is not there
+(the project's own readers begin again then). pyarrow's search of a folder does not tell: files that
+go while it looks, it takes for none; programs that use it should list the files and name them. Runs
+are never merged before they completed, so that nothing is written to a merged part again.
 """
 
 import logging
