@@ -38,9 +38,9 @@ def rows(options: Options) -> Iterator[Row]:
         yield Row(f"steered by {name}, tokens/s", steered, bare, "not steered", rate=True)
 
 
-def tensors_of(name: str, n_modules: int, width: int) -> dict[str, torch.Tensor]:
+def tensors_of(name: str, n_modules: int, width: int, d_model: int) -> dict[str, torch.Tensor]:
     """Random tensors of an operator; its directions are orthonormal."""
-    sizes = {"d": width, "2": 2, "rank": 4}
+    sizes = {"d": width, "d_model": d_model, "2": 2, "rank": 4}
     found = {}
     for tensor, axes in OPERATORS[name].needs.items():
         shape = [n_modules, *(sizes[axis] for axis in axes.split())]
@@ -59,8 +59,9 @@ def interventions(loaded: LoadedModel) -> Iterator[tuple[str, Intervention]]:
     heads, one = shape.modules("head"), (ModuleId("layer", 2),)
     every = shape.modules("layer")
     for name in OPERATORS:
-        for where, modules in (("one layer", one), ("all layers", every), ("all heads", heads)):
-            tensors = tensors_of(name, len(modules), shape.width(modules[0]))
+        places = (("one layer", one), ("all layers", every), ("all heads", heads))
+        for where, modules in places[2:] if OPERATORS[name].writes else places:
+            tensors = tensors_of(name, len(modules), shape.width(modules[0]), shape.d_model)
             weights = torch.ones(len(modules))
             edit = Edit(modules, tensors, weights, OPERATORS.made(name, {}))
             yield f"{name}, {where}", Intervention((edit,), 0.5)
@@ -70,5 +71,7 @@ def interventions(loaded: LoadedModel) -> Iterator[tuple[str, Intervention]]:
             GATES.made("prompt_similarity", {"layer": 1}),
             {"direction": direction, "threshold": torch.tensor(threshold)},
         )
-        edit = Edit(one, tensors_of("add", 1, shape.d_model), torch.ones(1), gate=gate)
+        edit = Edit(
+            one, tensors_of("add", 1, shape.d_model, shape.d_model), torch.ones(1), gate=gate
+        )
         yield f"add, one layer, gate {state}", Intervention((edit,), 0.5)
