@@ -53,7 +53,6 @@ class StackState(BaseModel):
         started_at: when, UTC.
         prefect_url: address of Prefect's pages; its API is below ``/api``.
         mlflow_url: address of MLflow's pages.
-        pool: name of the work pool.
         auth: ``user:password`` of both servers, None where they ask for none.
         ready: whether all was healthy once.
     """
@@ -64,7 +63,6 @@ class StackState(BaseModel):
     started_at: datetime
     prefect_url: str
     mlflow_url: str
-    pool: str
     auth: str | None = None
     ready: bool = False
 

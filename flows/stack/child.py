@@ -3,6 +3,7 @@
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
@@ -70,12 +71,6 @@ class Child:
                 start_new_session=True,
             )
 
-    def _is_healthy(self) -> bool:
-        try:
-            return self.service.healthy is not None and self.service.healthy()
-        except httpx.HTTPError:  # the server that is asked about it is not there
-            return False
-
     @property
     def name(self) -> str:
         """The service's name."""
@@ -92,8 +87,9 @@ class Child:
         if status is not None:
             done = status == 0 and self.service.healthy is None
             return Condition.done if done else Condition.ended
-        if self._healthy or self._is_healthy():
-            self._healthy = True
+        with suppress(httpx.HTTPError):  # the server that is asked about it is not there
+            self._healthy = self._healthy or bool(self.service.healthy and self.service.healthy())
+        if self._healthy:
             return Condition.healthy
         return Condition.late if self.age_s > self.service.startup_s else Condition.starting
 

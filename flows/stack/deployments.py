@@ -8,8 +8,9 @@ says.
 
 import asyncio
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from prefect import Flow
@@ -21,43 +22,24 @@ from prefect.client.schemas.actions import (
 )
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, DeploymentSchedule, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.runner.storage import LocalStorage
+from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from flows.stack.servers import POOL
 from real_tasks.vocabulary.errors import UserInputError
 
 FOLDER = Path(__file__).parents[2] / "deployments"
 PREFECT_FILE = FOLDER / "prefect.yaml"
 AUTOMATIONS = FOLDER / "automations"
 
+_Model = TypeVar("_Model", bound=BaseModel)
 _SETTABLE = {"schedule", "active", "max_scheduled_runs", "parameters", "slug"}
-
-
-class ScheduleSpec(BaseModel):
-    """A schedule of ``prefect.yaml``: cron, or an interval in seconds."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    slug: str
-    cron: str | None = None
-    interval: int | None = None
-    timezone: str | None = None
-    active: bool = False
-    parameters: dict[str, Any] = {}
-
-    def wanted(self) -> DeploymentScheduleCreate:
-        """Return it as Prefect takes it."""
-        when = self.model_dump(include={"cron", "interval", "timezone"})
-        return DeploymentScheduleCreate(
-            schedule=construct_schedule(**when),
-            **self.model_dump(include={"slug", "active", "parameters"}),
-        )
 
 
 class PoolSpec(BaseModel):
@@ -77,13 +59,19 @@ class DeploymentSpec(BaseModel):
     parameters: dict[str, Any] = {}
     work_pool: PoolSpec
     concurrency_limit: ConcurrencyLimitConfig
-    schedules: list[ScheduleSpec] = []
+    schedules: list[Schedule] = []
 
 
-def register_all(pool: str) -> list[str]:
+class PrefectFile(BaseModel):
+    """What is read of a ``prefect.yaml``."""
+
+    deployments: list[DeploymentSpec]
+
+
+def register_all() -> list[str]:
     """Register every deployment and automation of the project with the server of this process.
 
-    The work pool is made, of the type process, where there is none of that name. Flow runs start
+    The stack's work pool is made, of the type process, where there is none. Flow runs start
     in the folder where this is called, so that relative paths in a form count from there.
 
     Returns:
@@ -94,7 +82,7 @@ def register_all(pool: str) -> list[str]:
     """
     specs = [(spec, flow_of(spec)) for spec in read_deployments()]
     automations = read_automations()
-    return asyncio.run(_register(pool, specs, automations))
+    return asyncio.run(_register(specs, automations))
 
 
 def read_deployments(path: Path = PREFECT_FILE) -> list[DeploymentSpec]:
@@ -103,11 +91,7 @@ def read_deployments(path: Path = PREFECT_FILE) -> list[DeploymentSpec]:
     Raises:
         UserInputError: there is no such file, or it is wrong.
     """
-    tree = _read_yaml(path)
-    try:
-        return [DeploymentSpec.model_validate(one) for one in tree["deployments"]]
-    except (KeyError, TypeError, ValidationError) as error:
-        raise UserInputError(f"{path} does not declare deployments: {error}") from error
+    return _read(path, PrefectFile, "does not declare deployments").deployments
 
 
 def read_automations(folder: Path = AUTOMATIONS) -> list[AutomationCore]:
@@ -116,13 +100,8 @@ def read_automations(folder: Path = AUTOMATIONS) -> list[AutomationCore]:
     Raises:
         UserInputError: a file is wrong.
     """
-    found = []
-    for path in sorted(folder.glob("*.yaml")):
-        try:
-            found.append(AutomationCore.model_validate(_read_yaml(path)))
-        except ValidationError as error:
-            raise UserInputError(f"{path} is no automation: {error}") from error
-    return found
+    paths = sorted(folder.glob("*.yaml"))
+    return [_read(path, AutomationCore, "is no automation") for path in paths]
 
 
 def flow_of(spec: DeploymentSpec) -> Flow[..., Any]:
@@ -147,13 +126,13 @@ def flow_of(spec: DeploymentSpec) -> Flow[..., Any]:
     return flow
 
 
-async def deployment_of(
+async def _deployment(
     spec: DeploymentSpec, flow: Flow[..., Any], pool: WorkPool
 ) -> RunnerDeployment:
-    """Return Prefect's deployment, without its schedules."""
     deployment = await flow.ato_deployment(
         spec.name,
         concurrency_limit=spec.concurrency_limit,
+        schedules=spec.schedules,
         parameters=spec.parameters,
         description=spec.description,
         tags=spec.tags,
@@ -168,21 +147,18 @@ async def deployment_of(
 
 
 async def _register(
-    pool_name: str,
-    specs: list[tuple[DeploymentSpec, Flow[..., Any]]],
-    automations: list[AutomationCore],
+    specs: list[tuple[DeploymentSpec, Flow[..., Any]]], automations: list[AutomationCore]
 ) -> list[str]:
     async with get_client() as client:
-        pool = await _pool(client, pool_name)
+        pool = await _pool(client)
         names = []
         for spec, flow in specs:
-            deployment = await deployment_of(spec, flow, pool)
-            name = f"{flow.name}/{spec.name}"
-            present = await _present(client, name)
-            deployment.paused = present.paused if present else False
-            deployment.schedules = _schedules(spec, present.schedules if present else [])
+            deployment = await _deployment(spec, flow, pool)
+            names.append(deployment.full_name)
+            if present := await _present(client, deployment.full_name):
+                deployment.paused = present.paused
+                deployment.schedules = _schedules(deployment.schedules or [], present.schedules)
             await deployment.aapply()
-            names.append(name)
         for automation in automations:
             if not await client.read_automations_by_name(automation.name):
                 await client.create_automation(automation)
@@ -190,18 +166,19 @@ async def _register(
 
 
 def _schedules(
-    spec: DeploymentSpec, present: list[DeploymentSchedule]
+    declared: Iterable[DeploymentScheduleCreate | DeploymentScheduleUpdate],
+    present: Iterable[DeploymentSchedule],
 ) -> list[DeploymentScheduleCreate | DeploymentScheduleUpdate]:
     """Return those that are there, as they are, and those of the file that are not there yet.
 
     All are sent together: Prefect removes what is not among them.
     """
-    slugs = {schedule.slug for schedule in present}
     kept = [
         DeploymentScheduleCreate.model_validate(one.model_dump(include=_SETTABLE))
         for one in present
     ]
-    return [*kept, *(one.wanted() for one in spec.schedules if one.slug not in slugs)]
+    slugs = {one.slug for one in kept}
+    return [*kept, *(one for one in declared if one.slug not in slugs)]
 
 
 async def _present(client: PrefectClient, name: str) -> DeploymentResponse | None:
@@ -211,18 +188,18 @@ async def _present(client: PrefectClient, name: str) -> DeploymentResponse | Non
         return None
 
 
-async def _pool(client: PrefectClient, name: str) -> WorkPool:
+async def _pool(client: PrefectClient) -> WorkPool:
     try:
-        return await client.read_work_pool(name)
+        return await client.read_work_pool(POOL)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        wanted = WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
+        wanted = WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template)
         return await client.create_work_pool(wanted)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read(path: Path, kind: type[_Model], fault: str) -> _Model:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserInputError(
             f"{path} cannot be read ({error.strerror}); deployments are registered from a checkout "
@@ -230,6 +207,5 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     except yaml.YAMLError as error:
         raise UserInputError(f"{path} is no YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise UserInputError(f"{path} holds a {type(tree).__name__}, expected a mapping")
-    return tree
+    except ValidationError as error:
+        raise UserInputError(f"{path} {fault}: {error}") from error

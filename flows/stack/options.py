@@ -14,9 +14,6 @@ from flows.terminal.environment import is_loopback
 from real_tasks.vocabulary.errors import UserInputError
 
 AUTH_VARIABLE = "REAL_AUTH"
-POOL = "real"
-"""Name of the work pool that the stack's worker serves."""
-
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
 # MLflow takes no shorter one.
@@ -70,20 +67,11 @@ class StackOptions:
 
 
 def stack_options(
-    host: str,
-    ports: tuple[int, int],
-    workers: int,
-    auth_file: Path | None,
-    names: Sequence[str],
+    host: str, ports: tuple[int, int], workers: int, auth_file: Path | None, names: Sequence[str]
 ) -> StackOptions:
     """Check what was asked for, and choose free ports for those that were given as 0.
 
-    Args:
-        host: address to listen on.
-        ports: Prefect's and MLflow's.
-        workers: flow runs at once.
-        auth_file: file with ``user:password``; without, the variable REAL_AUTH counts.
-        names: further names of this machine.
+    ``ports`` are Prefect's and MLflow's; see `StackOptions`, and `read_auth` for the password.
 
     Raises:
         UserInputError: others could reach servers that ask for no password, a port is taken, the

@@ -19,23 +19,22 @@ _INTERRUPTED = ("RUNNING", "PENDING", "CRASHED", "CANCELLING")
 
 
 def resume_lost(
-    servers: Servers, pool: str, worker_lives: bool, crashed_since: datetime | None = None
+    servers: Servers, worker_lives: bool, crashed_since: datetime | None = None
 ) -> list[str]:
-    """Schedule again the runs of a pool whose process died unnoticed; say what was done.
+    """Schedule again the runs of the pool whose process died unnoticed; say what was done.
 
     Args:
         servers: where the runs are known.
-        pool: the stack's work pool.
         worker_lives: whether the stack's worker runs: it is about to start a run without a process.
         crashed_since: start of a stack that has had no worker yet: what was set to Crashed since
             was lost before, and the server has noticed just now.
     """
-    runs = servers.unfinished_runs(pool)
+    runs = servers.unfinished_runs()
     if crashed_since is not None:
-        runs += servers.crashed_runs(pool, crashed_since)
+        runs += servers.crashed_runs(crashed_since)
     if not runs:
         return []
-    if others := _other_workers(servers, pool):
+    if others := _other_workers(servers):
         return [
             f"{len(runs)} interrupted runs are left as they are: they may be those of the workers "
             f"{', '.join(others)}"
@@ -73,8 +72,8 @@ def _resume(servers: Servers, run: Record) -> str:
     return f"the run {name} was interrupted and goes on from the cache"
 
 
-def _other_workers(servers: Servers, pool: str) -> list[str]:
-    found = servers.workers(pool)
+def _other_workers(servers: Servers) -> list[str]:
+    found = servers.workers()
     return [w["name"] for w in found if w["status"] == "ONLINE" and w["name"] != WORKER]
 
 

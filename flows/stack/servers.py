@@ -12,10 +12,13 @@ import httpx
 from storage.stack_state import StackState
 
 Record = dict[str, Any]
+POOL = "real"
+"""Name of the work pool that the stack's worker serves."""
 
 _TIMEOUT_S = 10.0
 _HEALTH_TIMEOUT_S = 3.0
 _UNFINISHED = ["RUNNING", "PENDING", "CANCELLING"]
+_OF_POOL = {"work_pools": {"name": {"any_": [POOL]}}}
 
 
 @dataclass(frozen=True)
@@ -49,73 +52,71 @@ class Servers:
     def runs_page(self, experiment: str) -> str:
         """Return the address of an experiment's runs in MLflow; of all of them without it."""
         query = f"{self.mlflow_url}/api/2.0/mlflow/experiments/get-by-name"
-        with self._client(_TIMEOUT_S) as client:
+        with self._client() as client:
             found = client.get(query, params={"experiment_name": experiment})
         pages = f"{self.mlflow_url}/#/experiments"
         if not found.is_success:
             return pages
         return f"{pages}/{found.json()['experiment']['experiment_id']}/runs"
 
-    def workers(self, pool: str) -> list[Record]:
-        """Return the workers of a work pool; ``status`` is ONLINE for those that poll it."""
-        found: list[Record] = self._post(f"work_pools/{pool}/workers/filter", {})
-        return found
+    def workers(self) -> list[Record]:
+        """Return the workers of the pool; ``status`` is ONLINE for those that poll it."""
+        return self._found(f"work_pools/{POOL}/workers", {})
 
-    def unfinished_runs(self, pool: str | None = None) -> list[Record]:
-        """Return the flow runs that run, of one work pool or of all and without one."""
-        return self._runs({"state": {"type": {"any_": _UNFINISHED}}}, pool)
+    def unfinished_runs(self, of_pool: bool = True) -> list[Record]:
+        """Return the flow runs that run, of the pool or all."""
+        return self._runs(_UNFINISHED, **(_OF_POOL if of_pool else {}))
 
-    def crashed_runs(self, pool: str, since: datetime) -> list[Record]:
-        """Return the flow runs of a work pool that were set to Crashed after a time."""
-        crashed = {"state": {"type": {"any_": ["CRASHED"]}}}
-        return self._runs(crashed | {"end_time": {"after_": since.isoformat()}}, pool)
+    def crashed_runs(self, since: datetime) -> list[Record]:
+        """Return the flow runs of the pool that were set to Crashed after a time."""
+        return self._runs(["CRASHED"], {"end_time": {"after_": since.isoformat()}}, **_OF_POOL)
 
     def scheduled_runs(self, limit: int) -> list[Record]:
         """Return the flow runs that are due next, the earliest first."""
-        scheduled = {"state": {"type": {"any_": ["SCHEDULED"]}}}
-        return self._runs(scheduled, None, sort="EXPECTED_START_TIME_ASC", limit=limit)
+        return self._runs(["SCHEDULED"], sort="EXPECTED_START_TIME_ASC", limit=limit)
 
     def run(self, run_id: str) -> Record:
         """Return a flow run."""
-        found: Record = self._request("GET", f"flow_runs/{run_id}").json()
+        found: Record = self._request("GET", f"flow_runs/{run_id}")
         return found
 
     def deployment_names(self) -> dict[str, str]:
         """Return the names of all deployments by their ids."""
-        return {str(item["id"]): str(item["name"]) for item in self._post("deployments/filter", {})}
+        return {str(item["id"]): str(item["name"]) for item in self._found("deployments", {})}
 
     def set_run_state(self, run_id: str, kind: str, name: str, message: str) -> None:
         """Force a flow run into a state; a scheduled one is due at once."""
         state: Record = {"type": kind, "name": name, "message": message}
         if kind == "SCHEDULED":
             state["state_details"] = {"scheduled_time": datetime.now(UTC).isoformat()}
-        self._post(f"flow_runs/{run_id}/set_state", {"state": state, "force": True})
+        forced = {"state": state, "force": True}
+        self._request("POST", f"flow_runs/{run_id}/set_state", json=forced)
 
-    def _runs(self, conditions: Record, pool: str | None, **options: Any) -> list[Record]:
-        query: Record = {"flow_runs": conditions, **options}
-        if pool is not None:
-            query["work_pools"] = {"name": {"any_": [pool]}}
-        found: list[Record] = self._post("flow_runs/filter", query)
+    def _runs(
+        self, states: list[str], conditions: Record | None = None, **query: Any
+    ) -> list[Record]:
+        conditions = {"state": {"type": {"any_": states}}, **(conditions or {})}
+        return self._found("flow_runs", {"flow_runs": conditions, **query})
+
+    def _found(self, what: str, conditions: Record) -> list[Record]:
+        found: list[Record] = self._request("POST", f"{what}/filter", json=conditions)
         return found
 
-    def _post(self, path: str, body: Record) -> Any:
-        return self._request("POST", path, json=body).json()
-
-    def _request(self, verb: str, path: str, **options: Any) -> httpx.Response:
-        url = f"{self.prefect_url}/api/{path}"
-        with self._client(_TIMEOUT_S) as client:
-            return client.request(verb, url, **options).raise_for_status()
+    def _request(self, verb: str, path: str, **options: Any) -> Any:
+        with self._client() as client:
+            answer = client.request(verb, f"{self.prefect_url}/api/{path}", **options)
+        return answer.raise_for_status().json()
 
     def _answers(self, url: str) -> bool:
         try:
-            with self._client(_HEALTH_TIMEOUT_S) as client:
-                return client.get(url).is_success
+            with self._client() as client:
+                return client.get(url, timeout=_HEALTH_TIMEOUT_S).is_success
         except httpx.HTTPError:
             return False
 
-    def _client(self, timeout_s: float) -> httpx.Client:
+    def _client(self) -> httpx.Client:
         user, _, password = (self.auth or "").partition(":")
         auth = httpx.BasicAuth(user, password) if user else None
         # The servers are this machine's: no proxy of the environment is to be asked, and plain HTTP
         # has no certificates, which take 20 ms to read.
-        return httpx.Client(auth=auth, timeout=timeout_s, trust_env=False, verify=False)
+        return httpx.Client(auth=auth, timeout=_TIMEOUT_S, trust_env=False, verify=False)

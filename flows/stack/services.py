@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from flows.running.processes import PART_VARIABLE
-from flows.stack.options import AUTH_VARIABLE, POOL, StackOptions
-from flows.stack.servers import Servers
+from flows.stack.options import AUTH_VARIABLE, StackOptions
+from flows.stack.servers import POOL, Servers
 from storage.paths import HOME_VARIABLE, Home, sqlite_url
 from storage.stack_state import stack_folder
 
@@ -125,9 +125,8 @@ class Services:
         return self._service("worker", command, settings, partial(self._polls, since))
 
     def _polls(self, since: datetime) -> bool:
-        heard = (
-            w["last_heartbeat_time"] for w in self.servers.workers(POOL) if w["name"] == WORKER
-        )
+        workers = self.servers.workers()
+        heard = (w["last_heartbeat_time"] for w in workers if w["name"] == WORKER)
         return any(time is not None and datetime.fromisoformat(time) > since for time in heard)
 
     def _client_settings(self) -> dict[str, str]:

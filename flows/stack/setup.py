@@ -8,7 +8,6 @@ folder of that process.
 
 import sys
 
-from flows.stack.options import POOL
 from real_tasks.vocabulary.errors import UserInputError
 from storage.errors import StorageError
 from storage.paths import Home
@@ -22,6 +21,6 @@ if __name__ == "__main__":
         else:
             from flows.stack.deployments import register_all
 
-            register_all(POOL)
+            register_all()
     except (UserInputError, StorageError) as error:
         sys.exit(str(error))

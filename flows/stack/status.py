@@ -1,6 +1,6 @@
 """What `real status` shows: the stack, what runs and is due, the store, the last runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,17 +27,13 @@ class StackStatus:
     Attributes:
         state: what it started; None where there is no stack.
         services: each server and the worker, and how it is, in words.
-        running: Prefect's flow runs that run.
-        scheduled: those that are due next.
-        deployments: names of deployments by their ids.
+        runs: the flow runs that run and are due: name, deployment, state or time.
         problems: why Prefect could not be asked, and what killed stacks and runs left.
     """
 
     state: StackState | None = None
     services: dict[str, str] = field(default_factory=dict)
-    running: list[Record] = field(default_factory=list)
-    scheduled: list[Record] = field(default_factory=list)
-    deployments: dict[str, str] = field(default_factory=dict)
+    runs: Sequence[tuple[str, str, str]] = ()
     problems: tuple[str, ...] = ()
 
 
@@ -49,20 +45,12 @@ def stack_status(home: Home) -> StackStatus:
     if state is None or not is_held(home):
         return StackStatus(problems=left)
     servers = Servers.of(state)
-    services = {
-        "prefect": _health(servers.prefect_is_healthy()),
-        "mlflow": _health(servers.mlflow_is_healthy()),
-    }
+    answers = {"prefect": servers.prefect_is_healthy(), "mlflow": servers.mlflow_is_healthy()}
+    services = {name: "healthy" if ok else "does not answer" for name, ok in answers.items()}
     try:
-        services["worker"] = _worker(servers.workers(state.pool))
-        return StackStatus(
-            state,
-            services,
-            servers.unfinished_runs(),
-            servers.scheduled_runs(NEXT_RUNS),
-            servers.deployment_names(),
-            left,
-        )
+        services["worker"] = _worker(servers.workers())
+        runs = servers.unfinished_runs(of_pool=False) + servers.scheduled_runs(NEXT_RUNS)
+        return StackStatus(state, services, run_lines(runs, servers.deployment_names()), left)
     except httpx.HTTPError as error:
         services.setdefault("worker", "unknown")
         problem = f"Prefect does not answer: {error}"
@@ -81,21 +69,20 @@ def last_runs(home: Home, count: int = LAST_RUNS) -> list[dict[str, str]]:
     return [_line(run, [r for r in rows if r["run_id"] == run["run_id"]]) for run in runs]
 
 
-def run_lines(status: StackStatus) -> list[tuple[str, str, str]]:
-    """Return flow runs that run and are due: name, deployment, state or time."""
+def run_lines(runs: Iterable[Record], names: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return of flow runs the name, the deployment, and how they are or when they are due.
+
+    ``names`` are those of deployments by their ids.
+    """
     lines = []
-    for run in (*status.running, *status.scheduled):
+    for run in runs:
         state = str(run["state_name"]).lower()
-        if run in status.scheduled:
+        if run["state_type"] == "SCHEDULED":
             due = datetime.fromisoformat(run["expected_start_time"])
             state += f", {humanize.naturaltime(due)}"
-        deployment = status.deployments.get(str(run["deployment_id"]), "from a terminal")
+        deployment = names.get(str(run["deployment_id"]), "from a terminal")
         lines.append((run["name"], deployment, state))
     return lines
-
-
-def _health(healthy: bool) -> str:
-    return "healthy" if healthy else "does not answer"
 
 
 def _worker(workers: Sequence[Record]) -> str:

@@ -12,7 +12,7 @@ import httpx
 from flows.running.processes import owned_by, owning, stop_all
 from flows.stack import recovery
 from flows.stack.child import Child, Condition
-from flows.stack.options import POOL, StackOptions
+from flows.stack.options import StackOptions
 from flows.stack.services import Service, Services
 from flows.stack.stopping import clean_dead
 from flows.stack.view import Terminal
@@ -69,7 +69,6 @@ class Stack:
             started_at=datetime.now(UTC),
             prefect_url=options.prefect_url,
             mlflow_url=options.mlflow_url,
-            pool=POOL,
             auth=options.auth,
         )
         self._services = Services(home, options)
@@ -167,7 +166,7 @@ class Stack:
     def _recover(self, worker_lives: bool, crashed_since: datetime | None = None) -> None:
         servers = self._services.servers
         try:
-            lines = recovery.resume_lost(servers, POOL, worker_lives, crashed_since)
+            lines = recovery.resume_lost(servers, worker_lives, crashed_since)
         except httpx.HTTPError as error:  # the server is away: asked again when it is back
             self._recover_at = time.monotonic() + _RECOVERY_S
             lines = [f"prefect cannot be asked for interrupted runs yet ({error})"]
@@ -196,7 +195,7 @@ class Stack:
     def _stop_worker(self) -> None:
         servers = self._services.servers
         try:
-            runs = servers.unfinished_runs(POOL)
+            runs = servers.unfinished_runs()
             self._end("worker", _WORKER_GRACE_S)
             lines = recovery.resume_stopped(servers, runs)
         except httpx.HTTPError as error:

@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from flows.stack.servers import Servers
-from flows.stack.status import StackStatus, run_lines
+from flows.stack.servers import POOL, Servers
+from flows.stack.status import StackStatus
 from flows.terminal.console import SECONDS_BETWEEN, err, out, show_paths
 from flows.terminal.environment import is_loopback
 from storage.paths import Home
@@ -83,9 +83,8 @@ def show_status(home: Home, status: StackStatus) -> None:
     _show_services(home, status)
     for problem in status.problems:
         out.print(f"[yellow]{problem}[/yellow]")
-    lines = run_lines(status)
-    if lines:
-        _show_table("Flow runs, running and due", ("run", "deployment", "state"), lines)
+    if status.runs:
+        _show_table("Flow runs, running and due", ("run", "deployment", "state"), status.runs)
     elif status.state is not None and not status.problems:
         out.print("\nNothing runs, and nothing is scheduled.")
 
@@ -124,7 +123,7 @@ def _show_services(home: Home, status: StackStatus) -> None:
         highlight=False,
     )
     urls = {"prefect": state.prefect_url, "mlflow": state.mlflow_url}
-    urls["worker"] = f"work pool {state.pool}"
+    urls["worker"] = f"work pool {POOL}"
     show_paths({name: f"{how}  {urls[name]}" for name, how in status.services.items()})
 
 

@@ -78,7 +78,6 @@ def made(folder: Path) -> Base:
                 started_at=datetime.now(UTC),
                 prefect_url="http://127.0.0.1:1",
                 mlflow_url="http://127.0.0.1:2",
-                pool="real",
                 processes=(mark,),
             ),
         )

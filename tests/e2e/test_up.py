@@ -22,7 +22,6 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.running.processes import OWNER_VARIABLE, lives, owned_by
 from flows.stack.deployments import PREFECT_FILE, flow_of, read_deployments, register_all
-from flows.stack.options import POOL
 from storage.paths import Home
 from storage.stack_state import read_state
 from tests.e2e.stack import Up, ask, real, start, until
@@ -204,7 +203,7 @@ def test_what_was_switched_on_stays_on_when_all_is_registered_again(asked: None)
     transfer = deployment("transfer")
     ask(lambda client: client.pause_deployment(transfer.id))
     automations = ask(lambda client: client.read_automations())
-    names = register_all(POOL)
+    names = register_all()
     assert [deployment(name).paused for name in ("transfer", "compare")] == [True, False]
     assert names == list(FULL_NAMES.values())
     assert deployment("rescore").id == rescore.id

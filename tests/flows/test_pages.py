@@ -87,7 +87,6 @@ def test_with_a_stack_it_links_to_the_mlflow_run_and_the_report_in_it(home: Path
             started_at=datetime.now(UTC),
             prefect_url="http://127.0.0.1:1",
             mlflow_url="http://127.0.0.1:2",
-            pool="real",
         )
         write_state(place, state)
         shown(home)

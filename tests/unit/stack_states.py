@@ -12,6 +12,5 @@ def some_state() -> StackState:
         started_at=datetime(2026, 11, 21, 10, 0, tzinfo=UTC),
         prefect_url="http://127.0.0.1:4200",
         mlflow_url="http://127.0.0.1:5000",
-        pool="real",
         auth="ada:correct-horse",
     )

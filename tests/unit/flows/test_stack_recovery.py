@@ -11,7 +11,6 @@ from flows.stack.recovery import MOST_ATTEMPTS, resume_lost, resume_stopped
 from flows.stack.servers import Servers
 from flows.stack.services import WORKER
 
-POOL = "real"
 DEAD_PID = 2**22 + 1
 
 
@@ -55,7 +54,7 @@ class MadeUpServers(Servers):
 
 def test_a_run_whose_process_is_gone_goes_on() -> None:
     servers = MadeUpServers.with_runs(run("lost"), run("older", infrastructure_pid="host:4194305"))
-    lines = resume_lost(servers, POOL, worker_lives=True)
+    lines = resume_lost(servers, worker_lives=True)
     assert servers.states == {"lost": "AwaitingRetry", "older": "AwaitingRetry"}
     assert "goes on from the cache" in lines[0]
 
@@ -63,19 +62,19 @@ def test_a_run_whose_process_is_gone_goes_on() -> None:
 def test_a_run_whose_process_lives_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "is_owned", lambda pid: pid == os.getpid())
     servers = MadeUpServers.with_runs(run("lives", infrastructure_pid=str(os.getpid())))
-    assert resume_lost(servers, POOL, worker_lives=True) == []
+    assert resume_lost(servers, worker_lives=True) == []
     assert servers.states == {}
 
 
 def test_a_run_that_was_lost_too_often_is_left_as_crashed() -> None:
     servers = MadeUpServers.with_runs(run("killer", run_count=MOST_ATTEMPTS))
-    resume_lost(servers, POOL, worker_lives=False)
+    resume_lost(servers, worker_lives=False)
     assert servers.states == {"killer": "Crashed"}
 
 
 def test_a_run_that_was_to_be_cancelled_is_cancelled() -> None:
     servers = MadeUpServers.with_runs(run("unwanted", state_type="CANCELLING"))
-    resume_lost(servers, POOL, worker_lives=False)
+    resume_lost(servers, worker_lives=False)
     assert servers.states == {"unwanted": "Cancelled"}
 
 
@@ -86,22 +85,22 @@ def test_a_run_without_a_process_is_lost_only_without_a_worker(
     worker_lives: bool, states: dict[str, str]
 ) -> None:
     servers = MadeUpServers.with_runs(run("new", state_type="PENDING", infrastructure_pid=None))
-    resume_lost(servers, POOL, worker_lives)
+    resume_lost(servers, worker_lives)
     assert servers.states == states
 
 
 def test_runs_are_left_alone_where_other_workers_may_have_them() -> None:
     servers = MadeUpServers.with_runs(run("elsewhere"))
     servers.known_workers.append({"name": "another-machine", "status": "ONLINE"})
-    (line,) = resume_lost(servers, POOL, worker_lives=False)
+    (line,) = resume_lost(servers, worker_lives=False)
     assert "another-machine" in line and servers.states == {}
 
 
 def test_what_was_noticed_to_be_lost_before_the_first_worker_goes_on_too() -> None:
     servers = MadeUpServers.with_runs()
     servers.crashed.append(run("silent", state_type="CRASHED"))
-    assert resume_lost(servers, POOL, worker_lives=False) == []
-    resume_lost(servers, POOL, worker_lives=False, crashed_since=datetime.now(UTC))
+    assert resume_lost(servers, worker_lives=False) == []
+    resume_lost(servers, worker_lives=False, crashed_since=datetime.now(UTC))
     assert servers.states == {"silent": "AwaitingRetry"}
 
 

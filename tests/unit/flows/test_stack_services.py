@@ -13,7 +13,7 @@ import pytest
 from flows.stack.child import Child, Condition, last_lines
 from flows.stack.options import StackOptions
 from flows.stack.services import Service, Services
-from flows.stack.status import StackStatus, last_runs, run_lines, stack_status
+from flows.stack.status import last_runs, run_lines, stack_status
 from flows.terminal.environment import joined_stack, use_home
 from storage.paths import Home
 from storage.stack_state import StackState, only_stack, write_state
@@ -142,16 +142,14 @@ def test_last_lines_are_those_that_say_something(tmp_path: Path) -> None:
 
 def test_runs_are_listed_with_their_deployment_and_when_they_are_due() -> None:
     now = datetime.now(UTC)
-    runs = [
-        {"name": name, "deployment_id": of, "state_name": state, "expected_start_time": str(due)}
-        for name, of, state, due in (
-            ("a", None, "Running", now),
-            ("b", "d1", "Scheduled", now + timedelta(minutes=5, seconds=9)),
-            ("c", "d1", "Late", now - timedelta(hours=3, seconds=9)),
-        )
-    ]
-    status = StackStatus(running=runs[:1], scheduled=runs[1:], deployments={"d1": "clean"})
-    assert run_lines(status) == [
+    keys = ("name", "deployment_id", "state_type", "state_name", "expected_start_time")
+    runs = (
+        ("a", None, "RUNNING", "Running", str(now)),
+        ("b", "d1", "SCHEDULED", "Scheduled", str(now + timedelta(minutes=5, seconds=9))),
+        ("c", "d1", "SCHEDULED", "Late", str(now - timedelta(hours=3, seconds=9))),
+    )
+    found = run_lines([dict(zip(keys, run, strict=True)) for run in runs], {"d1": "clean"})
+    assert found == [
         ("a", "from a terminal", "running"),
         ("b", "clean", "scheduled, 5 minutes from now"),
         ("c", "clean", "late, 3 hours ago"),
