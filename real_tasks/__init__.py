@@ -7,15 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from real_tasks.direct.steer import steer
-    from real_tasks.direct.steering import load
+    from real_tasks.experiment.direct.steer import steer
+    from real_tasks.experiment.direct.steering import load
     from real_tasks.steering.spec import SteeringSpec
 
 __all__ = ["SteeringSpec", "load", "steer"]
 _PLACES = {
     "SteeringSpec": "real_tasks.steering.spec",
-    "load": "real_tasks.direct.steering",
-    "steer": "real_tasks.direct.steer",
+    "load": "real_tasks.experiment.direct.steering",
+    "steer": "real_tasks.experiment.direct.steer",
 }
 
 

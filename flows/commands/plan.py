@@ -49,8 +49,8 @@ def plan(
     - `real plan model.yaml --questions 800 --answers-per-question 7 --tokens 12`: without the data
     """
     use_home(home)
+    from real_tasks.experiment.planning.data_size import size_of_behaviour, stated_size
     from real_tasks.experiment.yaml_files import load_config
-    from real_tasks.planning.data_size import size_of_behaviour, stated_size
 
     stated = {
         "--answers-per-question": answers_per_question,
@@ -78,8 +78,8 @@ def plan(
 
 
 def _print_plan(settings: Any, size: Any, memory: float | None, format: Format) -> None:
-    from real_tasks.planning.plan import plan_experiment
-    from real_tasks.planning.rows import fit_sentences, plan_rows, stage_rows
+    from real_tasks.experiment.planning.plan import plan_experiment
+    from real_tasks.experiment.planning.rows import fit_sentences, plan_rows, stage_rows
 
     made = plan_experiment(settings, size)
     needs = plan_rows(made)

@@ -13,7 +13,7 @@ from flows.terminal.environment import use_home
 from real_tasks.vocabulary.file_forms import expanded
 
 if TYPE_CHECKING:
-    from real_tasks.direct.steered import Steered
+    from real_tasks.experiment.direct.steered import Steered
 
 
 @app.command("try")

@@ -10,7 +10,7 @@ import humanize
 
 from flows.running.processes import orphans
 from flows.stack.servers import Record, Servers
-from real_tasks.results.labels import headline_metrics, metric_label
+from real_tasks.evaluation.labels import headline_metrics, metric_label
 from real_tasks.results.summary import Row, result_table
 from storage.paths import Home
 from storage.sql.catalog import Catalog

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from real_tasks.results.labels import headline_metrics, metric_label
+from real_tasks.evaluation.labels import headline_metrics, metric_label
 from real_tasks.results.leaderboard import READING
 from real_tasks.results.summary import Row
 from real_tasks.tasks.cache.progress import listening

@@ -10,12 +10,13 @@ from typing import Literal
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from real_tasks.evaluation.labels import METRIC_LABELS, metric_label
 from real_tasks.export.bake import Baked
 from real_tasks.export.parity import PARITY_FILE, Parity
 from real_tasks.export.targets import TARGETS, can
+from real_tasks.localizers.labels import method_label
 from real_tasks.models.hub_folders import public_name
 from real_tasks.results.findings import LOWER_IS_BETTER, signed
-from real_tasks.results.labels import METRIC_LABELS, method_label, metric_label
 from real_tasks.results.summary import DECIMALS, Row, wide_rows
 from real_tasks.steering.spec import SteeringSpec
 from real_tasks.vocabulary.experiment_config import ExperimentConfig

@@ -9,9 +9,9 @@ from pydantic import Field
 
 from real_tasks.localizers import LOCALIZERS, Localizer, ScoreMeaning
 from real_tasks.localizers.checks import check_labels, check_values
+from real_tasks.localizers.roc import ranking_metrics, scored_modules
 from real_tasks.localizers.seeding import generator
-from real_tasks.statistics.probes import ProbeParams, fit_probes
-from real_tasks.statistics.roc import ranking_metrics, scored_modules
+from real_tasks.steering.probes import ProbeParams, fit_probes
 from real_tasks.vocabulary.config import Resamples
 from real_tasks.vocabulary.types import LocalizerInput, LocalizerResult
 

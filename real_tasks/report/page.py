@@ -8,10 +8,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from real_tasks.localizers import entry_of
+from real_tasks.localizers.labels import method_label
 from real_tasks.report.contents import AnswerPair
 from real_tasks.report.figures.picture import Picture
 from real_tasks.results.findings import comparison_table, headlines
-from real_tasks.results.labels import duration, method_label
+from real_tasks.results.labels import duration
 from real_tasks.results.leaderboard import READING
 from real_tasks.results.summary import Row, table_cells
 

@@ -6,15 +6,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal
 
+from real_tasks.evaluation.labels import METRIC_LABELS, headline_metrics, metric_label
+from real_tasks.localizers.labels import MODULE_NOUNS, method_label, ordered_methods
 from real_tasks.results.comparing.agreement import LocalizerAgreement, localizer_agreement
-from real_tasks.results.labels import (
-    METRIC_LABELS,
-    basis_label,
-    headline_metrics,
-    method_label,
-    metric_label,
-    ordered_methods,
-)
+from real_tasks.results.labels import basis_label
 from real_tasks.results.scores import mean_scores, scores_by_run
 from real_tasks.results.summary import Row
 
@@ -26,16 +21,6 @@ LOWER_IS_BETTER = frozenset(
 )
 CAUSAL = "causal"
 """The localizer whose scores are the modules' own effects."""
-MODULE_NOUNS = {
-    "head": "heads",
-    "attention": "attention blocks",
-    "mlp": "MLPs",
-    "neuron": "neurons",
-    "residual_in": "inputs of layers",
-    "residual_mid": "middles of layers",
-    "layer": "layers",
-    "final": "outputs of the last norm",
-}
 SHORT_BASES = {"tuned": "each tuned", "matched_kl": "equal KL"}
 VERBS: dict[Verdict, str] = {
     "ahead": "{} is ahead of {}",

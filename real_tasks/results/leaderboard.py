@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from real_tasks.results.labels import duration, headline_metrics, method_label, metric_label
+from real_tasks.evaluation.labels import headline_metrics, metric_label
+from real_tasks.localizers.labels import method_label
+from real_tasks.results.labels import duration
 from real_tasks.results.summary import Row, whole_or_mean
 
 UNSTEERED = "unsteered"

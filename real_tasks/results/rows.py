@@ -4,11 +4,11 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from real_tasks.evaluation.labels import headline_metrics
+from real_tasks.evaluation.paired import Difference, paired_difference
 from real_tasks.evaluation.wording import BAG_OF_WORDS, word_aucs
 from real_tasks.questions.folds import fold_of_questions, split
 from real_tasks.questions.groups import question_groups
-from real_tasks.results.labels import headline_metrics
-from real_tasks.statistics.paired import Difference, paired_difference
 from real_tasks.steering.selection import ranked
 from real_tasks.vocabulary.config import DataConfig
 from real_tasks.vocabulary.types import WHOLE_LAYER, BehaviourData, LocalizerResult, ModuleId

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
+from real_tasks.evaluation.bootstrap import mean_by_key
 from real_tasks.results.summary import Row
-from real_tasks.statistics.bootstrap import mean_by_key
 from real_tasks.vocabulary.types import WHOLE_LAYER, ModuleId
 
 _Row = TypeVar("_Row", bound=Row)

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from real_tasks.results.labels import METRIC_LABELS, method_label, metric_label, ordered_methods
+from real_tasks.evaluation.labels import METRIC_LABELS, metric_label
+from real_tasks.localizers.labels import method_label, ordered_methods
 
 Row = Mapping[str, Any]
 

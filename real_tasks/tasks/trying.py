@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from real_tasks.direct.given import behaviour_of
-from real_tasks.direct.steer import steer
-from real_tasks.direct.steered import Steered
+from real_tasks.experiment.direct.given import behaviour_of
+from real_tasks.experiment.direct.steer import steer
+from real_tasks.experiment.direct.steered import Steered
 from real_tasks.experiment.methods.known import with_methods
 from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.steering.spec_files import check_room
@@ -36,7 +36,7 @@ def tried(
     to: Path,
     say: Callable[[str], None],
 ) -> Steered:
-    """Learn and test a steering of a model; see `real_tasks.direct.steer.steer`.
+    """Learn and test a steering of a model; see `real_tasks.experiment.direct.steer.steer`.
 
     Args:
         path: as `ModelConfig.path`.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from real_tasks.localizers.real.plan import FitPlan, cross_fit_plan
+from real_tasks.localizers.roc import roc_auc
 from real_tasks.models.loading import load_model
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.questions.folds import split
@@ -24,8 +25,7 @@ from real_tasks.questions.samples import samples_of
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.reading.prompts import reading_text
 from real_tasks.results.comparing.agreement import spearman
-from real_tasks.statistics.probes import ProbeParams, fit_probes
-from real_tasks.statistics.roc import roc_auc
+from real_tasks.steering.probes import ProbeParams, fit_probes
 from real_tasks.vocabulary.config import DataConfig
 from real_tasks.vocabulary.types import BehaviourData, LocalizerInput, ModuleId
 from tests.benchmarks.real_variants import Variant, scores_of

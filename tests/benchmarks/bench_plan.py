@@ -106,8 +106,8 @@ def run_stages(home: Path) -> tuple[Measured, Any]:
 
 def predict(config: Any, home: Path) -> Any:
     """Plan with the made checkpoint's own size and tokenizer."""
-    from real_tasks.planning.data_size import size_of_behaviour
-    from real_tasks.planning.plan import plan_experiment
+    from real_tasks.experiment.planning.data_size import size_of_behaviour
+    from real_tasks.experiment.planning.plan import plan_experiment
 
     (folder,) = (home / "artifacts" / "checkpoint").glob("*/config.json")
     model = config.model.model_copy(update={"path": str(folder.parent), "params": {}})

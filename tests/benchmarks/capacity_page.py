@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from real_tasks.experiment.planning.costs import size_of_shape
+from real_tasks.experiment.planning.plan import plan
+from real_tasks.experiment.planning.rows import Plan
+from real_tasks.experiment.planning.workload import DataSize
 from real_tasks.experiment.yaml_files import load_config
-from real_tasks.planning.costs import size_of_shape
-from real_tasks.planning.plan import plan
-from real_tasks.planning.rows import Plan
-from real_tasks.planning.workload import DataSize
 from real_tasks.vocabulary.config import KnownShape, ModelConfig
 from real_tasks.vocabulary.types import ModelShape
 

@@ -18,13 +18,13 @@ import pytest
 from flows.experiment import Summary, experiment
 from flows.terminal.console import out, show_results
 from real_tasks.experiment.commented import commented_yaml
+from real_tasks.experiment.planning.data_size import stated_size
+from real_tasks.experiment.planning.plan import plan_experiment
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers import LOCALIZERS
-from real_tasks.planning.data_size import stated_size
-from real_tasks.planning.plan import plan_experiment
+from real_tasks.localizers.labels import ordered_methods
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.report.figures.effect_against_kl import effect_against_kl
-from real_tasks.results.labels import ordered_methods
 from real_tasks.results.summary import result_table, wide_rows
 from real_tasks.tasks.cache.code_version import code_version
 from real_tasks.vocabulary.errors import UserInputError

@@ -10,8 +10,8 @@ from real_tasks.localizers.real.codebook import code_use, perplexity
 from real_tasks.localizers.real.fitting import ShardFit
 from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import FitPlan
+from real_tasks.localizers.roc import ranking_metrics, scored_modules
 from real_tasks.localizers.seeding import generator
-from real_tasks.statistics.roc import ranking_metrics, scored_modules
 from real_tasks.vocabulary.types import LocalizerInput, ModuleScore
 
 

@@ -9,10 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from real_tasks.localizers import entry_of
+from real_tasks.localizers.labels import MODULE_NOUNS, method_label
 from real_tasks.report.figures import style
 from real_tasks.results.comparing.agreement import LocalizerAgreement, RankAgreement
-from real_tasks.results.findings import MODULE_NOUNS
-from real_tasks.results.labels import method_label
 from real_tasks.results.scores import module_of
 from real_tasks.results.summary import Row
 from real_tasks.vocabulary.types import ModuleId

@@ -6,15 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from real_tasks.evaluation.labels import headline_metrics, metric_label
+from real_tasks.localizers.labels import method_label, ordered_methods
 from real_tasks.report.figures import style
 from real_tasks.results.findings import outcome
-from real_tasks.results.labels import (
-    basis_label,
-    headline_metrics,
-    method_label,
-    metric_label,
-    ordered_methods,
-)
+from real_tasks.results.labels import basis_label
 from real_tasks.results.summary import Row
 
 LOOKS = ((style.BLUE, "o"), (style.ORANGE, "s"), ("black", "D"))

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from real_tasks.localizers.labels import method_label
 from real_tasks.report.figures import style
 from real_tasks.report.figures.picture import Picture
 from real_tasks.results.comparing.agreement import rank_agreement
-from real_tasks.results.labels import method_label
 from real_tasks.results.scores import Scores, best_modules
 from real_tasks.vocabulary.types import ModuleId
 

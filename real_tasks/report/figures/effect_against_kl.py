@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 from scipy.optimize import isotonic_regression
 
+from real_tasks.evaluation.labels import headline_metrics, metric_label
+from real_tasks.localizers.labels import method_label, ordered_methods
 from real_tasks.report.figures import style
-from real_tasks.results.labels import headline_metrics, method_label, metric_label, ordered_methods
 from real_tasks.results.summary import Row
 
 TUNED, MATCHED = "tuned", "matched"

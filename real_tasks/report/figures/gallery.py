@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from real_tasks.evaluation.labels import headline_metrics, metric_label
 from real_tasks.localizers import entry_of
+from real_tasks.localizers.labels import method_label, ordered_methods
 from real_tasks.report.figures.agreement import score_agreement
 from real_tasks.report.figures.causality import read_out_against_effect, selected_shares
 from real_tasks.report.figures.codes import codebook_use
@@ -27,7 +29,6 @@ from real_tasks.report.figures.selections import overlap_sentence, selection_map
 from real_tasks.report.figures.style import png_bytes
 from real_tasks.results.comparing.agreement import localizer_agreement
 from real_tasks.results.findings import CAUSAL, causal_agreement
-from real_tasks.results.labels import headline_metrics, method_label, metric_label, ordered_methods
 from real_tasks.results.scores import RunKey
 
 

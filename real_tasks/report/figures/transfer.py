@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from real_tasks.evaluation.labels import metric_label
 from real_tasks.report.figures import style
 from real_tasks.report.figures.picture import Picture
 from real_tasks.results.findings import LOWER_IS_BETTER, signed
-from real_tasks.results.labels import metric_label
 from real_tasks.results.summary import Row
 
 CELL_WIDTH, CELL_HEIGHT = 1.2, 0.62

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from real_tasks.evaluation.bootstrap import bootstrap
 from real_tasks.results.scores import (
     RunKey,
     Scores,
@@ -17,7 +18,6 @@ from real_tasks.results.scores import (
     scores_by_run,
 )
 from real_tasks.results.summary import Row
-from real_tasks.statistics.bootstrap import bootstrap
 from real_tasks.vocabulary.types import ModuleId
 
 RESAMPLES = 1000

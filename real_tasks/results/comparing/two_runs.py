@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from real_tasks.evaluation.labels import headline_metrics, metric_label
+from real_tasks.localizers.labels import method_label
 from real_tasks.results.comparing.agreement import RankAgreement, rank_agreement, usual_top_k
-from real_tasks.results.labels import headline_metrics, method_label, metric_label
 from real_tasks.results.scores import mean_scores, scores_by_run
 from real_tasks.results.summary import Row, result_table
 from real_tasks.vocabulary.errors import UserInputError, first_of

@@ -12,10 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from real_tasks.results.comparing.agreement import RankAgreement, rank_agreement, usual_top_k
-from real_tasks.results.scores import mean_scores, scores_by_run
-from real_tasks.results.summary import Row
-from real_tasks.statistics.bootstrap import (
+from real_tasks.evaluation.bootstrap import (
     Estimate,
     bootstrap,
     difference_interval,
@@ -24,6 +21,9 @@ from real_tasks.statistics.bootstrap import (
     mean_estimate,
     overlaps,
 )
+from real_tasks.results.comparing.agreement import RankAgreement, rank_agreement, usual_top_k
+from real_tasks.results.scores import mean_scores, scores_by_run
+from real_tasks.results.summary import Row
 from real_tasks.vocabulary.types import BehaviourData, ModuleId
 
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from real_tasks.evaluation.bootstrap import Estimate
+from real_tasks.localizers.labels import MODULE_NOUNS, method_label
 from real_tasks.results.drift.change import GainDrift, RankingDrift
-from real_tasks.results.findings import MODULE_NOUNS, signed
-from real_tasks.results.labels import method_label
+from real_tasks.results.findings import signed
 from real_tasks.results.summary import Row
-from real_tasks.statistics.bootstrap import Estimate
 from real_tasks.vocabulary.errors import first_of
 from real_tasks.vocabulary.rescore_config import DriftThresholds
 from real_tasks.vocabulary.types import ModuleId

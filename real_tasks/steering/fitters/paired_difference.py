@@ -7,7 +7,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from real_tasks.statistics.axes import turned, widest_axes
+from real_tasks.steering.axes import turned, widest_axes
 from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError

@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from real_tasks.statistics.axes import turned, widest_axes
+from real_tasks.steering.axes import turned, widest_axes
 from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
 
 

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from real_tasks.statistics.probes import ProbeParams, fit_standardised
 from real_tasks.steering.fitters import FITTERS, DirectionFitter, FitterInput
+from real_tasks.steering.probes import ProbeParams, fit_standardised
 
 PROBE = ProbeParams(tolerance=1e-10)
 """Fitted so far that a probe's weights do not depend on the modules that are fitted beside it."""

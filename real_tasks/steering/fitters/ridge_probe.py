@@ -9,14 +9,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from real_tasks.statistics.probes import (
+from real_tasks.steering.fitters import FITTERS, Fitter, FitterInput, projection_sigma
+from real_tasks.steering.probes import (
     ProbeParams,
     Probes,
     Standardised,
     fit_probes,
     fit_standardised,
 )
-from real_tasks.steering.fitters import FITTERS, Fitter, FitterInput, projection_sigma
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.errors import UserInputError
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from torch.nn.functional import linear
 
-from real_tasks.statistics.probes import ProbeParams, fit_standardised
 from real_tasks.steering.gates import GATES, Gate, GateInput, Seen
 from real_tasks.steering.gates.deciding import last_of
+from real_tasks.steering.probes import ProbeParams, fit_standardised
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.types import ModuleId
 

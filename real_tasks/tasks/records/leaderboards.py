@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from real_tasks.evaluation.labels import headline_metrics
 from real_tasks.experiment.methods.known import known_methods, method_names
 from real_tasks.experiment.yaml_files import load_config
-from real_tasks.results.labels import headline_metrics
 from real_tasks.results.leaderboard import leaderboard, leaderboard_cells
 from real_tasks.results.summary import result_table
 from real_tasks.tasks.records.recorded import config_file, finished_experiment

@@ -7,8 +7,8 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from real_tasks.evaluation.labels import headline_metrics
 from real_tasks.experiment.methods.known import methods_of
-from real_tasks.results.labels import headline_metrics
 from real_tasks.results.summary import result_table, wide_rows
 from real_tasks.tasks.records.run import CONFIG, REPORT, SPECS
 from real_tasks.tasks.stages.outcome import Outcome, OutcomeTables

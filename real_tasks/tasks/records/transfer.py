@@ -8,11 +8,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from real_tasks.evaluation.gain import OBJECTIVE
+from real_tasks.evaluation.labels import headline_metrics, metric_label
 from real_tasks.evaluation.transfer import LeakFree, TransferCell, transfer_rows
 from real_tasks.experiment.transfer import behaviour_labels
 from real_tasks.report.figures.transfer import transfer_picture
 from real_tasks.results.findings import transfer_sentences
-from real_tasks.results.labels import headline_metrics, metric_label
 from real_tasks.results.rows import columns
 from real_tasks.tasks.records.pages import publish_page
 from real_tasks.tasks.records.recorded import (

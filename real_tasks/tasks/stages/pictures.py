@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from real_tasks.evaluation.labels import headline_metrics
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
@@ -18,7 +19,6 @@ from real_tasks.report.figures.gallery import draw_gallery
 from real_tasks.report.figures.gallery_data import CodebookCounts, GalleryData
 from real_tasks.report.figures.latents import Embedding, embed
 from real_tasks.report.figures.picture import Picture
-from real_tasks.results.labels import headline_metrics
 from real_tasks.results.summary import Row, at_tuned, counted_kl, wide_rows
 from real_tasks.tasks.cache.code_version import modules_of
 from real_tasks.tasks.cache.machine import use_threads

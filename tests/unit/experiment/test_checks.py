@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from real_tasks.experiment.checks import check_modules
+from real_tasks.experiment.planning.plan import planned_shape
 from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import prepare
 from real_tasks.experiment.question_checks import check_behaviour
 from real_tasks.experiment.sources import dataset_of, load_behaviour, shape_of
 from real_tasks.experiment.yaml_files import load_config
-from real_tasks.planning.plan import planned_shape
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig

@@ -11,13 +11,13 @@ import pytest
 import yaml
 from transformers import LlamaConfig
 
+from real_tasks.experiment.planning.plan import plan_experiment, planned_shape
+from real_tasks.experiment.planning.workload import DataSize, data_size
 from real_tasks.experiment.question_checks import check_behaviour
 from real_tasks.experiment.sources import load_behaviour
 from real_tasks.experiment.transfer import check_transfer
 from real_tasks.experiment.yaml_files import load_config, load_transfer_config
 from real_tasks.localizers.real.params import PUBLISHED, Params
-from real_tasks.planning.plan import plan_experiment, planned_shape
-from real_tasks.planning.workload import DataSize, data_size
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 
 FOLDER = Path(__file__).parents[3] / "deployments/experiments"

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from real_tasks.contract.planted import part_of, planted_input
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.localizers.iti import ItiParams
-from real_tasks.statistics.probes import fit_probes
+from real_tasks.steering.probes import fit_probes
 from real_tasks.vocabulary.errors import UserInputError
 
 ITI = LOCALIZERS["iti"]

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from real_tasks.localizers.labels import method_label
 from real_tasks.report.figures.agreement import (
     correlation_matrix,
     rank_correlation,
@@ -33,7 +34,6 @@ from real_tasks.report.figures.heads import score_heatmap
 from real_tasks.report.figures.latents import MAX_POINTS, embed, tsne_panels
 from real_tasks.report.figures.selections import overlap_sentence, selection_map
 from real_tasks.report.figures.style import png_bytes, thin_ticks
-from real_tasks.results.labels import method_label
 from real_tasks.vocabulary.methods.library import library
 from tests.unit.synthetic_results import (
     UNSTEERED,

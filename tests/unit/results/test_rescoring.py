@@ -9,6 +9,13 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import bootstrap as scipy_bootstrap
 
+from real_tasks.evaluation.bootstrap import (
+    Estimate,
+    difference_interval,
+    difference_of_means,
+    mean_estimate,
+    overlaps,
+)
 from real_tasks.results.drift.change import (
     compared_top_k,
     gain_drift,
@@ -24,13 +31,6 @@ from real_tasks.results.drift.rows import (
     empty_drift_row,
     exceeded,
     threshold_sentence,
-)
-from real_tasks.statistics.bootstrap import (
-    Estimate,
-    difference_interval,
-    difference_of_means,
-    mean_estimate,
-    overlaps,
 )
 from real_tasks.tasks.rescoring.plan import rescored_experiment
 from real_tasks.vocabulary.config import PlugIn

@@ -263,7 +263,7 @@ def test_an_input_that_is_left_out_has_the_key_of_its_default() -> None:
 ELSEWHERE = {
     "heads/__init__.py": "",
     "heads/gap.py": "import other\nfrom . import near\nfrom .deep.far import x\n\n# reasons\n",
-    "heads/near.py": "from real_tasks.statistics.roc import roc_auc\n",
+    "heads/near.py": "from real_tasks.localizers.roc import roc_auc\n",
     "heads/deep/far.py": "from .. import top\nx = 1\n",
     "heads/top.py": "raise RuntimeError('hashing a module must not import it')\n",
     "heads/aside.py": "",
@@ -309,7 +309,7 @@ def test_so_does_what_it_imports_of_the_project_but_not_its_comments(
     before = version("heads.gap")
     (elsewhere / "heads/gap.py").write_text(ELSEWHERE["heads/gap.py"].replace("reasons", "others"))
     assert version("heads.gap") == before
-    edited.add("real_tasks.statistics.roc")
+    edited.add("real_tasks.localizers.roc")
     assert version("heads.gap") != before
 
 

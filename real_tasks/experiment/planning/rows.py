@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from real_tasks.planning.costs import ModelSize
+from real_tasks.experiment.planning.costs import ModelSize
 from real_tasks.vocabulary.types import ModuleKind
 
 Row = dict[str, Any]

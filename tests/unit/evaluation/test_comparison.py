@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from real_tasks.statistics.paired import paired_difference
+from real_tasks.evaluation.paired import paired_difference
 
 
 def percentile_by_hand(values: list[float], share: float) -> float:

@@ -10,21 +10,26 @@ from functools import partial
 
 from real_tasks.experiment.checks import check_modules
 from real_tasks.experiment.methods.known import Ranking, rankings_of, with_methods
-from real_tasks.experiment.sources import shape_of
-from real_tasks.experiment.work import Work, work_of
-from real_tasks.localizers import LOCALIZERS
-from real_tasks.models.embedded import EMBEDDED_MODELS
-from real_tasks.models.families import check_kind, configured_shape
-from real_tasks.planning.costs import (
+from real_tasks.experiment.planning.costs import (
     ModelSize,
     activation_bytes,
     architecture_of,
     forward_flops,
     model_size,
 )
-from real_tasks.planning.memory import evaluation_bytes, extraction_bytes, shard_bytes
-from real_tasks.planning.rows import Plan, StagePlan
-from real_tasks.planning.workload import DataSize, evaluation_tokens, train_share, validation_share
+from real_tasks.experiment.planning.memory import evaluation_bytes, extraction_bytes, shard_bytes
+from real_tasks.experiment.planning.rows import Plan, StagePlan
+from real_tasks.experiment.planning.workload import (
+    DataSize,
+    evaluation_tokens,
+    train_share,
+    validation_share,
+)
+from real_tasks.experiment.sources import shape_of
+from real_tasks.experiment.work import Work, work_of
+from real_tasks.localizers import LOCALIZERS
+from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.models.families import check_kind, configured_shape
 from real_tasks.steering.fitters import FITTERS
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleKind

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import real_tasks as real
-from real_tasks.direct.learning import coarse_to_fine
-from real_tasks.direct.steer import Steered
+from real_tasks.experiment.direct.learning import coarse_to_fine
+from real_tasks.experiment.direct.steer import Steered
 from real_tasks.vocabulary.errors import UserInputError
 from tests.unit.tiny_models import random_data, tiny_llama, tiny_tokenizer
 

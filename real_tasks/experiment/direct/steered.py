@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from real_tasks.direct.steering import Comparison, Steering, html_table
 from real_tasks.evaluation.gain import OBJECTIVE, Gain
+from real_tasks.evaluation.labels import headline_metrics, metric_label
 from real_tasks.evaluation.measuring import Measurement
 from real_tasks.evaluation.tuning import Choice
+from real_tasks.experiment.direct.steering import Comparison, Steering, html_table
 from real_tasks.reading.prompts import prompt_text
-from real_tasks.results.labels import headline_metrics, metric_label
 from real_tasks.vocabulary.types import BehaviourData
 
 HEAD = ("", "before", "after", "gain [95 %]")

@@ -13,18 +13,18 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from real_tasks.contract.planted import planted_input
 from real_tasks.evaluation.tuning import evaluate_method
 from real_tasks.experiment.methods.known import known_methods
+from real_tasks.experiment.planning.costs import activation_bytes, forward_flops, model_size
+from real_tasks.experiment.planning.data_size import size_of_behaviour, stated_size
+from real_tasks.experiment.planning.memory import evaluation_bytes, extraction_bytes
+from real_tasks.experiment.planning.plan import plan, plan_experiment, planned_shape
+from real_tasks.experiment.planning.rows import Plan, fit_sentences, plan_rows, stage_rows
+from real_tasks.experiment.planning.workload import DataSize, data_size, evaluation_tokens
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.localizers.real import costs
 from real_tasks.localizers.real.fitting import ShardProgram
 from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import cross_fit_plan, release_plan
 from real_tasks.models.checking import checkpoint_shape
-from real_tasks.planning.costs import activation_bytes, forward_flops, model_size
-from real_tasks.planning.data_size import size_of_behaviour, stated_size
-from real_tasks.planning.memory import evaluation_bytes, extraction_bytes
-from real_tasks.planning.plan import plan, plan_experiment, planned_shape
-from real_tasks.planning.rows import Plan, fit_sentences, plan_rows, stage_rows
-from real_tasks.planning.workload import DataSize, data_size, evaluation_tokens
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.vocabulary.config import KnownShape, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from real_tasks.direct.given import behaviour_of
+from real_tasks.experiment.direct.given import behaviour_of
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import BehaviourData

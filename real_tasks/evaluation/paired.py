@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from real_tasks.statistics.bootstrap import bootstrap, mean_by_key
+from real_tasks.evaluation.bootstrap import bootstrap, mean_by_key
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ What an allocator keeps besides, a CUDA context (about 0.5 GB) and padding are n
 
 from real_tasks.evaluation.answers.logits import CHUNK_BYTES
 from real_tasks.evaluation.measures import MEASURES
-from real_tasks.planning.costs import FLOAT_BYTES, ModelSize
-from real_tasks.planning.workload import DataSize, generated_tokens, validation_share
+from real_tasks.experiment.planning.costs import FLOAT_BYTES, ModelSize
+from real_tasks.experiment.planning.workload import DataSize, generated_tokens, validation_share
 from real_tasks.reading.shared_rows import MAX_SHARED_ROW
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModelShape, ModuleKind

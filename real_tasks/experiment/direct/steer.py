@@ -10,28 +10,27 @@ import numpy as np
 from pydantic import ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from real_tasks.direct.given import behaviour_of
-from real_tasks.direct.learning import Learner, OnProgress
-from real_tasks.direct.steered import Steered
-from real_tasks.direct.steering import BATCH_TOKENS, borrowed
 from real_tasks.evaluation.gain import gains
 from real_tasks.evaluation.measures import MEASURES
 from real_tasks.evaluation.measuring import Evaluator
 from real_tasks.evaluation.tuning import Choice, choose
+from real_tasks.experiment.direct.given import behaviour_of
+from real_tasks.experiment.direct.learning import Learner, OnProgress
+from real_tasks.experiment.direct.steered import Steered
+from real_tasks.experiment.direct.steering import BATCH_TOKENS, borrowed
 from real_tasks.experiment.methods.known import methods_of
 from real_tasks.experiment.needs import check_needs
 from real_tasks.experiment.parameters import explained
 from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import completed
 from real_tasks.experiment.question_checks import check_behaviour, check_texts
+from real_tasks.localizers.labels import MODULE_NOUNS, method_label
 from real_tasks.models.chat import ChatFormat, check_chat
 from real_tasks.models.loading import LoadedModel
 from real_tasks.questions.folds import split
 from real_tasks.questions.groups import question_groups
 from real_tasks.reading.answers_read import activations_of
 from real_tasks.reading.asking import PROMPT, Asking
-from real_tasks.results.findings import MODULE_NOUNS
-from real_tasks.results.labels import method_label
 from real_tasks.vocabulary.config import DataConfig, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import EvaluationConfig, ExperimentConfig
@@ -83,7 +82,7 @@ def steer(
     Args:
         model: in memory, on its device, quantised or not.
         tokenizer: its tokenizer.
-        questions: see `real_tasks.direct.given.behaviour_of`; at least 8, better 100 and more.
+        questions: see `behaviour_of` of `given.py` here; at least 8, better 100 and more.
         method: name of a method (`real methods` lists them), or a method of one's own.
         max_kl: cap on side effects, KL(original || steered) on neutral text, in nats a token;
             of a method behind a gate also on prompts.

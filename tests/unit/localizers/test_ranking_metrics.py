@@ -3,7 +3,7 @@ import torch
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 from torch import Tensor
 
-from real_tasks.statistics.roc import bootstrap_roc_auc, precision_recall, ranking_metrics, roc_auc
+from real_tasks.localizers.roc import bootstrap_roc_auc, precision_recall, ranking_metrics, roc_auc
 
 
 def scores_with_ties(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

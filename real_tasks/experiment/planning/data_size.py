@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from real_tasks.experiment.planning.workload import DataSize, data_size, tokens_of_english
 from real_tasks.experiment.sources import dataset_of
 from real_tasks.models.hub import token_counter
-from real_tasks.planning.workload import DataSize, data_size, tokens_of_english
 from real_tasks.questions.neutral import HUB_PREFIX
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
