@@ -18,7 +18,7 @@ from real_tasks.vocabulary.types import ModuleId
 from tests.benchmarks.common import Options, Row, seconds, small_llama
 
 WIDTH = 8 * D_MODEL
-N_ROWS, N_TOKENS = 16, 64
+N_ROWS, N_TOKENS = 4, 64
 
 
 def rows(options: Options) -> Iterator[Row]:
