@@ -1,7 +1,8 @@
-"""Log-probabilities of answers whose backward pass reads the texts again, a batch at a time.
+"""Log-probabilities of answers, with gradients whose memory is bounded.
 
-A graph that outlives the hooks of an edit cannot be checkpointed: layers that are read again would
-be read unsteered. So both passes are batches of their own, each within the hooks.
+What the layers keep for a backward pass is kept where it is little. Else the backward pass reads
+the texts again, a batch at a time: a graph that outlives the hooks of an edit cannot be
+checkpointed, as layers that are read again would be read unsteered.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +22,13 @@ from real_tasks.models.loading import LoadedModel
 from real_tasks.models.places import sites
 from real_tasks.models.replacing import replaced
 from real_tasks.reading.batches import pad
-from real_tasks.reading.out_of_memory import in_batches
+from real_tasks.reading.out_of_memory import fits, in_batches
 from real_tasks.steering.edits import Intervention
 from real_tasks.steering.hooks import applied
 
 KEPT_BYTES = 2**30
-"""What a batch's layers may keep for the backward pass; beyond it they are checkpointed."""
+"""What layers may keep of texts for the backward pass; beyond it these are read again then, and the
+layers of a batch that is beyond it are checkpointed."""
 KEPT_PER_WIDTH = 28
 """Numbers that a layer keeps of a token, in widths of the residual stream: about 16 beside the MLP,
 and four times the MLP's width."""
@@ -79,7 +81,9 @@ class TextBatches:
             else:
                 inputs["input_ids"] = batch.input_ids
             ends = torch.tensor(lengths, device=self.loaded.device)
-            layers = _checkpointed(self.loaded) if self._is_large(batch.mask) else nullcontext()
+            graph = torch.is_grad_enabled()
+            large = graph and not self.can_be_kept(batch.mask.numel())
+            layers = _checkpointed(self.loaded) if large else nullcontext()
             with applied(self.loaded, intervention, ends), layers:
                 then(indices, self._summed(self.loaded.hidden_states(**inputs), indices))
 
@@ -100,12 +104,10 @@ class TextBatches:
         )
         return replace(self.intervention, edits=edits)
 
-    def _is_large(self, mask: Tensor) -> bool:
-        if not torch.is_grad_enabled():
-            return False
+    def can_be_kept(self, tokens: int) -> bool:
+        """Say whether what the layers keep of so many tokens for a backward pass is little."""
         shape, size = self.loaded.shape, self.loaded.model.dtype.itemsize
-        kept = mask.numel() * shape.n_layers * KEPT_PER_WIDTH * shape.d_model * size
-        return kept > KEPT_BYTES
+        return tokens * shape.n_layers * KEPT_PER_WIDTH * shape.d_model * size <= KEPT_BYTES
 
     def _summed(
         self, hidden: Float[Tensor, "row position d_model"], indices: Sequence[int]
@@ -129,27 +131,31 @@ class LogProbs(torch.autograd.Function):
     """Log-probabilities of all texts' answers, from tensors as `TextBatches.each` takes them."""
 
     @staticmethod
-    def forward(ctx: Any, batches: TextBatches, *tensors: Tensor) -> Float[Tensor, "text"]:
-        """Read the texts, and keep nothing but what is given."""
+    def forward(
+        ctx: Any, batches: TextBatches, keeps: bool, *tensors: Tensor
+    ) -> Float[Tensor, "text"]:
+        """Read the texts; keep their graph for one backward pass if ``keeps``, else nothing."""
         ctx.batches = batches
         ctx.save_for_backward(*tensors)
+        ctx.leaves = _leaves(tensors, ctx.needs_input_grad[2:]) if keeps else ()
+        ctx.kept = []
         found = torch.zeros(len(batches.rows), device=batches.loaded.device)
 
         def keep(indices: list[int], sums: Tensor) -> None:
-            found[indices] = sums
+            found[indices] = sums.detach()
+            if keeps:
+                ctx.kept.append((indices, sums))
 
-        batches.each("log-probabilities", tensors, keep)
+        with torch.set_grad_enabled(keeps):
+            batches.each("log-probabilities", ctx.leaves or tensors, keep)
         return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        """Read them again, with a graph of one batch at a time."""
+        """Go back through the graph; where it is not kept, or too much, read the texts again."""
         (gradient,) = gradients
-        wanted = ctx.needs_input_grad[1:]
-        leaves = [
-            tensor.detach().requires_grad_(is_wanted)
-            for tensor, is_wanted in zip(ctx.saved_tensors, wanted, strict=True)
-        ]
+        wanted = ctx.needs_input_grad[2:]
+        leaves = ctx.leaves or _leaves(ctx.saved_tensors, wanted)
         moved = [leaf for leaf in leaves if leaf.requires_grad]
         sums_of = [torch.zeros_like(leaf) for leaf in moved]
 
@@ -161,10 +167,26 @@ class LogProbs(torch.autograd.Function):
                 if part is not None:
                     total += part
 
-        with torch.enable_grad():
-            ctx.batches.each("gradients", leaves, add)
+        def add_kept() -> None:
+            for one in ctx.kept:
+                add(*one)
+
+        if not ctx.kept or not fits(add_kept):
+            ctx.kept.clear()
+            for total in sums_of:
+                total.zero_()
+            with torch.enable_grad():
+                ctx.batches.each("gradients", leaves, add)
+        ctx.kept.clear()
         totals = iter(sums_of)
-        return (None, *(next(totals) if is_wanted else None for is_wanted in wanted))
+        return (None, None, *(next(totals) if is_wanted else None for is_wanted in wanted))
+
+
+def _leaves(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+    return [
+        tensor.detach().requires_grad_(is_wanted)
+        for tensor, is_wanted in zip(tensors, wanted, strict=True)
+    ]
 
 
 @contextmanager

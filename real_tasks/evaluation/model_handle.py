@@ -132,10 +132,11 @@ class ModelHandle:
         answers are told from prompts is as in `real_tasks.reading.asked`; texts of one prompt are
         judged from one context.
 
-        Memory is that of the weights and of one batch, however many texts there are: nothing is
-        kept between the two passes, as the backward one reads the texts again, a batch at a time
-        and within the edits' hooks. Where a batch would keep more than `gradients.KEPT_BYTES`, its
-        decoder layers are checkpointed (Chen et al. 2016, arXiv 1604.06174). A model of 7B in
+        Memory is that of the weights and of one batch, however many texts there are. Where layers
+        would keep more of all texts than `gradients.KEPT_BYTES`, nothing is kept between the two
+        passes, as the backward one reads the texts again, a batch at a time and within the edits'
+        hooks; and where they would of a batch, its decoder layers are checkpointed (Chen et al.
+        2016, arXiv 1604.06174). A model of 7B in
         bfloat16 (32 layers, width 4096, MLP 11008), batches of 4096 tokens: weights 13.5 GB; the
         inputs of 32 layers 32 x 4096 x 4096 x 2 = 1.1 GB; what the one layer keeps that is read
         again, about (16 x 4096 + 4 x 11008) x 2 bytes a token, 0.9 GB; logits 4 x 32000 bytes
@@ -160,7 +161,10 @@ class ModelHandle:
         _check_embeddings(rows, intervention, embeddings)
         work = TextBatches(self._loaded, rows, splits, intervention, self._batch_tokens)
         # The stub of torch knows no types here.
-        found: Tensor = cast(Any, LogProbs).apply(work, *work.tensors, *(embeddings or ()))
+        tensors = (*work.tensors, *(embeddings or ()))
+        trained = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
+        keeps = trained and work.can_be_kept(len(rows) * max(map(len, rows)))
+        found: Tensor = cast(Any, LogProbs).apply(work, keeps, *tensors)
         check_finite(
             self._loaded, found.detach(), "log-probabilities of answers", intervention is not None
         )

@@ -9,6 +9,7 @@ as long as memory suffices.
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -84,7 +85,7 @@ def _run_halving(
     tokens = longest * len(rows)
     limit = loaded.batch_limits.get(work)
     known_too_large = limit is not None and tokens > limit and len(rows) > 1
-    if not known_too_large and _fits(run, rows):
+    if not known_too_large and fits(partial(run, rows)):
         return
     if len(rows) == 1:
         raise UserInputError(
@@ -104,9 +105,10 @@ def _run_halving(
     _run_halving(loaded, work, lengths, rows[middle:], run)
 
 
-def _fits(run: Run, rows: list[int]) -> bool:
+def fits(work: Callable[[], None]) -> bool:
+    """Do some work; say whether memory sufficed, and make room where it did not."""
     try:
-        run(rows)
+        work()
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
