@@ -36,14 +36,19 @@ class OwnServer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/api"
-        self._database = home.prefect / "prefect.db"
+        self._database, self._log = home.prefect / "prefect.db", home.logs / "prefect-of-runs.log"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
         parts = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
-        self.process = subprocess.Popen(
-            _command(port),
-            env={**os.environ, **parts, "PREFECT__SERVER_FINAL": "1"},
-            # Terminals, `timeout` and schedulers send signals to all processes of a session.
-            start_new_session=True,
-        )
+        # It logs a traceback for a lock of SQLite that it then waits out: nobody's to act on.
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                _command(port),
+                env={**os.environ, **parts, "PREFECT__SERVER_FINAL": "1"},
+                stdout=log,
+                stderr=log,
+                # Terminals, `timeout` and schedulers send signals to all processes of a session.
+                start_new_session=True,
+            )
 
     def wait(self) -> None:
         """Wait until it answers.
@@ -58,8 +63,9 @@ class OwnServer:
             if code is not None or time.monotonic() > deadline:
                 why = f"no answer in {patience} s" if code is None else f"it ended with {code}"
                 raise WorkFailedError(
-                    f"Prefect's server did not start ({why}): if the machine is busy, run again; "
-                    f"if {self._database} is damaged, rename it, and a new one is made"
+                    f"Prefect's server did not start ({why}): {self._log} says more; if the "
+                    f"machine is busy, run again; if {self._database} is damaged, rename it, and a "
+                    "new one is made"
                 )
             time.sleep(_POLL_S)
 

@@ -166,11 +166,12 @@ def test_a_cluster_that_does_not_answer_is_told_of_before_any_work(
     assert recorders[0] == {}
 
 
-def test_the_runs_server_is_named_until_the_run_ends_and_the_runs_signals_do_not_reach_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_runs_server_is_named_until_the_run_ends_gets_none_of_its_signals_and_tells_its_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setattr(own_server, "_command", lambda _: ["sleep", "300"])
+    says = ["sh", "-c", "echo Traceback: a lock >&2; kill -KILL $$"]
+    monkeypatch.setattr(own_server, "_command", lambda _: says)
     monkeypatch.setattr(own_server, "owning", lambda _: nullcontext())
     with (
         temporary_settings(restore_defaults={PREFECT_API_URL}),
@@ -180,10 +181,11 @@ def test_the_runs_server_is_named_until_the_run_ends_and_the_runs_signals_do_not
         assert own is not None and same is own
         assert os.environ["PREFECT_API_URL"] == own.url
         assert os.getsid(own.process.pid) == own.process.pid
-        own.process.kill()
         own.process.wait()
-        with pytest.raises(WorkFailedError, match="did not start .it ended with -9."):
+        with pytest.raises(WorkFailedError, match="did not start .it ended with -9.*log says more"):
             own.wait()
+    assert capfd.readouterr() == ("", "")
+    assert "a lock" in (Home(tmp_path).logs / "prefect-of-runs.log").read_text()
     assert "PREFECT_API_URL" not in os.environ
 
 
