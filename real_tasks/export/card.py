@@ -194,7 +194,7 @@ def _without_folder(value: str) -> str:
 
 def _named(metric: str) -> str:
     unit = " (nats/token)" if metric in ("kl", "cross_entropy") else ""
-    arrow = "lower is better" if metric in (*LOWER_IS_BETTER, "perplexity") else ""
+    arrow = "lower is better" if metric in LOWER_IS_BETTER else ""
     cost = " – side effect" if metric in SIDE_EFFECTS else ""
     return metric_label(metric) + unit + cost + (f", {arrow}" if arrow else "")
 

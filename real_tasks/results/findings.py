@@ -13,12 +13,17 @@ from real_tasks.results.labels import basis_label
 from real_tasks.results.scores import mean_scores, scores_by_run
 from real_tasks.results.summary import Row
 
-Outcome = Literal["ahead", "tie", "behind", "unknown"]
+Outcome = Literal["ahead", "tie", "behind", "unknown", "more", "less"]
 Verdict = Outcome | Literal["mixed"]
 
 LOWER_IS_BETTER = frozenset(
-    {"false_share", "cross_entropy", "kl", "generation_perplexity", "generation_rep3"}
+    ("false_share", "cross_entropy", "perplexity", "kl", "generation_perplexity", "generation_rep3")
 )
+NEITHER_IS_BETTER = frozenset(
+    ("context_share", "memory_share", "neither_share", "other_share")
+    + ("generation_tokens", "refusals")
+)
+"""Or it depends on the behaviour, as whether answers are to come from context or memory."""
 CAUSAL = "causal"
 """The localizer whose scores are the modules' own effects."""
 SHORT_BASES = {"tuned": "each tuned", "matched_kl": "equal KL"}
@@ -28,6 +33,8 @@ VERBS: dict[Verdict, str] = {
     "behind": "{} is behind {}",
     "unknown": "{} against {} has no interval",
     "mixed": "{} against {} is mixed",
+    "more": "{} has more than {}",
+    "less": "{} has less than {}",
 }
 MANY = 12
 """From so many baselines on, those of one verdict share a sentence."""
@@ -36,13 +43,16 @@ MANY = 12
 def outcome(comparison: Row) -> Outcome:
     """Say how a method fares against its baseline: a tie where the interval includes 0.
 
-    Less is better for false generations, cross-entropy and KL.
+    Less is better for false generations, cross-entropy and KL; where neither is, as for the length
+    of answers, it says whether the method has more or less.
     """
     low, high = comparison["low"], comparison["high"]
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return "unknown"
     if low <= 0 <= high:
         return "tie"
+    if comparison["metric"] in NEITHER_IS_BETTER:
+        return "more" if low > 0 else "less"
     return "ahead" if (low > 0) != (comparison["metric"] in LOWER_IS_BETTER) else "behind"
 
 

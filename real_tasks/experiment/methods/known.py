@@ -43,7 +43,8 @@ def said_methods(config: ExperimentConfig) -> dict[str, MethodConfig]:
         known[localizer] = library().get(localizer, plain)
         if LOCALIZERS[localizer].weighting == "score":
             equal = localizer + EQUAL_WEIGHTS
-            changes = {"name": equal, "label": "", "weighting": "equal"}
+            what = f"As {localizer}, but pushes its modules all alike: a control of the weights."
+            changes = {"name": equal, "label": "", "weighting": "equal", "what": what}
             known[equal] = known[localizer].model_copy(update=changes)
     known |= {name: said for name, said in library().items() if name not in known}
     for own in config.methods:

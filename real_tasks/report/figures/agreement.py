@@ -100,10 +100,12 @@ def _scatter(figure: Figure, axes: Axes, first: ScoreMap, second: ScoreMap) -> N
     room = 0.06 * max(np.ptp(second[both]) if both.any() else 0.0, 1e-9)
     best = np.argsort(np.where(both, -first, np.inf), axis=None)[: min(NAMED_HEADS, both.sum())]
     named = (
-        (f"L{place[0]}H{place[1]}  ", (first[place], second[place]), style.LEFT_OF_POINT)
+        (f"  L{place[0]}H{place[1]}", (first[place], second[place]), style.RIGHT_OF_POINT)
         for place in zip(*np.unravel_index(best, first.shape), strict=True)
     )
     style.name_points(axes, named, (np.inf, room))
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, right + 0.14 * (right - left))  # room for the best one's name
 
 
 def _matrix(

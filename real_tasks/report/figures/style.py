@@ -35,6 +35,7 @@ TICK_POINTS = 9.0
 
 MAX_ANNOTATED_CELLS = 100
 LEFT_OF_POINT = {"ha": "right", "va": "center"}
+RIGHT_OF_POINT = {"ha": "left", "va": "center"}
 
 
 def new_figure(

@@ -201,4 +201,6 @@ def test_a_summary_says_what_a_method_needs_and_what_it_can_be_exported_as() -> 
     assert "exported as checkpoint (baked), spec" in found["directional_ablation"]
     assert "exported as spec" in found["cast"] and "exported as spec" in found["stmp"]
     assert "needs gradients" in found["bipo"]
+    assert "As real, but pushes its modules all alike" in found["real_equal_weights"]
+    assert "in proportion" in found["real"] and "in proportion" not in found["real_equal_weights"]
     assert "exported" not in found["unsteered"]

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from scipy.stats import spearmanr
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -222,6 +222,23 @@ def test_rank_correlations_equal_scipys_and_leave_out_absent_modules() -> None:
 
 def test_scores_of_a_single_run_without_a_rival_can_be_drawn() -> None:
     png_bytes(score_agreement({(0, 0): np.array([[0.5, 0.6], [0.7, 0.4]])}, {}))
+
+
+def test_the_names_of_the_best_heads_cover_no_head_and_stay_within_the_axes() -> None:
+    scores = np.linspace(0.5, 0.95, 20).reshape(4, 5)
+    others = scores.clip(max=0.85)
+    figure = score_agreement({(0, 0): scores}, {(0, 0): others})
+    png_bytes(figure)  # Lays it out.
+    axes = figure.axes[0]
+    heads = axes.transData.transform(np.stack([scores.ravel(), others.ravel()], axis=1))
+    frame = axes.get_window_extent()
+    names = [text for text in axes.texts if isinstance(text, Annotation)]
+    assert names[0].get_text().strip() == "L3H4"
+    for name in names:
+        extent = name.get_window_extent()
+        own = axes.transData.transform(name.xy)
+        assert not any(extent.contains(*at) for at in heads if np.abs(at - own).max() > 1)
+        assert frame.x1 + 1 >= extent.x1
 
 
 def test_curves_average_both_axes_at_equal_dose() -> None:

@@ -72,6 +72,10 @@ def test_a_table_without_rows_says_so() -> None:
         (-0.05, "mc1", "behind"),
         (0.05, "kl", "behind"),
         (-0.05, "false_share", "ahead"),
+        (-0.05, "perplexity", "ahead"),
+        (0.05, "neither_share", "more"),
+        (-0.05, "generation_tokens", "less"),
+        (0.01, "refusals", "tie"),
         (0.02, "mc1", "tie"),
     ],
 )
@@ -97,6 +101,8 @@ def test_the_headline_says_tie_ahead_behind_or_mixed_as_the_intervals_do() -> No
     assert sentence(tie) == "At equal KL, REAL and ITI tie: MC1 +0.010 [−0.010, +0.030]."
     assert "REAL is ahead of ITI" in sentence(comparison("iti", 0.1, 0.02))
     assert "REAL is behind ITI" in sentence(comparison("iti", -0.1, 0.02))
+    more = sentence(comparison("iti", 0.1, 0.02, metric="context_share"))
+    assert "REAL has more than ITI: answers from the context +0.100" in more
     mixed = sentence(tie, comparison("iti", 0.1, 0.02, metric="mc2"))
     assert "mixed" in mixed and "(tie)" in mixed and "(ahead)" in mixed
 
