@@ -9,6 +9,7 @@ import typer
 from flows.terminal.app import HomeOption, RunArgument, app
 from flows.terminal.console import out, show_paths
 from flows.terminal.environment import use_home
+from real_tasks.vocabulary.errors import UserInputError
 
 data = typer.Typer(no_args_is_help=True, help="Look at data files before a run uses them.")
 app.add_typer(data, name="data")
@@ -104,10 +105,16 @@ def export(
       server steer? (some drop the bias silently)
     """
     current = use_home(home)
+    from transformers.utils import logging as transformers_logging
+
     from real_tasks.export.served import check_export
     from real_tasks.tasks.export.exporting import export_run
 
+    transformers_logging.disable_progress_bar()  # each loading would draw one
     if check is not None:
+        if run_id or to:
+            other = "--to" if to else "the run"
+            raise UserInputError(f"--check {check} writes nothing: leave out {other}, or --check")
         verdict = check_export(check, parity)
         out.print(verdict.sentence(), highlight=False, markup=False)
         raise typer.Exit(0 if verdict.ok else 1)

@@ -153,7 +153,7 @@ def clean(
     config = CleanConfig(
         dry_run=not remove, artifact_days=artifact_days, run_days=run_days, log_days=log_days
     )
-    typer.echo(clean_up(current, config)[1], nl=False)
+    typer.echo(clean_up(current, config)[1].removeprefix("# "), nl=False)
 
 
 @app.command()

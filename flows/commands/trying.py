@@ -48,7 +48,9 @@ def try_(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31, help="Of how questions are parted, and of training.")
+    ] = 0,
     home: HomeOption = None,
 ) -> None:
     """Steer a model towards the true answers of some questions, and see what it gains and costs.

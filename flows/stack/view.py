@@ -20,6 +20,8 @@ from storage.upkeep.usage import Usage
 
 _COLOURS = {"prefect": "blue", "mlflow": "cyan", "worker": "green"}
 _LARGEST = 12
+_SHORT = 20
+"""Characters of a cell that are not folded while longer ones can be."""
 
 
 class Terminal:
@@ -128,10 +130,18 @@ def _show_services(home: Home, status: StackStatus) -> None:
 
 
 def _show_table(title: str, headers: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for header in headers:
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    rows = list(lines)
+    for place, header in enumerate(headers):
         justify: Literal["left", "right"] = "right" if header in ("items", "size") else "left"
-        table.add_column(header, justify=justify, no_wrap=header == "run")
-    for line in lines:
-        table.add_row(*map(Text, line))
+        short = all(len(row[place]) <= _SHORT for row in rows)
+        table.add_column(header, justify=justify, no_wrap=short, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
     out.print(table)

@@ -165,10 +165,15 @@ def show_leaderboard(board: "Leaderboard") -> None:
 
 def show_transfer(rows: Sequence[Row]) -> None:
     """Print what each behaviour gains from what was found on each."""
-    table = Table(title="Gain on test questions, with 95 % intervals", box=box.SIMPLE_HEAD)
-    table.add_column("found on → measured on", no_wrap=True)
-    table.add_column("metric")
-    table.add_column("unsteered → steered", justify="right")
+    table = Table(
+        title="Gain on test questions, with 95 % intervals",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("found on\n→ measured on", overflow="fold")
+    table.add_column("metric", overflow="fold")
+    table.add_column("unsteered\n→ steered", justify="right", no_wrap=True)
     table.add_column("gain", justify="right", no_wrap=True)
     for row in rows:
         target = (other["metric"] for other in rows if other["target"] == row["target"])

@@ -87,7 +87,7 @@ class Parity(Frozen):
         except OSError as error:
             raise UserInputError(
                 f"no parity file at {file}: expected the {PARITY_FILE} that `real export` writes "
-                "into a checkpoint"
+                "into a checkpoint or a LoRA adapter; what else it writes has none to compare with"
             ) from error
         except (ValidationError, UnicodeDecodeError) as error:
             raise UserInputError(f"{file} is no parity file, or damaged: {error}") from error

@@ -90,7 +90,21 @@ def _folded(text: str, width: int) -> list[str]:
     if text.isascii() and len(text) <= width and "\n" not in text and "\t" not in text:
         return [text]
     lines = text.expandtabs(8).split("\n")
-    return [part for line in lines for part in (chop_cells(line, width) or [""])]
+    return [part for line in lines for part in _at_words(line, width)]
+
+
+def _at_words(line: str, width: int) -> Iterator[str]:
+    """Yield pieces of at most ``width`` cells, cut at a blank, or within a word that is longer."""
+    place = 0
+    while len(ahead := line[place : place + width + 1]) > width or cell_len(ahead) > width:
+        piece = chop_cells(ahead, width)[0]
+        end = max(len(piece), 1)
+        if ahead[end : end + 1] != " " and piece.rpartition(" ")[0].strip():
+            end = piece.rindex(" ")
+        yield ahead[:end]
+        place += end + (ahead[end : end + 1] == " ")
+    if ahead or not place:
+        yield ahead
 
 
 def _padded(text: str, width: int, right: bool) -> str:

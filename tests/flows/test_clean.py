@@ -107,7 +107,7 @@ def test_a_flow_run_is_named_by_what_it_does() -> None:
 
 def test_nothing_to_remove_is_said_too() -> None:
     nothing = CleanSummary(removed=False, counts={}, size_bytes=0, skipped=0)
-    assert nothing.sentence() == "nothing, 0 bytes: could be removed"
+    assert nothing.sentence() == "nothing is there to be removed"
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class RealLocalizer(Localizer):
         raise UserInputError(
             f"units={units} does not divide the latent width {latent} of modules of width {d}; "
             + (
-                f"set units to one of {fitting}"
+                f"set units (localizer.params.units) to one of {fitting}"
                 if fitting
                 else "the modules' width must be even: choose another module_kind or localizer"
             )

@@ -60,11 +60,10 @@ def is_spread(text: str) -> bool:
 
 
 def json_lines(text: str) -> Iterator[Row | Problem]:
-    """Read one object a line."""
+    """Read one object a line; blank lines hold nothing."""
     # Not splitlines(): a string may hold the line separators of Unicode.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
-            yield Problem(number, "empty line")
             continue
         try:
             yield _object(number, number, json.loads(line.lstrip(BOM)))  # of files put together
@@ -103,7 +102,7 @@ def array_rows(text: str) -> Iterator[Row | Problem]:
 
 
 def csv_rows(name: str, text: str) -> Iterator[Row | Problem]:
-    """Read a table that is separated by commas and has a header.
+    """Read a table that is separated by commas and has a header; blank rows hold nothing.
 
     Raises:
         UserInputError: the header cannot be used.
@@ -119,21 +118,17 @@ def csv_rows(name: str, text: str) -> Iterator[Row | Problem]:
         raise UserInputError(
             f"{name!r}: the header is {header}; expected a name of its own for every column"
         )
-    blank: list[Problem] = []
     for number in itertools.count(1):
         line = reader.line_num + 1
         try:
             cells = next(reader)
-        except StopIteration:  # Blank rows at the end, which spreadsheets write, are none.
+        except StopIteration:
             return
         except csv.Error as error:
             yield Problem(line, f"invalid CSV ({error}; is a quotation mark left open?)")
             continue
         if not any(cell.strip() for cell in cells):
-            blank.append(Problem(line, "empty line"))
             continue
-        yield from blank
-        blank.clear()
         if len(cells) != len(header):
             yield Problem(line, f"{len(cells)} fields; expected {len(header)}, as in the header")
         else:

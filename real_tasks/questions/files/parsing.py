@@ -90,7 +90,7 @@ def accepted(file: DataFile, parsed: Parsed, skip_bad: bool) -> dict[str, str]:
         raise UserInputError(
             f"{file.name!r} has {bad} bad line{'s' * (bad > 1)}, {len(parsed.questions)} good "
             f"ones: {listed}; mend them ('real data check' lists all), or keep the good ones with "
-            "skip_bad (--skip-bad)"
+            "skip_bad (real run --skip-bad)"
         )
     if not parsed.questions:
         raise UserInputError(f"{file.name!r} holds no question that can be used: {listed}")

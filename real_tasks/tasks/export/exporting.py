@@ -202,7 +202,8 @@ def _spec(run: SteeredRun, folder: Path, shown: str) -> list[str]:  # noqa: ARG0
     spec = run.spec
     spec.save(folder)
     write_card(run, folder, "spec")
-    what = f"A steering spec of {len(spec.modules)} modules for {run.config.model.path}."
+    n = len(spec.modules)
+    what = f"A steering spec of {n} module{'s' * (n > 1)} for {run.config.model.path}."
     return [what, *spec.explain().splitlines()]
 
 
@@ -225,7 +226,7 @@ def _control_vector(run: SteeredRun, folder: Path, shown: str, approximate: bool
     save_control_vector(added, spec.shape, model_type, folder / VECTOR)
     write_card(run, folder, "control-vector", notes=notes)
     return [
-        f"Added to the output of {n_blocks} blocks, at the scale 1 as tuned.",
+        f"Added to the output of {n_blocks} block{'s' * (n_blocks > 1)}, at the scale 1 as tuned.",
         *notes,
         f"llama.cpp: llama-cli -m MODEL.gguf --control-vector {shown}/{VECTOR}",
     ]

@@ -158,7 +158,8 @@ def publish_tables(run_id: str, config: ExperimentConfig, outcome: Outcome) -> l
     for name, rows in tables.published(run_id).items():
         part = outcome.dataset.key if name == "samples" else run_id
         write_table(Home.current(), name, part, rows)
-    return tables.warnings()
+    left_out = store().facts(outcome.dataset)["source"].get("left_out")
+    return [*tables.warnings(), *([f"left out of the data: {left_out}"] if left_out else [])]
 
 
 @task(name="fill-run-folder", cache_policy=NO_CACHE)

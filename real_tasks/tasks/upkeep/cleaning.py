@@ -73,14 +73,15 @@ class CleanSummary(Frozen):
     def sentence(self) -> str:
         """Say it in a sentence."""
         parts = [f"{count} {NAMES[what]}" for what, count in self.counts.items()]
-        what = ", ".join(parts) or "nothing"
         verb = "removed" if self.removed else "could be removed"
         left = (
             f"; {self.skipped} left, since a run is going on that may use them"
             if self.skipped
             else ""
         )
-        return f"{what}, {readable_bytes(self.size_bytes)}: {verb}{left}"
+        if not parts:
+            return f"nothing {'was' if self.removed else 'is'} there to be removed{left}"
+        return f"{', '.join(parts)}, {readable_bytes(self.size_bytes)}: {verb}{left}"
 
 
 def clean_up(home: Home, config: CleanConfig) -> tuple[CleanSummary, str]:

@@ -39,10 +39,10 @@ def compact_home(home: Home, config: CompactConfig) -> list[str]:
     if not done:
         return [
             f"nothing to do: no table has {config.min_parts} files of runs that completed "
-            f"{config.older_than_days:g} days ago or earlier"
+            f"{config.older_than_days:g} or more days ago"
         ]
     return [
-        f"{one.table}: {one.parts} files merged; {one.rows} rows in one, {one.files} files now"
+        f"{one.table}: {one.parts} files merged into one of {one.rows} rows; files now: {one.files}"
         for one in done
     ]
 

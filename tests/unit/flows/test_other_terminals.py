@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from flows.cli import main
+from flows.stack import view
 from flows.terminal import console
 from real_tasks.tasks.cache.progress import report as progress
 from storage.paths import Home
@@ -102,6 +103,21 @@ def test_tables_of_results_warnings_and_progress_are_shown_too(
             progress(WORDS, 1, 1)
     text = shown.getvalue().decode("ascii")
     assert text.count("\\u6771") >= 6 and "+0.25" in text
+
+
+def test_tables_lose_no_word_where_the_terminal_is_80_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    for module in (console, view):
+        monkeypatch.setattr(module, "out", Console(file=shown, width=80))
+    numbers = {"unsteered": 0.25, "steered": 0.5, "gain": 0.25, "low": 0.1, "high": 0.4}
+    places = {"source": "demo_options", "target": "demo_truth", "metric": "true_share"}
+    console.show_transfer([places | numbers])
+    run = ("20261128-142914-86e6", "experiment", "smollm2", "everyday_myths", "completed")
+    best = "MC1 0.98 (real_equal_weights), unsteered 0.41"
+    view.show_last_runs([dict(zip("abcdef", (*run, best), strict=True))])
+    words = shown.getvalue().split()
+    assert {*run, "0.41", "generations", "demo_truth", "0.25", "0.50"} <= set(words)
+    assert "…" not in shown.getvalue()
 
 
 def test_a_file_that_a_locale_cannot_name_is_one_error(place: Path) -> None:

@@ -96,10 +96,10 @@ def test_all_problems_are_told_with_their_lines(tmp_path: Path) -> None:
     bad = [OWN[0]] + [OWN[0]] * 8
     found = check(tmp_path, "own.jsonl", "\n" + own(*bad) + "{\n")
     assert not found.good
-    assert [problem.line for problem in found.parsed.problems] == [1, *range(3, 12)]
+    assert [problem.line for problem in found.parsed.problems] == [*range(3, 12)]
     lines = found.lines()
-    assert lines[1] == "1 questions in 11 rows"
-    assert lines[-11] == "10 problems" and lines[-10] == "line 1: empty line"
+    assert lines[1] == "1 questions in 10 rows"
+    assert lines[-10] == "9 problems"
     assert lines[-9] == "line 3: the question of line 2 again: 'Hot?'"
     assert lines[-1].startswith("line 11: invalid JSON")
 

@@ -121,15 +121,16 @@ def test_an_array_that_does_not_end_as_it_should_is_a_problem(tmp_path: Path, te
     assert len(file.rows) == 1 and len(file.problems) == 1
 
 
-def test_bad_json_lines_are_told_by_their_numbers_and_spare_the_others(tmp_path: Path) -> None:
+def test_bad_json_lines_are_told_by_number_and_blank_ones_hold_nothing(
+    tmp_path: Path,
+) -> None:
     text = b'{"a": 1}\n\n{"a": \n[1, 2]\n{"a": "caf\xe9"}\n{"b": 2}\n'
     file = read(tmp_path, "a.jsonl", text)
     assert places(file) == [(1, 1), (6, 6)]
-    assert [problem.line for problem in file.problems] == [2, 3, 4, 5]
+    assert [problem.line for problem in file.problems] == [3, 4, 5]
     what = [problem.what for problem in file.problems]
-    assert what[0] == "empty line"
-    assert "invalid JSON" in what[1] and "a list; expected an object" in what[2]
-    assert "not UTF-8 (byte 0xe9 in 'a')" in what[3]
+    assert "invalid JSON" in what[0] and "a list; expected an object" in what[1]
+    assert "not UTF-8 (byte 0xe9 in 'a')" in what[2]
     assert file.columns == ("a", "b")
 
 
@@ -140,10 +141,7 @@ def test_csv_rows_begin_where_their_quoted_fields_begin(tmp_path: Path) -> None:
         (2, {"q": "one\ntwo", "a": "x"}),
         (6, {"q": "four", "a": "w"}),
     ]
-    assert file.problems == (
-        Problem(4, "empty line"),
-        Problem(5, "3 fields; expected 2, as in the header"),
-    )
+    assert file.problems == (Problem(5, "3 fields; expected 2, as in the header"),)
 
 
 def test_an_open_quotation_mark_is_told_by_the_line_on_which_its_record_begins(

@@ -56,8 +56,8 @@ def test_problems_of_lines_and_of_questions_come_in_the_order_of_the_file() -> N
 def test_a_missing_column_is_told_with_those_there_are() -> None:
     with pytest.raises(UserInputError, match="no column 'aligned'; its columns are 'question'"):
         parse_rows(file({"question": "a"}), ["question", "aligned"], question)
-    with pytest.raises(UserInputError, match=r"no row that can be read \(line 1: empty line\)"):
-        parse_rows(file(problems=(Problem(1, "empty line"),)), ["question"], question)
+    with pytest.raises(UserInputError, match=r"no row that can be read \(line 1: unread\)"):
+        parse_rows(file(problems=(Problem(1, "unread"),)), ["question"], question)
 
 
 def test_bad_lines_are_refused_unless_they_are_to_be_skipped_and_then_recorded() -> None:

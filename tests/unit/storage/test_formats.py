@@ -99,6 +99,14 @@ def test_the_table_rounds_for_the_eye_and_counts_rows() -> None:
     assert shown.endswith("(3 rows)\n")
 
 
+def test_texts_are_folded_between_words_and_long_words_within() -> None:
+    text = "how many of the best k they share " + "w" * 30
+    shown = format_table(pa.table({"id": ["r1"], "text": [text]}), "table", width=29)
+    cells = [line.split("│")[2].strip() for line in shown.splitlines() if line.startswith("│")]
+    assert cells[:2] == ["how many of the best", "k they share"]
+    assert "".join(cells[2:]) == "w" * 30
+
+
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_the_table_fits_the_width_and_cuts_no_text(width: int) -> None:
     text = "x" * 90
