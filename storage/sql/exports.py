@@ -85,9 +85,10 @@ def _check_outside(folder: Path, home: Home) -> None:
     for one in (folder, *folder.parents):
         mine = any(os.path.samestat(one.stat(), place) for place in places)
         if mine or all((one / name).is_dir() for name in _HOLDS):
-            where = f"{folder} is" if one == folder else f"{folder} lies in {one},"
+            where = f"is {'' if one == folder else f'in {one}, '}a home"
             raise StorageError(
-                f"{where} a home, whose runs and tables alone belong there; choose a place outside"
+                f"{folder} {where}, which belongs to runs and their tables; choose a place outside "
+                "of it"
             )
 
 

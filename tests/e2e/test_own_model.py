@@ -72,7 +72,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> 
     (folder / "questions.jsonl").write_text("\n".join(questions()) + "\n")
     texts = ["w1 w2 w3 w4 .", "w5 w6 w7 .", "w8 w9 w1 .", "w2 w4 w6 w8 ."]
     (folder / "neutral.txt").write_text("\n\n".join(texts))
+    (folder / "mine.jsonl").write_text("\n".join([*questions(), "{"]) + "\n")
     settings = [part for name, value in SETTINGS.items() for part in ("--set", f"{name}={value}")]
+    settings += ["--set", "behaviour.params.path=mine.jsonl", "--skip-bad"]
     ran = subprocess.run(
         [*REAL, "run", *settings],
         cwd=folder,
@@ -84,6 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> 
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "report" in ran.stdout
+    assert "left out of the data: 1 bad line: line 25: invalid JSON" in ran.stdout
     return folder
 
 
