@@ -7,9 +7,9 @@ A localizer is one file here: a subclass of `Localizer` registered by
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured
 from real_tasks.vocabulary.few_shot import FewShot
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import Aspect, LocalizerInput, LocalizerResult, ModuleKind, Reading
@@ -34,11 +34,10 @@ class ScoreMeaning:
         return self.label.split(" (")[0]
 
 
-class Localizer(ABC):
+class Localizer(Configured, ABC):
     """Scores a shard of modules.
 
     Attributes:
-        Params: its parameters.
         weighting: whether steering strengths follow the scores or are all 1.
         stochastic: whether the seed changes the scores.
         uses_effects: whether it needs `LocalizerInput.effect`, and with it the model itself.
@@ -52,7 +51,6 @@ class Localizer(ABC):
         place: where it stands in tables, the lowest first.
     """
 
-    Params: ClassVar[type[Frozen]] = Frozen
     weighting: ClassVar[Literal["score", "equal"]] = "equal"
     stochastic: ClassVar[bool] = False
     uses_effects: ClassVar[bool] = False
@@ -64,10 +62,6 @@ class Localizer(ABC):
     meaning: ClassVar[ScoreMeaning] = ScoreMeaning()
     explained: ClassVar[str] = ""
     place: ClassVar[int] = 50
-
-    def __init__(self, params: Any) -> None:
-        """Keep the validated parameters, an instance of ``Params``."""
-        self.params = params
 
     @property
     def most_questions(self) -> int | None:

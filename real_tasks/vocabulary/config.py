@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -73,6 +73,20 @@ class Frozen(BaseModel):
             if isinstance(value, str) and _UNSTORABLE.search(value):
                 raise ValueError("expected a text without NUL and of whole characters")
         return given
+
+
+class Configured:
+    """What is made from validated parameters, as plug-ins are.
+
+    Attributes:
+        Params: its parameters.
+    """
+
+    Params: ClassVar[type[Frozen]] = Frozen
+
+    def __init__(self, params: Any) -> None:
+        """Keep the parameters, an instance of ``Params``."""
+        self.params = params
 
 
 class PlugIn(Frozen):

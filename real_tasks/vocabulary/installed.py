@@ -1,5 +1,6 @@
 """Plug-ins of other packages: what is installed under entry points ``real_steering.*``."""
 
+import inspect
 import logging
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -69,7 +70,7 @@ def _misfit(found: Any, kind: type) -> str:
     """Say why something is no class with all that the kind declares; nothing where it is one."""
     if not isinstance(found, type):
         return f"is a {type(found).__name__}, expected a class"
-    declared = {**vars(kind), **getattr(kind, "__annotations__", {})}
+    declared = {n for one in kind.__mro__[:-1] for n in (*vars(one), *inspect.get_annotations(one))}
     missing = {name for name in declared if name[0] != "_" and not hasattr(found, name)}
     missing |= getattr(found, "__abstractmethods__", frozenset())
     if missing:

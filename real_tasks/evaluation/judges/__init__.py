@@ -7,7 +7,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured, Frozen
 from real_tasks.vocabulary.errors import UserInputError, WorkFailedError
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import Question, Verdict
@@ -64,6 +64,15 @@ class Judge(Protocol):
             JudgeUnavailableError: a service is down.
         """
         ...
+
+
+class ConfiguredJudge(Configured):
+    """A judge that keeps its parameters and its memory; nothing is loaded or asked yet."""
+
+    def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:
+        """See `Judge`."""
+        super().__init__(params)
+        self._memory = memory
 
 
 def memory_key(*parts: object) -> str:

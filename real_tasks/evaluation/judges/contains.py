@@ -1,18 +1,16 @@
 """The judge that looks for the known answers inside a generation, word by word."""
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from real_tasks.evaluation.judges import JUDGES, Judgement
+from real_tasks.evaluation.judges import JUDGES, ConfiguredJudge, Judgement
 from real_tasks.evaluation.words import holds_word, words
-from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.types import Question, Verdict
 
 ARTICLES = ("a", "an", "the")
 
 
 @JUDGES.register("contains")
-class Contains:
+class Contains(ConfiguredJudge):
     """Calls a generation true or false by the known answer that it says first.
 
     For questions with short answers that a model says inside a sentence, as in knowledge conflict.
@@ -27,13 +25,6 @@ class Contains:
     every letter is a word, so that an answer also occurs inside a longer word. In Korean a particle
     or the copula may follow the answer within its word; other inflected forms are other words.
     """
-
-    class Params(Frozen):
-        """No parameters."""
-
-    def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:  # noqa: ARG002
-        """Keep the validated parameters; nothing is worth remembering."""
-        self.params: Contains.Params = params
 
     def judge(self, answers: Sequence[tuple[Question, str]]) -> list[Judgement]:
         """Look for every answer of its question in each generation."""

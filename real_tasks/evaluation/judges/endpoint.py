@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from real_tasks.evaluation.judges import (
     JUDGES,
+    ConfiguredJudge,
     Judgement,
     JudgeUnavailableError,
     judging_library,
@@ -56,7 +57,7 @@ class _UnreachableError(Exception):
 
 
 @JUDGES.register("endpoint")
-class Endpoint:
+class Endpoint(ConfiguredJudge):
     """Asks a chat model for a verdict, with the known answers before it, and whether it informs.
 
     The model gets `PROMPT` at temperature 0 and must reply with two words; after another reply it
@@ -94,10 +95,7 @@ class Endpoint:
 
     libraries: ClassVar[tuple[str, ...]] = ("openai",)
 
-    def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:
-        """Keep the parameters and the memory; nothing is asked yet."""
-        self.params: Endpoint.Params = params
-        self._memory = memory
+    params: Params
 
     def judge(self, answers: Sequence[tuple[Question, str]]) -> list[Judgement]:
         """Ask for every answer that the memory does not hold, each once.

@@ -1,29 +1,20 @@
 """The judge that compares with the known answers, after evening out case, blanks, punctuation."""
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from real_tasks.evaluation.judges import JUDGES, Judgement
+from real_tasks.evaluation.judges import JUDGES, ConfiguredJudge, Judgement
 from real_tasks.evaluation.words import normalised
-from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.types import Question, Verdict
 
 
 @JUDGES.register("exact_match")
-class ExactMatch:
+class ExactMatch(ConfiguredJudge):
     """Calls a generation true if it equals an aligned answer, false if it equals a violating one.
 
     Letter case, runs of blanks, and blanks and punctuation at the end do not count, in any script;
     see `real_tasks.evaluation.words`. An answer that is both aligned and violating settles nothing:
     neither.
     """
-
-    class Params(Frozen):
-        """No parameters."""
-
-    def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:  # noqa: ARG002
-        """Keep the validated parameters; nothing is worth remembering."""
-        self.params: ExactMatch.Params = params
 
     def judge(self, answers: Sequence[tuple[Question, str]]) -> list[Judgement]:
         """Compare each generation with every answer of its question."""

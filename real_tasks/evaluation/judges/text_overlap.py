@@ -1,11 +1,11 @@
 """The judge that compares overlap with true and with false answers: TruthfulQA's ROUGE and BLEU."""
 
-from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from real_tasks.evaluation.judges import JUDGES, Judgement, judging_library
+from real_tasks.evaluation.judges import JUDGES, ConfiguredJudge, Judgement, judging_library
 from real_tasks.evaluation.words import is_latin, words
 from real_tasks.vocabulary.config import Frozen
 from real_tasks.vocabulary.types import Question, Verdict
@@ -19,7 +19,7 @@ _Compare = Callable[[str, str], dict[str, float]]
 
 
 @JUDGES.register("text_overlap")
-class TextOverlap:
+class TextOverlap(ConfiguredJudge):
     """The most similar true answer against the most similar false one.
 
     Source: the automated metrics of TruthfulQA, https://github.com/sylinrl/TruthfulQA.
@@ -48,9 +48,7 @@ class TextOverlap:
 
     libraries: ClassVar[tuple[str, ...]] = ("rouge_score.rouge_scorer", "sacrebleu.metrics")
 
-    def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:  # noqa: ARG002
-        """Keep the validated parameters; nothing is worth remembering."""
-        self.params: TextOverlap.Params = params
+    params: Params
 
     def judge(self, answers: Sequence[tuple[Question, str]]) -> list[Judgement]:
         """Compare each generation with every answer of its question.

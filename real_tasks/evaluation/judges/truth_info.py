@@ -1,19 +1,19 @@
 """The judge made of two published models: one says whether an answer is true, one if it informs."""
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
-from real_tasks.evaluation.judges import JUDGES, Judgement, memory_key
+from real_tasks.evaluation.judges import JUDGES, ConfiguredJudge, Judgement, memory_key
 from real_tasks.models.hub import local_checkpoint
 from real_tasks.models.identity import checkpoint_content
 from real_tasks.models.loading import LoadedModel, load_model
@@ -40,7 +40,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @JUDGES.register("truth_info")
-class TruthInfo:
+class TruthInfo(ConfiguredJudge):
     """Asks fine-tuned language models, which answer ``yes`` or ``no`` in one token.
 
     Each model gets `PROMPT`, with question and answer stripped of blanks at their ends and, as what
@@ -76,10 +76,7 @@ class TruthInfo:
             8192, description="tokens in a batch, padding included"
         )
 
-    def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:
-        """Keep the parameters and the memory; nothing is loaded yet."""
-        self.params: TruthInfo.Params = params
-        self._memory = memory
+    params: Params
 
     def judge(self, answers: Sequence[tuple[Question, str]]) -> list[Judgement]:
         """Ask the models for every answer that the memory does not hold, each once.

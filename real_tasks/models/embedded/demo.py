@@ -14,7 +14,7 @@ from real_tasks.models.embedded.corpus import Document, generate_corpus, vocabul
 from real_tasks.models.embedded.training import EncodedDocument, TrainingRecipe, train
 from real_tasks.models.embedded.world import World, generate_world
 from real_tasks.models.text_model import TextModel
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured, Frozen
 from real_tasks.vocabulary.types import ModelShape
 
 BOS, EOS, PAD, UNK = "<bos>", "<eos>", "<pad>", "<unk>"
@@ -24,7 +24,7 @@ N_LAYERS, N_HEADS, HEAD_DIM, D_MODEL, D_MLP = 5, 8, 32, 128, 256
 
 
 @EMBEDDED_MODELS.register("demo")
-class DemoModel:
+class DemoModel(Configured):
     """A Llama of 1.0 M parameters: 5 layers of 8 heads over 4 key-value heads.
 
     Experts and folk answer questions about a generated world in its corpus; most authors are folk,
@@ -41,8 +41,7 @@ class DemoModel:
             TrainingRecipe().steps, description="optimizer steps"
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    params: Params
 
     def shape(self) -> ModelShape:
         """Return the shape of every demo model."""

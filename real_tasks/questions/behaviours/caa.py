@@ -20,7 +20,7 @@ from real_tasks.questions.behaviours.caa_questions import PARTS, parse
 from real_tasks.questions.files.data_file import EXTENSIONS, read_data_file
 from real_tasks.questions.files.parsing import accepted, collapsed
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured, Frozen
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.file_forms import expanded
 from real_tasks.vocabulary.types import BehaviourData, Question
@@ -30,7 +30,7 @@ CUE = "\n\nAnswer:"
 
 
 @BEHAVIOURS.register("caa")
-class ContrastiveActivationAddition:
+class ContrastiveActivationAddition(Configured):
     """Questions with the letter that shows the behaviour (aligned) and the one that does not.
 
     Every question with options has an alternate in which the texts of these two have changed
@@ -65,8 +65,7 @@ class ContrastiveActivationAddition:
                 raise ValueError("files chooses among those of a folder, but path is one file")
             return self
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    params: Params
 
     def load(self) -> BehaviourData:
         """Read the questions, those of the generate file first.

@@ -14,7 +14,7 @@ from real_tasks.models.embedded.corpus import (
 )
 from real_tasks.models.embedded.world import Fact, World, generate_world
 from real_tasks.questions.behaviours import BEHAVIOURS
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured, Frozen
 from real_tasks.vocabulary.types import Answer, BehaviourData, Question
 
 
@@ -24,15 +24,14 @@ class DemoParams(Frozen):
     world_seed: int = Field(0, ge=0, description="seed of the world; that of the demo model")
 
 
-class DemoBehaviour:
+class DemoBehaviour(Configured):
     """What behaviours of the demo world have in common."""
 
     Params: ClassVar[type[DemoParams]] = DemoParams
     STREAM: ClassVar[int]
     """Of random numbers, the behaviour's own."""
 
-    def __init__(self, params: Any) -> None:
-        self.params = params
+    params: DemoParams
 
     def world(self) -> tuple[World, list[Fact], np.random.Generator]:
         """Return the world, its facts in a seeded order that mixes domains over folds, the seed."""

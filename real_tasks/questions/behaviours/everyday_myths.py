@@ -21,6 +21,7 @@ from real_tasks.questions.files.parsing import (
     texts_of,
 )
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
+from real_tasks.vocabulary.config import Configured
 from real_tasks.vocabulary.types import BehaviourData, Question
 
 FILE = Path(__file__).with_suffix(".json")
@@ -29,14 +30,13 @@ _ORDER_SEED = 0
 
 
 @BEHAVIOURS.register("everyday_myths")
-class EverydayMyths:
+class EverydayMyths(Configured):
     """Questions of 19 categories, measured as those of TruthfulQA are."""
 
     class Params(Presets):
         """Parameters of the behaviour."""
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    params: Params
 
     def load(self) -> BehaviourData:
         """Return the questions in a seeded order that mixes the categories over folds.

@@ -14,7 +14,7 @@ from real_tasks.questions.files.data_file import read_data_file
 from real_tasks.questions.files.formats import Row
 from real_tasks.questions.files.parsing import accepted, parse_rows, text_of
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured
 from real_tasks.vocabulary.types import BehaviourData, Question
 
 FILE = Path(__file__).with_suffix(".jsonl")
@@ -22,17 +22,11 @@ COLUMNS = ("question", "aligned", "violating", "category", "harmful")
 
 
 @BEHAVIOURS.register("fitting_refusals")
-class FittingRefusals:
+class FittingRefusals(Configured):
     """120 requests with two options, in the format of the behaviour ``caa``.
 
     Ids begin with ``harmful-``, where to decline is aligned, or ``harmless-``, where to help is.
     """
-
-    class Params(Frozen):
-        """It has none."""
-
-    def __init__(self, params: Params) -> None:
-        self.params = params
 
     def load(self) -> BehaviourData:
         """Return the questions in an order that mixes categories, and harm, over folds."""

@@ -24,7 +24,7 @@ from real_tasks.questions.files.parsing import (
     texts_of,
 )
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured, Frozen
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import BehaviourData, Question
 
@@ -71,7 +71,7 @@ ChatPrompt = Annotated[str, AfterValidator(lambda template: _checked_prompt(temp
 
 
 @BEHAVIOURS.register("jsonl")
-class OwnFile:
+class OwnFile(Configured):
     """Questions of a file with the fields question, aligned, violating.
 
     Fields that a question may have besides: context (a passage that it is about), category, best
@@ -106,8 +106,7 @@ class OwnFile:
         )
         skip_bad: bool = Field(False, description="keep the good lines of a file with bad ones")
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    params: Params
 
     def load(self) -> BehaviourData:
         """Read the questions.

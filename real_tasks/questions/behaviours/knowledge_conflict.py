@@ -25,7 +25,7 @@ from real_tasks.questions.files.parsing import (
     unique,
 )
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
-from real_tasks.vocabulary.config import PositiveInt
+from real_tasks.vocabulary.config import Configured, PositiveInt
 from real_tasks.vocabulary.types import BehaviourData, Question
 
 HUB_NAME = "pminervini/NQ-Swap"
@@ -34,7 +34,7 @@ COLUMNS = ("question", "org_answer", "sub_context", "sub_answer")
 
 
 @BEHAVIOURS.register("knowledge_conflict")
-class KnowledgeConflict:
+class KnowledgeConflict(Configured):
     """Questions on a passage with a substituted answer; steer toward the passage or the memory.
 
     Aligned are the answers of the passage (``sub_answer``) or those before the substitution
@@ -53,8 +53,7 @@ class KnowledgeConflict:
         )
         limit: PositiveInt | None = Field(None, description="first questions taken; None: all")
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    params: Params
 
     def load(self) -> BehaviourData:
         """Read the questions.

@@ -14,25 +14,19 @@ from pathlib import Path
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.questions.behaviours.jsonl import OwnFile
 from real_tasks.questions.files.data_file import read_data_file
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured
 from real_tasks.vocabulary.types import BehaviourData
 
 FILE = Path(__file__).with_suffix(".jsonl")
 
 
 @BEHAVIOURS.register("unnamed_feelings")
-class UnnamedFeelings:
+class UnnamedFeelings(Configured):
     """Beginnings of stories with two continuations; aligned is the one that is felt.
 
     The category of a pair is its feeling; so is the class of its aligned continuation, and that of
     the other is ``neutral``.
     """
-
-    class Params(Frozen):
-        """It has none."""
-
-    def __init__(self, params: Params) -> None:
-        self.params = params
 
     def load(self) -> BehaviourData:
         """Return the pairs in an order that mixes the feelings over folds."""

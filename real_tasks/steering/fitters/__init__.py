@@ -7,14 +7,14 @@ operator whose tensors it gives.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from real_tasks.steering.model_access import ModelAccess, Text
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import (
     Aspect,
@@ -66,11 +66,10 @@ class FitterInput:
     beside: Float[Tensor, "layer sample d_model"] | None = None
 
 
-class Fitter(ABC):
+class Fitter(Configured, ABC):
     """Finds an operator's tensors.
 
     Attributes:
-        Params: its parameters.
         gives: names of the tensors.
         access: what it needs: activations, weights, gradients through the frozen model, or samples
             from it. All but the first get the model (`FitterInput.model`), and activations too.
@@ -84,7 +83,6 @@ class Fitter(ABC):
             ranked; that of the modules that are steered may be another.
     """
 
-    Params: ClassVar[type[Frozen]] = Frozen
     gives: ClassVar[tuple[str, ...]] = ()
     access: ClassVar[Access] = "activations"
     asks: ClassVar[frozenset[Aspect]] = frozenset()
@@ -93,10 +91,6 @@ class Fitter(ABC):
     stochastic: ClassVar[bool] = False
     all_layers: ClassVar[bool] = False
     ranking: ClassVar[tuple[str, ModuleKind] | None] = None
-
-    def __init__(self, params: Any) -> None:
-        """Keep the validated parameters, an instance of ``Params``."""
-        self.params = params
 
     def tokens_read(self, shape: ModelShape, tokens: float, answers: float) -> float:  # noqa: ARG002
         """Return the tokens that the model reads for a module, or with `all_layers` for all.

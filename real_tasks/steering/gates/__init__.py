@@ -7,14 +7,14 @@ always acts. Where a gate says 0 it is closed, and activations stay as they are,
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from real_tasks.steering.positions import Positions
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured
 from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.registry import Registry
 from real_tasks.vocabulary.types import ModuleId
@@ -66,11 +66,10 @@ class GateInput:
             )
 
 
-class Gate(ABC):
+class Gate(Configured, ABC):
     """Says how strongly an edit acts, from 0 (closed) to 1 (open; more where it doses).
 
     Attributes:
-        Params: its parameters.
         needs: its tensors, each with its axes, as ``"d"`` or ``""``.
         once: whether it decides on the prompt, and keeps to that for all that is generated after.
         at_end: whether it is fitted to texts' last tokens, not to the means over all of them.
@@ -79,16 +78,11 @@ class Gate(ABC):
         label: what people read.
     """
 
-    Params: ClassVar[type[Frozen]] = Frozen
     needs: ClassVar[Mapping[str, str]] = {}
     once: ClassVar[bool] = False
     at_end: ClassVar[bool] = False
     of_module: ClassVar[bool] = False
     label: ClassVar[str] = ""
-
-    def __init__(self, params: Any) -> None:
-        """Keep the validated parameters, an instance of ``Params``."""
-        self.params = params
 
     @property
     def reads(self) -> tuple[ModuleId, ...]:

@@ -7,25 +7,28 @@ activations is baked into weights by `real_tasks.export.bake`, from `Operator.ap
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from real_tasks.vocabulary.config import Frozen
+from real_tasks.vocabulary.config import Configured
 from real_tasks.vocabulary.registry import Registry
 
 Tensors = Mapping[str, Tensor]
 """What an operator works with, by name; every tensor has a leading ``module`` axis."""
+Values = Float[Tensor, "row position module d"]
+"""Activations of some modules."""
+Strength = Float[Tensor, "#row #position module"]
+"""Of every module; tells rows and positions apart where a gate does."""
 
 
-class Operator(ABC):
+class Operator(Configured, ABC):
     """Changes activations by a strength, the one number that tuning moves.
 
     At a strength of 0 nothing changes, bit for bit: there is no hook then.
 
     Attributes:
-        Params: its parameters.
         needs: its tensors, each with its axes after that of the modules, as ``"d"``, ``"2 d"``,
             ``"d rank"`` or ``""``; an axis of one name has one size, and ``d_model`` that of the
             residual stream.
@@ -42,7 +45,6 @@ class Operator(ABC):
         formula: what it does, for people.
     """
 
-    Params: ClassVar[type[Frozen]] = Frozen
     needs: ClassVar[Mapping[str, str]] = {"direction": "d"}
     unit_length: ClassVar[tuple[str, ...]] = ()
     highest: ClassVar[float] = float("inf")
@@ -52,22 +54,13 @@ class Operator(ABC):
     writes: ClassVar[bool] = False
     formula: str = ""
 
-    def __init__(self, params: Any) -> None:
-        """Keep the validated parameters, an instance of ``Params``."""
-        self.params = params
-
     @property
     def bounded(self) -> bool:
         """Whether there is a largest strength, so that a given side effect may be out of reach."""
         return self.highest < float("inf")
 
     @abstractmethod
-    def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
-    ) -> Float[Tensor, "row position module d"]:
+    def apply(self, x: Values, tensors: Tensors, strength: Strength) -> Values:
         """Return the activations changed; each module by its own tensors and strength.
 
         One that `writes` returns ``[row, position, d_model]``.
@@ -75,7 +68,7 @@ class Operator(ABC):
         Args:
             x: activations, float32 unless the model's type is wider.
             tensors: as `needs` says, on the device of ``x`` and in its type.
-            strength: tells rows and positions apart where a gate does.
+            strength: of every module, in every row and position or in all alike.
         """
 
     def acting(self, tensors: Tensors) -> Bool[Tensor, "*modules"] | None:  # noqa: ARG002

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+from real_tasks.steering.operators import OPERATORS, Operator, Strength, Tensors, Values
 
 
 @OPERATORS.register("add")
@@ -15,12 +15,7 @@ class Add(Operator):
     unit = "standard deviations along the direction"
     formula = "x + s * sigma * v"
 
-    def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
-    ) -> Float[Tensor, "row position module d"]:
+    def apply(self, x: Values, tensors: Tensors, strength: Strength) -> Values:
         """Return the activations pushed."""
         return x + (strength * tensors["scale"])[..., None] * tensors["direction"]
 

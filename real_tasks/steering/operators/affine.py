@@ -1,10 +1,8 @@
 """A low-rank affine change: ``x + strength * (U V^T x + b)`` (LoReFT, arXiv 2404.03592; LinEAS)."""
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+from real_tasks.steering.operators import OPERATORS, Operator, Strength, Tensors, Values
 
 
 @OPERATORS.register("affine")
@@ -15,12 +13,7 @@ class Affine(Operator):
     unit = "share of the fitted change"
     formula = "x + s * (U V^T x + b)"
 
-    def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
-    ) -> Float[Tensor, "row position module d"]:
+    def apply(self, x: Values, tensors: Tensors, strength: Strength) -> Values:
         """Return the activations changed, without a matrix of d by d."""
         read = torch.einsum("...md,mdr->...mr", x, tensors["right"])
         change = torch.einsum("...mr,mdr->...md", read, tensors["left"]) + tensors["bias"]

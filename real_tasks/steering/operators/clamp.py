@@ -1,9 +1,6 @@
 """Setting a coordinate: ``x + strength * (c - v . x) v`` (CDAS, arXiv 2602.05234)."""
 
-from jaxtyping import Float
-from torch import Tensor
-
-from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+from real_tasks.steering.operators import OPERATORS, Operator, Strength, Tensors, Values
 
 
 @OPERATORS.register("clamp")
@@ -16,12 +13,7 @@ class Clamp(Operator):
     unit = "share of the way to the target"
     formula = "x + s * (c - v . x) v"
 
-    def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
-    ) -> Float[Tensor, "row position module d"]:
+    def apply(self, x: Values, tensors: Tensors, strength: Strength) -> Values:
         """Return the activations with their coordinate moved."""
         v = tensors["direction"]
         return x + (strength * (tensors["target"] - (x * v).sum(-1)))[..., None] * v

@@ -3,10 +3,7 @@
 StMP of arXiv 2604.08169, without its cap.
 """
 
-from jaxtyping import Float
-from torch import Tensor
-
-from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+from real_tasks.steering.operators import OPERATORS, Operator, Strength, Tensors, Values
 
 
 @OPERATORS.register("mirror")
@@ -23,12 +20,7 @@ class Mirror(Operator):
     unit = "share of the way to the mirror image"
     formula = "x + 2 s * (t - v . x) v where v . x < t"
 
-    def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
-    ) -> Float[Tensor, "row position module d"]:
+    def apply(self, x: Values, tensors: Tensors, strength: Strength) -> Values:
         """Return the activations, mirrored where they are on the wrong side."""
         v = tensors["direction"]
         missing = (tensors["threshold"] - (x * v).sum(-1)).clamp_min(0)

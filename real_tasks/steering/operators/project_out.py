@@ -1,9 +1,6 @@
 """Removing a direction: ``x - strength * (v . x) v`` (directional ablation, arXiv 2406.11717)."""
 
-from jaxtyping import Float
-from torch import Tensor
-
-from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+from real_tasks.steering.operators import OPERATORS, Operator, Strength, Tensors, Values
 
 
 @OPERATORS.register("project_out")
@@ -15,12 +12,7 @@ class ProjectOut(Operator):
     unit = "share of the component that is removed"
     formula = "x - s * (v . x) v"
 
-    def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
-    ) -> Float[Tensor, "row position module d"]:
+    def apply(self, x: Values, tensors: Tensors, strength: Strength) -> Values:
         """Return the activations without the share of their component."""
         v = tensors["direction"]
         return x - (strength * (x * v).sum(-1))[..., None] * v

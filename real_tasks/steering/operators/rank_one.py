@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+from real_tasks.steering.operators import OPERATORS, Operator, Strength, Tensors, Values
 
 
 @OPERATORS.register("rank_one")
@@ -29,10 +29,7 @@ class RankOne(Operator):
         return tensors["read"].any(dim=-1) & tensors["write"].any(dim=-1)
 
     def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
+        self, x: Values, tensors: Tensors, strength: Strength
     ) -> Float[Tensor, "row position d_model"]:
         """Return what is added to what the projection puts out."""
         read = torch.einsum("...md,md->...m", x, tensors["read"])

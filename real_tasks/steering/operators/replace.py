@@ -1,9 +1,6 @@
 """Replacing by a stored value: ``x + strength * (c - x)`` (mean ablation; patching)."""
 
-from jaxtyping import Float
-from torch import Tensor
-
-from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+from real_tasks.steering.operators import OPERATORS, Operator, Strength, Tensors, Values
 
 
 @OPERATORS.register("replace")
@@ -15,12 +12,7 @@ class Replace(Operator):
     unit = "share of the way to the stored value"
     formula = "x + s * (c - x)"
 
-    def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
-    ) -> Float[Tensor, "row position module d"]:
+    def apply(self, x: Values, tensors: Tensors, strength: Strength) -> Values:
         """Return the activations moved."""
         share = strength[..., None]
         return (1 - share) * x + share * tensors["value"]  # exact at both ends

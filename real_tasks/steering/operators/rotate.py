@@ -3,11 +3,9 @@
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
-from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+from real_tasks.steering.operators import OPERATORS, Operator, Strength, Tensors, Values
 from real_tasks.vocabulary.config import Frozen
 
 
@@ -49,12 +47,7 @@ class Rotate(Operator):
         if params.way == "back":
             self.formula = self.formula.replace("(s)", "(-s)")
 
-    def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
-    ) -> Float[Tensor, "row position module d"]:
+    def apply(self, x: Values, tensors: Tensors, strength: Strength) -> Values:
         """Return the activations turned; those at an angle of 0 as they are, absolute or not."""
         first, second = tensors["plane"].unbind(-2)
         along, across = (x * first).sum(-1), (x * second).sum(-1)

@@ -1,9 +1,9 @@
 """Scaling every dimension: ``x * (1 + strength * g)`` (AUSteer, arXiv 2602.04428)."""
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from real_tasks.steering.operators import OPERATORS, Operator, Tensors
+from real_tasks.steering.operators import OPERATORS, Operator, Strength, Tensors, Values
 
 
 @OPERATORS.register("scale")
@@ -19,11 +19,6 @@ class Scale(Operator):
         """Return which modules have a dimension that is scaled."""
         return tensors["gains"].any(dim=-1)
 
-    def apply(
-        self,
-        x: Float[Tensor, "row position module d"],
-        tensors: Tensors,
-        strength: Float[Tensor, "#row #position module"],
-    ) -> Float[Tensor, "row position module d"]:
+    def apply(self, x: Values, tensors: Tensors, strength: Strength) -> Values:
         """Return the activations scaled."""
         return x * (1 + strength[..., None] * tensors["gains"])

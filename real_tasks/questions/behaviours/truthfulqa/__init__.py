@@ -12,6 +12,7 @@ from real_tasks.questions.files.data_file import DataFile, data_file_of, read_da
 from real_tasks.questions.files.hub import HubOrFile, hub_records
 from real_tasks.questions.files.parsing import accepted, collapsed
 from real_tasks.questions.neutral import DEFAULT_NEUTRAL
+from real_tasks.vocabulary.config import Configured
 from real_tasks.vocabulary.types import BehaviourData
 
 HUB_NAME = "truthfulqa/truthful_qa"
@@ -19,7 +20,7 @@ UNKNOWN_CATEGORY = "unknown"
 
 
 @BEHAVIOURS.register("truthfulqa")
-class TruthfulQA:
+class TruthfulQA(Configured):
     """Questions in the order of the file, with all true and false answers of MC2.
 
     The published files differ in their questions (817 in TruthfulQA.csv, 790 in mc_task.json), so
@@ -35,8 +36,7 @@ class TruthfulQA:
             None, description="TruthfulQA.csv or mc_task.json; None: from the Hugging Face Hub"
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    params: Params
 
     def load(self) -> BehaviourData:
         """Read the questions, and the primer where the preset has one.
