@@ -1,13 +1,13 @@
 """The steps that flows chain: each fans out over shards and returns references."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from flows.running.fan_out import alone, fan_out
 from real_tasks.experiment.prepared import Prepared
 from real_tasks.experiment.work import Fit, Scoring
-from real_tasks.tasks.cache.stage import Stage
 from real_tasks.tasks.records.run import Run
 from real_tasks.tasks.stages import dataset as data
 from real_tasks.tasks.stages.activations import activations as read_activations
@@ -19,7 +19,7 @@ from real_tasks.tasks.stages.fits import fits
 from real_tasks.tasks.stages.folds import Fold
 from real_tasks.tasks.stages.model_fits import model_fits
 from real_tasks.tasks.stages.models import ModelRef
-from real_tasks.tasks.stages.outcome import Activations, MethodEvaluation, Outcome, Scores
+from real_tasks.tasks.stages.outcome import MethodEvaluation, Outcome, Scores
 from real_tasks.tasks.stages.scores import scores as score_activations
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
 from real_tasks.vocabulary.types import ModuleKind, Reading
@@ -27,21 +27,25 @@ from storage.artifacts.store import ArtifactRef
 
 Read = dict[tuple[ModuleKind, Reading], tuple[ArtifactRef, ...]]
 """Shards of activations, by the kind of module and the tokens at which they were read."""
+Given = Callable[[Scoring | Fit, ModuleKind], dict[str, Any]]
+"""Returns what a unit of work is given, see `_given`."""
 
 
-def outcome_of(run: Run, prepared: Prepared) -> Outcome:
-    """Run every step of an experiment up to its evaluations."""
+def outcome_of(run: Run, prepared: Prepared, evaluating: bool = True) -> Outcome:
+    """Run every step of an experiment up to its evaluations, or to its scores."""
     model, dataset = keep_inputs(run, prepared)
     folds = folds_of(dataset, prepared.config)
     activations = extract(run, prepared, model, dataset)
-    scores = localize(run, prepared, model, folds, activations)
-    evaluations = evaluate(run, prepared, model, folds, activations, scores)
+    given = partial(_given, prepared.config, model, folds, activations)
+    scores = localize(run, prepared, given)
+    fitted = fit(run, prepared, given, scores) if evaluating else {}
     return Outcome(
         checkpoint=model.checkpoint,
         dataset=dataset,
-        activations=at_last_token(activations),
+        # What was read at the last tokens is what tables and pictures show.
+        activations={kind: refs for (kind, at), refs in activations.items() if at == "last"},
         scores=scores,
-        evaluations=evaluations,
+        evaluations=evaluate(run, prepared, model, folds, scores, fitted) if evaluating else (),
     )
 
 
@@ -78,102 +82,74 @@ def extract(run: Run, prepared: Prepared, model: ModelRef, dataset: ArtifactRef)
     return {one: tuple(refs[i * n : (i + 1) * n]) for i, one in enumerate(readings)}
 
 
-def at_last_token(activations: Read) -> Activations:
-    """Return what was read at the last tokens: what tables and pictures show."""
-    return {kind: refs for (kind, at), refs in activations.items() if at == "last"}
-
-
-def localize(
-    run: Run,
-    prepared: Prepared,
+def _given(
+    config: ExperimentConfig,
     model: ModelRef,
     folds: tuple[Fold, ...],
     activations: Read,
-) -> tuple[Scores, ...]:
-    """Score all modules with every localizer, fold and seed."""
-    asking = {"model": model, "batch_tokens": prepared.config.evaluation.batch_tokens}
-    found: tuple[Scores, ...] = ()
-    for stage, needs_model, further in (
-        (score_activations, False, {}),
-        (score_effects, True, asking),
-    ):
-        wanted = [one for one in prepared.work.scorings if one.needs_model == needs_model]
-        if wanted:
-            found += score(run, prepared, stage, wanted, folds, activations, further)
-    return found
+    one: Scoring | Fit,
+    kind: ModuleKind,
+) -> dict[str, Any]:
+    """Return the inputs that stages of scoring and of fitting have in common."""
+    inputs: dict[str, Any] = {
+        "fold": folds[one.fold],
+        "activations": activations[kind, one.reading],
+        "kind": kind,
+        "seed": one.seed,
+        "execution": config.execution,
+    }
+    if one.beside is not None:
+        inputs["beside"] = activations[one.beside, one.reading]
+    if one.needs_model:
+        inputs |= {"model": model, "batch_tokens": config.evaluation.batch_tokens}
+    return inputs
 
 
-def score(
-    run: Run,
-    prepared: Prepared,
-    stage: Stage,
-    scorings: Sequence[Scoring],
-    folds: tuple[Fold, ...],
-    activations: Read,
-    further: dict[str, Any],
-) -> tuple[Scores, ...]:
-    """Score modules by one stage, a task a layer."""
+def localize(run: Run, prepared: Prepared, given: Given) -> tuple[Scores, ...]:
+    """Score all modules with every localizer, fold and seed, a task a layer."""
     layers_of = prepared.shape.n_layers_of
-    shards = [
-        (
-            f"{one.ranking.localizer.name}-{one.ranking.kind}-fold-{one.fold}-seed-{one.seed}"
-            f"-layer-{layer}",
-            {
-                "localizer": one.ranking.localizer,
-                "fold": folds[one.fold],
-                "activations": activations[one.ranking.kind, one.reading],
-                "kind": one.ranking.kind,
-                "layer": layer,
-                "seed": one.seed,
-                "execution": prepared.config.execution,
-                **_beside(one, activations),
-                **further,
-            },
-        )
-        for one in scorings
-        for layer in range(layers_of(one.ranking.kind))
-    ]
-    refs = iter(fan_out(run, stage, shards, prepared.shape))
-    return tuple(
-        Scores(
-            localizer=ranking.localizer.name,
-            kind=ranking.kind,
-            fold=fold,
-            seed=seed,
-            shards=tuple(islice(refs, layers_of(ranking.kind))),
-        )
-        for ranking, fold, seed in scorings
-    )
+    found: list[Scores] = []
+    for stage, needs_model in ((score_activations, False), (score_effects, True)):
+        wanted = [one for one in prepared.work.scorings if one.needs_model == needs_model]
+        shards = [
+            (
+                f"{ranking.localizer.name}-{ranking.kind}-fold-{one.fold}-seed-{one.seed}"
+                f"-layer-{layer}",
+                {"localizer": ranking.localizer, "layer": layer, **given(one, ranking.kind)},
+            )
+            for one in wanted
+            for ranking in [one.ranking]
+            for layer in range(layers_of(ranking.kind))
+        ]
+        refs = iter(fan_out(run, stage, shards, prepared.shape) if shards else ())
+        found += [
+            Scores(
+                localizer=ranking.localizer.name,
+                kind=ranking.kind,
+                fold=fold,
+                seed=seed,
+                shards=tuple(islice(refs, layers_of(ranking.kind))),
+            )
+            for ranking, fold, seed in wanted
+        ]
+    return tuple(found)
 
 
 def fit(
-    run: Run,
-    prepared: Prepared,
-    model: ModelRef,
-    folds: tuple[Fold, ...],
-    activations: Read,
-    scores: tuple[Scores, ...],
+    run: Run, prepared: Prepared, given: Given, scores: tuple[Scores, ...]
 ) -> dict[Fit, ArtifactRef]:
     """Find all tensors that the experiment needs; the model is loaded for fitters that ask."""
-    asking = {"model": model, "batch_tokens": prepared.config.evaluation.batch_tokens}
     found: dict[Fit, ArtifactRef] = {}
-    for stage, needs_model, further in ((fits, False, {}), (model_fits, True, asking)):
+    for stage, needs_model in ((fits, False), (model_fits, True)):
         wanted = [one for one in prepared.work.fits if one.needs_model == needs_model]
         shards = [
             (
                 f"{one.fitter.name}-{one.kind}-fold-{one.fold}-seed-{one.seed}",
                 {
                     "fitter": one.fitter,
-                    "fold": folds[one.fold],
-                    "activations": activations[one.kind, one.reading],
-                    "kind": one.kind,
                     "n_layers": prepared.shape.n_layers_of(one.kind),
-                    "seed": one.seed,
-                    "execution": prepared.config.execution,
-                    **_beside(one, activations),
-                    **further,
+                    **given(one, one.kind),
                     **_ranked(scores, one),
-                    **_best(scores, one),
                 },
             )
             for one in wanted
@@ -183,22 +159,16 @@ def fit(
     return found
 
 
-def _beside(one: Scoring | Fit, activations: Read) -> dict[str, Any]:
-    """Return the activations of the part that a localizer or a fitter sees too, if there is one."""
-    return {} if one.beside is None else {"beside": activations[one.beside, one.reading]}
-
-
 def evaluate(
     run: Run,
     prepared: Prepared,
     model: ModelRef,
     folds: tuple[Fold, ...],
-    activations: Read,
     scores: tuple[Scores, ...],
+    fitted: Mapping[Fit, ArtifactRef],
 ) -> tuple[MethodEvaluation, ...]:
     """Tune and test every method on every fold, with every seed that can change its outcome."""
     config, trials = prepared.config, prepared.work.trials
-    fitted = fit(run, prepared, model, folds, activations, scores)
     shards = [
         (
             f"{method.name}-fold-{fold}-seed-{seed}",
@@ -236,15 +206,12 @@ def scores_for(
     return mine.get(seed) or next(iter(mine.values()), ())
 
 
-def _ranked(scores: tuple[Scores, ...], one: Fit) -> dict[str, tuple[ArtifactRef, ...]]:
-    if one.ranking is None:
-        return {}
-    return {"ranked": scores_for(scores, *one.ranking, one.fold, one.seed)}
-
-
-def _best(scores: tuple[Scores, ...], one: Fit) -> dict[str, Any]:
-    if one.best is None:
-        return {}
-    localizer, top_k = one.best
-    wanted = scores_for(scores, localizer, one.kind, one.fold, one.seed)
-    return {"scores": wanted, "top_k": top_k}
+def _ranked(scores: tuple[Scores, ...], one: Fit) -> dict[str, Any]:
+    """Return the scores that a fitter asks for, and those of the modules that alone are fitted."""
+    found: dict[str, Any] = {}
+    if one.ranking is not None:
+        found["ranked"] = scores_for(scores, *one.ranking, one.fold, one.seed)
+    if one.best is not None:
+        localizer, found["top_k"] = one.best
+        found["scores"] = scores_for(scores, localizer, one.kind, one.fold, one.seed)
+    return found

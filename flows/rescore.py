@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from flows.experiment import Summary
-from flows.pipeline import at_last_token, extract, folds_of, keep_inputs, localize
+from flows.pipeline import outcome_of
 from flows.running.fan_out import fan_out
 from flows.running.runners import ConfiguredTaskRunner, check_runner
 from real_tasks.experiment.prepared import Prepared
@@ -25,7 +25,6 @@ from real_tasks.tasks.rescoring.record import (
     warn_of_drift,
 )
 from real_tasks.tasks.stages.measured import measured
-from real_tasks.tasks.stages.models import ModelRef
 from real_tasks.tasks.stages.outcome import Outcome
 from real_tasks.vocabulary.rescore_config import RescoreConfig
 from storage.artifacts.store import prepare_home
@@ -99,25 +98,13 @@ def rescore(config: RescoreConfig = LAST) -> RescoreSummary:
 
 def score_again(run: Run, plan: Rescoring, prepared: Prepared) -> Rescored:
     """Extract what is new, score all of it, and measure the steering in use."""
-    model, dataset = keep_inputs(run, prepared)
-    activations = extract(run, prepared, model, dataset)
-    folds = folds_of(dataset, prepared.config)
-    scores = localize(run, prepared, model, folds, activations)
-    outcome = Outcome(
-        checkpoint=model.checkpoint,
-        dataset=dataset,
-        activations=at_last_token(activations),
-        scores=scores,
-        evaluations=(),
-    )
-    return Rescored(outcome=outcome, measured=measure_deployed(run, plan, model, outcome))
+    outcome = outcome_of(run, prepared, evaluating=False)
+    return Rescored(outcome=outcome, measured=measure_deployed(run, plan, outcome))
 
 
-def measure_deployed(
-    run: Run, plan: Rescoring, model: ModelRef, outcome: Outcome
-) -> tuple[Measured, ...]:
+def measure_deployed(run: Run, plan: Rescoring, outcome: Outcome) -> tuple[Measured, ...]:
     """Measure what the baseline steers with on the questions that it never saw."""
-    deployed = deployed_steering(plan)
+    deployed, model = deployed_steering(plan), outcome.model(plan.experiment.model)
     shards = [
         (
             f"{plan.method}-fold-{item.fold}-seed-{item.seed}",
