@@ -21,11 +21,7 @@ class NoRoomError(StorageError):
 
 
 def check_room(home: Home, needed: int = NEEDED_BYTES) -> None:
-    """Require room on the disk of a home that exists.
-
-    Args:
-        home: what is to be written to.
-        needed: free bytes.
+    """Require ``needed`` free bytes on the disk of a home that exists.
 
     Raises:
         NoRoomError: less than that is free.

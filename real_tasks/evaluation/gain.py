@@ -35,12 +35,8 @@ def gains(runs: Sequence[Run], objective: Sequence[str], n_resamples: int) -> di
     """Return the gain in every metric that all runs have, and in `OBJECTIVE`, over all runs.
 
     A question's values over seeds are averaged first. A question on which a metric is not a number
-    is left out of that metric, and a metric that has no number out of the result.
-
-    Args:
-        runs: of one behaviour.
-        objective: metrics whose mean is `OBJECTIVE`.
-        n_resamples: bootstrap resamples of questions.
+    is left out of that metric, and a metric that has no number out of the result. The runs are of
+    one behaviour; `OBJECTIVE` is the mean of the metrics of ``objective``.
     """
     steered = [_by_question(ours, kept, objective) for ours, _, kept in runs]
     unsteered = [_by_question(theirs, kept, objective) for _, theirs, kept in runs]

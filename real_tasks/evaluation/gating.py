@@ -26,12 +26,8 @@ def gate_input(
 ) -> GateInput:
     """Return the activations of every prompt and neutral text, at the input of every layer.
 
-    Args:
-        loaded: the model, not steered.
-        data: the behaviour; of its neutral texts those count on which nothing is tested.
-        questions: training questions.
-        batch_tokens: most tokens of a batch, padding included.
-        gate: it says at which tokens, see `Gate.at_end`.
+    The gate says at which tokens, see `Gate.at_end`. Of the neutral texts those count on which
+    nothing is tested; ``questions`` are training questions. The model is not steered.
 
     Raises:
         UserInputError: no neutral text is short enough.

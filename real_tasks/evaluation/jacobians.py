@@ -20,13 +20,9 @@ def mean_jacobians(
     """Return every layer's Jacobian of its output by its input, ``[layer, out, in]``.
 
     It is that at the last token, the earlier ones held as they are; these are read once. Mean over
-    the texts, float32 on the CPU. A text takes a pass over its last token, with a row and a
-    gradient for each dimension.
-
-    Args:
-        loaded: the model.
-        rows: each text's tokens.
-        batch_tokens: most tokens of a batch; every row holds keys and values of the whole text.
+    the texts, of which ``rows`` are the tokens, float32 on the CPU. A text takes a pass over its
+    last token, with a row and a gradient for each dimension; every row of a batch holds keys and
+    values of the whole text.
     """
     n_layers, d = loaded.shape.n_layers, loaded.shape.d_model
     found = torch.zeros(n_layers, d, d)

@@ -40,11 +40,7 @@ class ModelHandle:
     """
 
     def __init__(self, loaded: LoadedModel, batch_tokens: int) -> None:
-        """Keep the model.
-
-        Args:
-            loaded: the model.
-            batch_tokens: most tokens of a batch, padding included.
+        """Keep the model; ``batch_tokens`` are the most tokens of a batch, padding included.
 
         Raises:
             UserInputError: weights that are quantised, or not in memory.
@@ -173,12 +169,8 @@ class ModelHandle:
     def jacobians(self, texts: Sequence[Text], tokens: int) -> Float[Tensor, "layer d d"]:
         """Return the Jacobian of every layer at a text's last token, the mean over texts.
 
-        See `real_tasks.evaluation.jacobians.mean_jacobians`.
-
-        Args:
-            texts: the texts.
-            tokens: most tokens of each that are read, two or more: the first, on which attention
-                rests, and the last ones.
+        Of each at most ``tokens`` are read, two or more: the first, on which attention rests, and
+        the last ones. See `real_tasks.evaluation.jacobians.mean_jacobians`.
 
         Raises:
             UserInputError: a text without an answer, or too long.

@@ -92,10 +92,7 @@ def neutral_rows(loaded: ReadsTexts, texts: Sequence[str]) -> list[list[int]]:
 def encode_neutral(loaded: LoadedModel, texts: Sequence[str], batch_tokens: int) -> EncodedNeutral:
     """Encode neutral texts; the unsteered model is read once, with the first measurement.
 
-    Args:
-        loaded: the model, unsteered.
-        texts: without the behaviour; of each the first `MAX_TOKENS` tokens count.
-        batch_tokens: most tokens of a batch, padding included.
+    Of each text the first `MAX_TOKENS` tokens count.
 
     Raises:
         UserInputError: no text has two tokens, or texts longer than the model's positions.

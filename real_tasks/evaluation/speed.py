@@ -24,10 +24,7 @@ def token_seconds(
 ) -> tuple[float, float]:
     """Return the seconds that a token of one text takes once its prompt is read, steered and bare.
 
-    Args:
-        loaded: the model.
-        prompt: tokens of a prompt, of which the first few are taken.
-        intervention: the steering.
+    Of the prompt's tokens the first few are taken.
     """
     room = (loaded.max_positions or 2 * PROMPT_TOKENS) - TOKENS - 1
     start = prompt[: max(1, min(PROMPT_TOKENS, room))]

@@ -72,15 +72,8 @@ def transfer_rows(
     For every source, target and metric there is a row for each fold and seed, and one over all of
     them, whose fold and seed are None; there a question's values over seeds are averaged first. The
     intervals come from a bootstrap over questions. A question on which a metric is not a number is
-    left out of that metric.
-
-    Args:
-        cells: all that was measured.
-        method: the way of steering.
-        objectives: by target, the metrics that K and alpha are chosen by; their mean is one more
-            metric, `OBJECTIVE`.
-        n_resamples: bootstrap resamples.
-        metrics: those to report; all if empty.
+    left out of that metric. The mean of a target's ``objectives``, the metrics that K and alpha are
+    chosen by, is one more metric, `OBJECTIVE`; of the others ``metrics`` are reported, or all.
     """
     rows = []
     for source, target in dict.fromkeys((cell.source, cell.target) for cell in cells):

@@ -117,14 +117,8 @@ def evaluate_method(
     """Tune over ``candidates`` (a spec for each K) and the grid of alphas, and test the best.
 
     A setting that overflows is never chosen. Without candidates nothing is steered. The alpha of
-    the candidates is of no account.
-
-    Args:
-        evaluator: measures.
-        candidates: by K.
-        config: the caps.
-        strengths: the grid; that of ``config`` where there are none.
-        largest: strength that has a meaning.
+    the candidates is of no account. The grid is ``strengths``, or where there are none that of
+    ``config``; ``largest`` is the strength up to which the operator has a meaning.
     """
     race = config.search == "race"
     choice = choose(evaluator, candidates, config, strengths)

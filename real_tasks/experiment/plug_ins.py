@@ -19,9 +19,7 @@ from real_tasks.vocabulary.experiment_config import ExperimentConfig
 def resolved(config: ExperimentConfig, doubtful: Collection[str] = ()) -> ExperimentConfig:
     """Return the configuration with the parameters of its plug-ins checked and made complete.
 
-    Args:
-        config: the configuration.
-        doubtful: fields of it that are known to be wrong; see `Faults`.
+    ``doubtful`` are fields of it that are known to be wrong; see `Faults`.
 
     Raises:
         UserInputError: unknown plug-ins, methods or judges, or parameters that do not fit.

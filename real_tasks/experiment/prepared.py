@@ -46,9 +46,7 @@ class Prepared:
 def prepare(config: ExperimentConfig, doubtful: Collection[str] = ()) -> Prepared:
     """Complete and check a configuration; reads its data, once, and loads no weights.
 
-    Args:
-        config: the configuration.
-        doubtful: dotted paths of fields that are known to be wrong; see `errors.Faults`.
+    ``doubtful`` are dotted paths of fields that are known to be wrong; see `errors.Faults`.
 
     Raises:
         UserInputError: all that is wrong, and how to mend it.

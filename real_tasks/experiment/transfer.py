@@ -58,11 +58,7 @@ def resolved_transfer(config: TransferConfig) -> TransferConfig:
 
 
 def prepare_transfer(config: TransferConfig, doubtful: Collection[str] = ()) -> PreparedTransfer:
-    """Complete and check a transfer.
-
-    Args:
-        config: the transfer.
-        doubtful: dotted paths of fields that are known to be wrong; see `errors.Faults`.
+    """Complete and check a transfer; ``doubtful`` is as in `prepare`.
 
     Raises:
         UserInputError: all that is wrong, and how to mend it.

@@ -53,10 +53,6 @@ def load_transfer_config(
     Fields of the experiment may stand at the top level, as in an experiment's file, so that the
     same files serve both. Without a file the behaviours are the demo's.
 
-    Args:
-        paths: YAML files.
-        assignments: ``a.dotted.path=value``.
-
     Raises:
         UserInputError: as `load_config`; fewer than two behaviours.
     """

@@ -58,11 +58,7 @@ def check_rule(operator: Operator, edit: Edit | Method) -> None:
 def check_place(formula: str, kind: ModuleKind, model_type: str, constant: bool) -> None:
     """Check that what an architecture has at a place is what one projection reads or puts out.
 
-    Args:
-        formula: of the operator.
-        kind: the place.
-        model_type: the architecture.
-        constant: whether all that is done there is adding a constant.
+    ``constant`` says whether all that is done there is adding a constant.
 
     Raises:
         UserInputError: it is not, with the reason and a way out.

@@ -47,10 +47,7 @@ def behind_blocks(loaded: LoadedModel, intervention: Intervention) -> Interventi
     """Return an intervention that adds behind blocks what another one adds to their heads.
 
     Behind the first block, for which a control vector has no place, it is added one block later.
-
-    Args:
-        loaded: the model, not steered at present.
-        intervention: one that `check_behind_blocks` lets pass.
+    `check_behind_blocks` lets the intervention pass; the model is not steered at present.
     """
     family, model = family_of(loaded.model.config), loaded.model
     biases = rewritten(model, intervention, torch.float32).biases

@@ -57,11 +57,7 @@ def saved_log_probs(
 ) -> list[list[Reading]]:
     """Return the readings of a checkpoint, loaded by plain transformers in its own type.
 
-    Args:
-        folder: the checkpoint.
-        parity: what is asked.
-        device: where to load it.
-        device_map: how to spread it over several devices instead.
+    It is loaded to a device, or spread over several by ``device_map``.
 
     Raises:
         UserInputError: it cannot be loaded.

@@ -7,12 +7,9 @@ HEADS, VECTOR, CARD = "heads.npy", "control-vector.gguf", "README.md"
 
 
 def snippet_of(format: Format, folder: str, base: str) -> str:
-    """Return Python of about three lines, or a shell command, that uses an export.
+    """Return Python of about three lines, or a shell command, that uses an export of a format.
 
-    Args:
-        format: of the export.
-        folder: where it lies.
-        base: name of its base model.
+    It lies in ``folder``; ``base`` is the name of its base model.
     """
     if format == "checkpoint":
         return (

@@ -71,11 +71,7 @@ def adapter_of(folder: Path) -> Path | None:
 
 
 def check_peft(what: str, instead: str) -> None:
-    """Check that peft is installed.
-
-    Args:
-        what: asks for it, in words.
-        instead: what to do without it.
+    """Check that peft is installed, which ``what`` asks for; ``instead`` is what to do without it.
 
     Raises:
         UserInputError: it is not.
@@ -145,13 +141,10 @@ def without_adapter(folder: Path) -> Iterator[Path]:
 
 
 def check_adapter(folder: Path, config: PreTrainedConfig) -> None:
-    """Check that a folder's adapter, if it holds one, can be merged into a model.
+    """Check that a folder's adapter, if it holds one, can be merged into such a model.
 
-    It is merged on torch's device ``meta``, into a network without numbers.
-
-    Args:
-        folder: of a checkpoint or of an adapter alone.
-        config: of the model.
+    It is merged on torch's device ``meta``, into a network without numbers. The folder is that of a
+    checkpoint or of an adapter alone.
 
     Raises:
         UserInputError: see `merged`.

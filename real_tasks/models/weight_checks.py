@@ -102,11 +102,7 @@ def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def check_finite(tensors: Iterator[tuple[str, Tensor]], where: str) -> None:
-    """Check that weights hold neither NaN nor infinity.
-
-    Args:
-        tensors: by name.
-        where: what they are of, for the message.
+    """Check that weights, by name, hold neither NaN nor infinity; ``where`` says whose they are.
 
     Raises:
         UserInputError: names the first that does, and counts them.

@@ -152,11 +152,7 @@ def pack_tightly(
 ) -> list[list[int]]:
     """Cut sequences, sorted by length, into the batches that cost least; see `pack`.
 
-    Args:
-        lengths: see `pack`.
-        batch_tokens: see `pack`.
-        regimes: see `pack`.
-        batch_cost: what a batch costs besides its tokens, padding included, in tokens.
+    ``batch_cost`` is what a batch costs besides its tokens, padding included, in tokens.
     """
     order = sorted(range(len(lengths)), key=lambda i: (regimes[i], lengths[i], i))
     # By the number of sequences in batches: the least cost, and where the last batch starts.

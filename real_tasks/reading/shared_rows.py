@@ -43,10 +43,8 @@ class SharedRow:
     def add(self, end: Sequence[int], shared: int = 0) -> list[int]:
         """Add an end and return the columns of its tokens.
 
-        Args:
-            end: its tokens.
-            shared: how many of them, from the first on, are those of the end that was added before
-                it, and not added again.
+        The first ``shared`` of them are those of the end that was added before it, and not added
+        again.
         """
         column, first = len(self.tokens), len(self.beginning)
         self.tokens += end[shared:]

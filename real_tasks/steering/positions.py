@@ -168,12 +168,9 @@ class Positions:
 def generate_tells_prompt_width(
     model: PreTrainedModel, positions: Positions, everywhere: bool
 ) -> Iterator[None]:
-    """Let the instance's ``generate`` record the width of its prompts while it runs.
+    """Let the instance's ``generate`` tell positions the width of its prompts while it runs.
 
-    Args:
-        model: the model.
-        positions: take the width.
-        everywhere: whether all positions are steered alike, so that padding does not matter.
+    Where all positions are steered alike (``everywhere``), padding does not matter.
     """
     generate: Any = model.generate
 

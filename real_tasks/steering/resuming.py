@@ -24,16 +24,10 @@ def steered_states(
     """Return the decoder's output for a batch under an intervention.
 
     Layers before the first that is steered, or read by a gate, are taken from an earlier pass over
-    the same batch, whatever its intervention; the numbers are those of a full pass to the bit.
-    A model that is hooked by others already, or spread over devices, takes the full pass.
-
-    Args:
-        loaded: the model; its layers are called with ``inputs`` once.
-        intervention: None for the unsteered model.
-        batch: see `real_tasks.models.kept_states.batch_key`.
-        inputs: the decoder's arguments, without a cache that has to grow.
-        prompt_lengths: see `applied`.
-        gated_lengths: see `applied`.
+    the same batch (see `real_tasks.models.kept_states.batch_key`), whatever its intervention; the
+    numbers are those of a full pass to the bit. A model that is hooked by others already, or spread
+    over devices, takes the full pass. ``inputs`` are the decoder's arguments, without a cache that
+    has to grow; for both lengths see `applied`.
     """
     layers = sites(loaded.model, "layer")
     first = len(layers) if intervention is None else intervention.first_layer(len(layers))

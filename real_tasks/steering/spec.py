@@ -79,13 +79,8 @@ class SteeringSpec:
     ) -> "SteeringSpec":
         """Return the spec by which each module gets ``alpha * strength * sigma * direction`` added.
 
-        Args:
-            modules: all of one part.
-            directions: unit vectors.
-            sigmas: standard deviations of the activations along the directions.
-            strengths: weights (w) of the modules.
-            token_scope: the positions that are steered.
-            facts: the other fields.
+        The modules are of one part, the directions unit vectors, the sigmas standard deviations of
+        the activations along them. ``facts`` are the other fields.
         """
         tensors = {"direction": directions, "scale": sigmas}
         return cls(edits=(Edit(tuple(modules), tensors, strengths, scope=token_scope),), **facts)

@@ -44,11 +44,7 @@ def owner_of(point: EntryPoint) -> str:
 
 
 def imported(point: EntryPoint, kind: type | None = None) -> Any:
-    """Return what an entry point names.
-
-    Args:
-        point: the entry point.
-        kind: what it must name a class of; None for anything.
+    """Return what an entry point names: a class of a kind, or without one anything.
 
     Raises:
         UserInputError: it cannot be imported, or is no plug-in of the kind; says of which package.

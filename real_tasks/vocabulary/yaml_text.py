@@ -23,11 +23,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Return the value of a YAML document; None of an empty one.
-
-    Args:
-        text: the document.
-        where: it comes from, for messages.
+    """Return the value of a YAML document; None of an empty one. Messages say ``where`` it is from.
 
     Raises:
         UserInputError: no YAML; too large, too deep or full of aliases; a key twice in a mapping; a

@@ -79,10 +79,7 @@ class RemoteArtifacts:
     def publish(self, manifest: Manifest, folder: Path, *, mending: bool = False) -> ArtifactRef:
         """Upload an artifact; return the one that its key stands for: this, or an earlier one.
 
-        Args:
-            manifest: the artifact's.
-            folder: its files.
-            mending: take the place of what is there, which is damaged.
+        ``mending`` takes the place of what is there, which is damaged.
         """
         ref, content = reference(manifest), json.dumps(manifest, indent=1).encode()
         published = _published(ref.kind, ref.key)

@@ -31,12 +31,7 @@ class Effects:
     ) -> None:
         """Encode the questions once, and read the unsteered model.
 
-        Args:
-            loaded: the model.
-            data: the behaviour.
-            questions: indices into ``data.questions``; a localizer may see validation questions,
-                never test questions.
-            batch_tokens: most tokens of a batch, padding included.
+        A localizer may see validation questions, never test questions.
 
         Raises:
             UserInputError: no questions, or one without answers of both labels.

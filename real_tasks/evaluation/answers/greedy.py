@@ -37,16 +37,8 @@ def generate_answers(
 
     Always the likeliest token, whatever the checkpoint's own generation settings; of equally likely
     ones the first. A batch ends as soon as each of its rows has met a stop string or an
-    end-of-sequence token.
-
-    Args:
-        loaded: the model.
-        data: the behaviour; its template makes the prompts, its ``stop`` ends the answers.
-        questions: indices into ``data.questions``.
-        intervention: None for the unsteered model.
-        max_new_tokens: length limit of an answer.
-        batch_tokens: most tokens of a batch, padding and new tokens included.
-        share_prefix: whether a long common beginning of all prompts is read only once.
+    end-of-sequence token. The behaviour's template makes the prompts, its ``stop`` ends the
+    answers; see `continuations` for the rest.
 
     In a chat, thinking that an answer begins with is left out, and no stop string ends it; what
     does not end within ``max_new_tokens`` leaves an empty answer.

@@ -34,11 +34,7 @@ def target_log_probs(
 ) -> Float[Tensor, "token"]:
     """Return the log-probabilities of given next tokens, float32.
 
-    Args:
-        loaded: the model.
-        hidden: the decoder's output.
-        targets: the tokens.
-        at: of each the position that predicts it; None: one each, in order.
+    ``at`` is of each the position of ``hidden`` that predicts it; None: one each, in order.
     """
     at = torch.arange(len(targets), device=targets.device) if at is None else at
     found = hidden.new_empty(len(targets), dtype=torch.float32)

@@ -44,13 +44,8 @@ class Patching:
     ) -> None:
         """Make the prompts, and read the corrupted ones.
 
-        Args:
-            loaded: the model.
-            data: the behaviour.
-            train: questions that are shown, and that clean prompts ask.
-            asked: questions that corrupted prompts ask; none of ``train``.
-            few_shot: how many are shown.
-            batch_tokens: most tokens of a batch, padding included.
+        Questions of ``train`` are shown, and clean prompts ask them; corrupted prompts ask those of
+        ``asked``, none of which is among them.
 
         Raises:
             UserInputError: too few training questions, or see `Effects`.

@@ -115,12 +115,9 @@ def growing_cache(loaded: LoadedModel, prefix: Cache | None, n_rows: int) -> Dyn
 
 
 def after_prefix(inputs: dict[str, Any], prefix: Cache | None) -> dict[str, Any]:
-    """Return a decoder's arguments for rows that come after a prefix.
+    """Return a decoder's arguments for rows after a prefix, from those for the rows alone.
 
-    Args:
-        inputs: arguments for the rows alone, with an additive mask ``[row, 1, sees, seen]`` where
-            there is a prefix.
-        prefix: from `read_prefix`.
+    With a prefix (see `read_prefix`) their mask is an additive one, ``[row, 1, sees, seen]``.
     """
     if prefix is None:
         return inputs

@@ -48,12 +48,10 @@ class Judge(Protocol):
     Params: ClassVar[type[Frozen]]
 
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:
-        """Keep the validated parameters, an instance of ``Params``.
+        """Keep the validated parameters, an instance of ``Params``, and the memory.
 
-        Args:
-            params: the parameters.
-            memory: where costly judgements are kept by a hash of all that decides them, so that a
-                run which was stopped does not ask again.
+        There costly judgements are kept by a hash of all that decides them, so that a run which was
+        stopped does not ask again.
         """
 
     def judge(self, answers: Sequence[tuple[Question, str]]) -> list[Judgement]:
@@ -76,11 +74,7 @@ class ConfiguredJudge(Configured):
 
 
 def memory_key(*parts: object) -> str:
-    """Return the key of a judgement in a judge's memory: a hash of all that decides it.
-
-    Args:
-        parts: what JSON knows.
-    """
+    """Return the key of a judgement in a judge's memory: a hash of all that decides it, as JSON."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -116,14 +116,10 @@ class Race:
         max_kl: float,
         enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Measure KL, on as many neutral texts as it takes to tell it from the cap.
+        """Measure KL, on as many neutral texts as it takes to tell it from the cap ``max_kl``.
 
-        Args:
-            evaluator: measures.
-            settings: by K; the specs with their alpha.
-            max_kl: the cap.
-            enough: asked after every setting's KL and after every round; once it says so, the
-                leader of those that are known wins.
+        ``settings`` are specs with their alpha, by K. ``enough`` is asked after every setting's KL
+        and after every round; once it says so, the leader of those that are known wins.
         """
         self._evaluator, self._max_kl, self._enough = evaluator, max_kl, enough
         self._racers = [_Racer(top_k, spec) for top_k, spec in settings]

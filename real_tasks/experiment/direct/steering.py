@@ -88,11 +88,9 @@ class Steering:
         return Steering(self.model, self.tokenizer, spec, self.asking, self.force)
 
     def compare(self, prompts: str | Sequence[str], max_new_tokens: int = 50) -> Comparison:
-        """Return greedy answers without steering and with it.
+        """Return greedy answers without steering and with it, of at most ``max_new_tokens``.
 
-        Args:
-            prompts: what is asked; put as the questions were with which the steering was tuned.
-            max_new_tokens: length limit of an answer.
+        Prompts are put as the questions were with which the steering was tuned.
         """
         if max_new_tokens < 1:
             raise UserInputError(f"max_new_tokens {max_new_tokens}, expected 1 or more")

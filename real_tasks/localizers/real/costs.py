@@ -16,18 +16,15 @@ def flops(params: Params, d: int, n_train: float) -> float:
 
     VQ-AE, per answer: its four affine maps have 3 d^2 weights; forward, weight gradient and input
     gradient take 2 FLOPs a weight each, but the first map's input needs no gradient: 16 d^2. To
-    find codes and to update them takes codes x d each, similarities in the batch and their
-    gradient batch x d each.
+    find codes and to update them takes codes x d each, similarities in the batch and their gradient
+    batch x d each.
 
     Priors, per answer: at each position but the first 3 x 2 FLOPs for each of the GRU's 3 h^2
     recurrent weights, at each position 6 h x codes for the logits; per batch 6 x 3 h x embedding
-    for each of codes + 1 entries of the table of inputs. Scoring, and a look at a few answers
-    after every epoch, are left out.
+    for each of codes + 1 entries of the table of inputs. Scoring, and a look at a few answers after
+    every epoch, are left out.
 
-    Args:
-        params: of the localizer.
-        d: width of the module.
-        n_train: training answers of the fold.
+    ``n_train`` are the training answers of the fold.
     """
     h, codes, units = params.prior_hidden, params.codebook_size, params.units
     fits, share = fits_of(params)

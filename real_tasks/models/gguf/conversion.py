@@ -55,11 +55,7 @@ def described(file: Path) -> Path:
 
 
 def convert(file: Path, out: Path) -> None:
-    """Write a GGUF file's model as an ordinary checkpoint, its weights as float32.
-
-    Args:
-        file: the GGUF file.
-        out: an empty folder.
+    """Write a GGUF file's model into an empty folder, an ordinary checkpoint with float32 weights.
 
     Raises:
         UserInputError: see `described`; weights are damaged, or of another shape.

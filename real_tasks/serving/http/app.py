@@ -26,13 +26,9 @@ CLIENT_GONE = 499
 
 
 def served(engine: Engine, catalogue: Catalogue, metrics: Metrics, key: str | None = None) -> Guard:
-    """Return the application that serves an engine.
+    """Return the application that serves a running engine and a catalogue of its model.
 
-    Args:
-        engine: running.
-        catalogue: of the engine's model.
-        metrics: those that the engine's passes are told to.
-        key: that clients must send; None: none.
+    The engine's passes are told to ``metrics``. Clients must send the key, if there is one.
     """
     app = FastAPI(title="real serve", docs_url=None, redoc_url=None, lifespan=_threads_ready)
     handle_errors(app)

@@ -95,12 +95,8 @@ class Fitter(Configured, ABC):
     def tokens_read(self, shape: ModelShape, tokens: float, answers: float) -> float:  # noqa: ARG002
         """Return the tokens that the model reads for a module, or with `all_layers` for all.
 
-        To plan: a token with a gradient counts as three.
-
-        Args:
-            shape: of the model.
-            tokens: of an answer with its prompt.
-            answers: of a question.
+        To plan: a token with a gradient counts as three. ``tokens`` are those of an answer with its
+        prompt, ``answers`` those of a question.
         """
         return 0.0
 

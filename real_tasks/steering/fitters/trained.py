@@ -99,14 +99,9 @@ class TrainedPush(Fitter):
     def trained(
         self, pairs: Preferences, site: ModuleId, unit: float, width: int, draw: torch.Generator
     ) -> Float[Tensor, "d"]:
-        """Return what is added to one module.
+        """Return what is added to one module, the site, whose activations have ``width`` numbers.
 
-        Args:
-            pairs: to train on.
-            site: the module.
-            unit: mean standard deviation of its activations.
-            width: numbers of its activation.
-            draw: for all that is random.
+        ``unit`` is their mean standard deviation; ``draw`` is for all that is random.
         """
 
     def fit(self, data: FitterInput, seed: int) -> dict[str, Float[Tensor, "module ..."]]:
@@ -139,15 +134,9 @@ def descend(
     clipped: Sequence[Tensor] = (),
     after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Take steps against the gradient of a loss.
+    """Take steps against the gradient of a loss, which is computed anew for each.
 
-    Args:
-        loss: is computed anew for each step.
-        optimizer: of all that is trained.
-        schedule: of its rates, by steps.
-        steps: how many.
-        clipped: tensors whose gradient is cut to a length of 1.
-        after: is done after each step.
+    The gradient of ``clipped`` tensors is cut to a length of 1; ``after`` is done after each step.
     """
     for _ in range(steps):
         optimizer.zero_grad()

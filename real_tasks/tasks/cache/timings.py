@@ -23,13 +23,9 @@ def origin() -> dict[str, str | None]:
 
 
 def timing(stage: str, shard: str, facts: Mapping[str, Any], task_run: object) -> dict[str, Any]:
-    """Return a row of `stage_timings`, but for its run.
+    """Return a row of `stage_timings`, but for its run, of a shard's artifact with its facts.
 
-    Args:
-        stage: kind of the stage.
-        shard: name of the shard.
-        facts: of the shard's artifact.
-        task_run: id of the run's task run; an artifact that another one made is from the cache.
+    An artifact that another task run than ``task_run`` made is from the cache.
     """
     return {
         "stage": stage,

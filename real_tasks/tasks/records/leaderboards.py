@@ -44,14 +44,9 @@ class Leaderboard:
 def leaderboards(
     home: Home, run_id: str | None, model: str | None, behaviour: str | None, metric: str | None
 ) -> list[Leaderboard]:
-    """Return the leaderboard of a run, or of the last one on each model and behaviour.
+    """Return the leaderboard of a run, or of the last one on each (given) model and behaviour.
 
-    Args:
-        home: where runs are.
-        run_id: the run.
-        model: without a run, the model.
-        behaviour: and the behaviour.
-        metric: that methods are compared by; None: the first of the headline metrics.
+    Methods are compared by ``metric``; None: the first of the headline metrics.
 
     Raises:
         StorageError: there is no such run, or it has no results.
