@@ -1,4 +1,4 @@
-"""Estimates with 95 % intervals: percentile bootstraps, differences; means over runs."""
+"""Estimates with 95 % intervals: percentile bootstraps, differences, pairs; means over runs."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -26,15 +26,23 @@ class Estimate:
     high: float
 
 
-def bootstrap(
-    value: float, statistic: Statistic, size: int, n_resamples: int, seed: int = 0
-) -> Estimate:
+@dataclass(frozen=True)
+class Difference:
+    """Mean of method minus baseline over questions, with a percentile bootstrap interval."""
+
+    difference: float
+    low: float
+    high: float
+    n_questions: int
+
+
+def bootstrap(value: float, statistic: Statistic, size: int, n_resamples: int) -> Estimate:
     """Give a value the interval of its statistic over places of ``range(size)`` drawn again.
 
     Resamples in which the statistic is not a number are left out; without any, and where the value
     is none itself, the ends are NaN.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     found = [
         statistic(rng.integers(size, size=(min(CHUNK, n_resamples - start), size)))
         for start in range(0, n_resamples, CHUNK)
@@ -63,6 +71,27 @@ def mean_estimate(values: Float[np.ndarray, "place"], n_resamples: int) -> Estim
         return Estimate(math.nan, math.nan, math.nan)
     mean = float(values.mean())
     return bootstrap(mean, lambda drawn: values[drawn].mean(axis=1), len(values), n_resamples)
+
+
+def paired_difference(
+    method: Iterable[Mapping[int, float]], baseline: Iterable[Mapping[int, float]], n_resamples: int
+) -> Difference:
+    """Compare two methods on the questions that both were tested on.
+
+    Of either there is, for every fold and seed, a value per question; the baseline may have fewer
+    seeds. A question's values over seeds are averaged first, so that the interval is over questions
+    and not over seeds.
+
+    Raises:
+        ValueError: no question is common to both.
+    """
+    ours, theirs = mean_by_key(method), mean_by_key(baseline)
+    common = sorted(ours.keys() & theirs.keys())
+    if not common:
+        raise ValueError("the two methods have no test question in common")
+    gaps = np.array([ours[question] - theirs[question] for question in common])
+    found = mean_estimate(gaps, n_resamples)
+    return Difference(found.value, found.low, found.high, len(gaps))
 
 
 def difference_of_means(

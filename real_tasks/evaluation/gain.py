@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from real_tasks.evaluation.bootstrap import mean_by_key
-from real_tasks.evaluation.paired import paired_difference
+from real_tasks.evaluation.bootstrap import mean_by_key, paired_difference
 
 OBJECTIVE = "objective"
 """A metric that every behaviour has: the mean of those that K and alpha are chosen by."""

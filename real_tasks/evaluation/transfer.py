@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from real_tasks.evaluation.gain import OBJECTIVE, gains
 from real_tasks.vocabulary.types import BehaviourData, FoldSplit, Question
@@ -21,25 +21,18 @@ class LeakFree:
     excluded: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class TransferCell:
-    """What was measured of a target, steered by a source, on one fold and with one seed.
+class TransferCell(NamedTuple):
+    """What was found of a target, steered by a source, on one fold and with one seed.
 
-    Attributes:
-        source: label of the behaviour that modules, directions, K and alpha come from.
-        target: label of the behaviour that is measured.
-        questions: the target's test questions.
-        steered: ``questions`` and ``per_question``, as in `measuring.Measurement`.
-        unsteered: likewise; it may hold questions that are left out.
+    That is ``questions``, a `LeakFree` as JSON has it, and ``steered`` and ``unsteered``, each with
+    ``questions`` and ``per_question`` as in `measuring.Measurement`.
     """
 
     source: str
     target: str
     fold: int
     seed: int
-    questions: LeakFree
-    steered: Mapping[str, Any]
-    unsteered: Mapping[str, Any]
+    found: Mapping[str, Any]
 
 
 def leak_free_questions(
@@ -84,8 +77,9 @@ def transfer_rows(
         ]
         names = {"source": source, "target": target, "method": method}
         for fold, seed, group in groups:
-            excluded = {question for cell in group for question in cell.questions.excluded}
-            runs = [(cell.steered, cell.unsteered, cell.questions.kept) for cell in group]
+            measured = [cell.found for cell in group]
+            excluded = {question for one in measured for question in one["questions"]["excluded"]}
+            runs = [(m["steered"], m["unsteered"], m["questions"]["kept"]) for m in measured]
             found = gains(runs, objectives[target], n_resamples)
             rows += [
                 {**names, "fold": fold, "seed": seed, "metric": metric, **vars(gain)}

@@ -84,15 +84,12 @@ class Comparison:
         return f" (of what steering does, {self.share:.0%} is there)"
 
 
-def compare(parity: Parity, readings: Readings, tolerance: float | None = None) -> Comparison:
+def compare(parity: Parity, readings: Readings) -> Comparison:
     """Return what a model is whose log-probabilities of the continuations were read.
 
-    Args:
-        parity: what is expected.
-        readings: what was read, in the order of the cases.
-        tolerance: nats; None for the parity file's own.
+    The readings are in the order of the cases.
     """
-    tolerance = parity.tolerance if tolerance is None else tolerance
+    tolerance = parity.tolerance
     pairs = [
         (reading, steered, unsteered)
         for case, read in zip(parity.cases, readings, strict=True)

@@ -21,9 +21,7 @@ ALTERNATIVES = 20
 """Likeliest next tokens asked for where a server does not score the prompt itself."""
 
 
-def check_export(
-    target: str, parity: Path | None = None, tolerance: float | None = None
-) -> Comparison:
+def check_export(target: str, parity: Path | None = None) -> Comparison:
     """Say whether a saved or served model is steered as its parity file says.
 
     Args:
@@ -31,7 +29,6 @@ def check_export(
             OpenAI's completions (``http://host:port/v1``); the environment variable OPENAI_API_KEY
             is sent as the key where it is set.
         parity: the parity file, or the folder that it is in; for a folder, its own by default.
-        tolerance: nats by which a log-probability may be off; the parity file's by default.
 
     Raises:
         UserInputError: neither a folder nor a URL; no parity file; a server that does not answer,
@@ -44,12 +41,12 @@ def check_export(
                 "the checkpoint (--parity FILE)"
             )
         expected = Parity.load(parity)
-        return compare(expected, served_log_probs(target, expected), tolerance)
+        return compare(expected, served_log_probs(target, expected))
     folder = Path(target)
     expected = Parity.load(folder if parity is None else parity)
     check_checkpoint(folder)
     device = str(resolve_device("auto"))
-    return compare(expected, saved_log_probs(folder, expected, device), tolerance)
+    return compare(expected, saved_log_probs(folder, expected, device))
 
 
 def saved_log_probs(

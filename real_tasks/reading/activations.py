@@ -35,10 +35,9 @@ def activations_at_last_token(
     texts: Sequence[str],
     batch_tokens: int,
     kind: ModuleKind = "head",
-    largest: float = math.inf,
 ) -> Float[Tensor, "sample layer module d"]:
     """Return the activations at the last token of each text; see `activations_at`."""
-    return activations_at(loaded, texts, None, batch_tokens, kind, largest)
+    return activations_at(loaded, texts, None, batch_tokens, kind)
 
 
 @torch.no_grad()

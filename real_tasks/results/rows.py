@@ -4,8 +4,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from real_tasks.evaluation.bootstrap import Difference, paired_difference
 from real_tasks.evaluation.labels import headline_metrics
-from real_tasks.evaluation.paired import Difference, paired_difference
 from real_tasks.evaluation.wording import BAG_OF_WORDS, word_aucs
 from real_tasks.questions.folds import fold_of_questions, split
 from real_tasks.questions.groups import question_groups

@@ -57,8 +57,8 @@ def at_tuned(
     return [row for row in grid if tuple(row[name] for name in columns) in chosen]
 
 
-def result_table(rows: Iterable[Row], split: str = "test") -> list[dict[str, Any]]:
-    """Summarise evaluation rows: one row a method, means and SDs over folds and seeds.
+def result_table(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Summarise evaluation rows of the test: one row a method, means and SDs over folds and seeds.
 
     Columns: ``method``, ``n`` (folds times seeds), then ``top_k``, ``alpha`` and every metric, each
     with its sample standard deviation under ``<name>_sd`` (None where n is 1).
@@ -66,7 +66,7 @@ def result_table(rows: Iterable[Row], split: str = "test") -> list[dict[str, Any
     Raises:
         ValueError: a method has several settings in one fold and seed; expected the tuned one only.
     """
-    settings = wide_rows(row for row in rows if row["split"] == split)
+    settings = wide_rows(row for row in rows if row["split"] == "test")
     by_method: dict[str, list[dict[str, Any]]] = defaultdict(list)
     seen = set()
     for setting in settings:
@@ -74,7 +74,7 @@ def result_table(rows: Iterable[Row], split: str = "test") -> list[dict[str, Any
         if run in seen:
             raise ValueError(
                 f"several settings of {setting['method']!r} in fold {setting['fold']}, seed "
-                f"{setting['seed']}, split {split!r}; expected one: keep the tuned K and alpha"
+                f"{setting['seed']}, split 'test'; expected one: keep the tuned K and alpha"
             )
         seen.add(run)
         by_method[setting["method"]].append(setting)

@@ -132,39 +132,33 @@ def _write_layer(path: Path, keys: pa.Table, names: Sequence[str], values: Float
     return path
 
 
-def read_layer(
-    folders: Sequence[Path], layer: int, modules: Sequence[int] | None = None
-) -> npt.NDArray[np.float32]:
+def read_layer(folders: Sequence[Path], layer: int) -> npt.NDArray[np.float32]:
     """Read the activations of one layer, of whatever kind of module they are.
 
     Args:
         folders: folders of ``write_shard``, in the order of samples.
         layer: the layer, from 0.
-        modules: the modules to read, in this order; None for all.
 
     Returns:
         ``[sample, module, d]``, float32; a module's samples lie together in memory.
 
     Raises:
-        DamagedActivationsError: a file is missing or unreadable, or lacks a module, or the shards'
-            modules differ in kind, number or width.
+        DamagedActivationsError: a file is missing or unreadable, or the shards' modules differ in
+            kind, number or width.
     """
     files = [_open(path) for folder in folders for path in _shards(folder, layer)]
     _check_alike(files)
-    present = _columns(files[0])
-    kind = naming.kind_of(present[0])
-    if kind == "neuron" and modules is not None:
-        return read_layer(folders, layer)[:, list(modules)]
-    wanted = present if modules is None else [naming.module_column(kind, m) for m in modules]
-    width = int(files[0][1].schema_arrow.field(present[0]).type.list_size)
+    columns = _columns(files[0])
+    width = int(files[0][1].schema_arrow.field(columns[0]).type.list_size)
     samples = sum(file.metadata.num_rows for _, file in files)
-    out = np.empty((len(wanted), samples, width), np.float32)
+    out = np.empty((len(columns), samples, width), np.float32)
     start = 0
     for path, file in files:
         stop = start + file.metadata.num_rows
-        _read_modules(path, file, wanted, out[:, start:stop])
+        _read_modules(path, file, columns, out[:, start:stop])
         start = stop
-    return out.transpose(1, 2, 0) if kind == "neuron" else out.transpose(1, 0, 2)
+    neurons = naming.kind_of(columns[0]) == "neuron"
+    return out.transpose(1, 2, 0) if neurons else out.transpose(1, 0, 2)
 
 
 _OpenFile = tuple[Path, pq.ParquetFile]
@@ -200,21 +194,11 @@ def _check_alike(files: list[_OpenFile]) -> None:
             )
 
 
-def _read(path: Path, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
-    missing = set(columns) - set(file.schema_arrow.names)
-    if missing:
-        raise DamagedActivationsError(
-            f"{path} has no column {', '.join(sorted(missing))}; "
-            f"it has {naming.in_words(_columns((path, file)))}"
-        )
+def _read_modules(path: Path, file: pq.ParquetFile, columns: list[str], out: FloatArray) -> None:
     try:
-        return file.read(columns=columns)
+        table = file.read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
-
-
-def _read_modules(path: Path, file: pq.ParquetFile, columns: list[str], out: FloatArray) -> None:
-    table = _read(path, file, columns)
     for index, column in enumerate(columns):
         start = 0
         for chunk in table[column].chunks:

@@ -16,25 +16,19 @@ from real_tasks.results.summary import Row
 LOOKS = ((style.BLUE, "o"), (style.ORANGE, "s"), ("black", "D"))
 
 
-def difference_forest(comparisons: Sequence[Row], metrics: Sequence[str] | None = None) -> Figure:
+def difference_forest(comparisons: Sequence[Row]) -> Figure:
     """Draw each difference with its interval: hollow where the interval includes 0, a tie.
 
-    Args:
-        comparisons: rows of ``method``, ``baseline``, ``basis``, ``metric``, ``difference``,
-            ``low``, ``high``.
-        metrics: the panels, where there are such rows; the headline metrics by default.
+    A panel for each headline metric. The rows have ``method``, ``baseline``, ``basis``, ``metric``,
+    ``difference``, ``low``, ``high``.
 
     Raises:
-        ValueError: no row is about one of ``metrics``.
+        ValueError: no row is about a headline metric.
     """
-    if metrics is None:
-        metrics = headline_metrics(row["metric"] for row in comparisons)
-    rows = [row for row in comparisons if row["metric"] in metrics]
+    shown = headline_metrics(row["metric"] for row in comparisons)
+    rows = [row for row in comparisons if row["metric"] in shown]
     if not rows:
-        raise ValueError(
-            f"no comparison of {', '.join(metrics) or 'a headline metric'}; expected a row of one"
-        )
-    shown = [metric for metric in metrics if any(row["metric"] == metric for row in rows)]
+        raise ValueError("no comparison of a headline metric; expected a row of one")
     order = ordered_methods(row[side] for row in rows for side in ("method", "baseline"))
     pairs = sorted(
         {(row["method"], row["baseline"]) for row in rows},

@@ -89,7 +89,7 @@ class LocalizerAgreement:
 
 
 def rank_agreement(
-    first: Scores, second: Scores, top_k: int, n_resamples: int = RESAMPLES, seed: int = 0
+    first: Scores, second: Scores, top_k: int, n_resamples: int = RESAMPLES
 ) -> RankAgreement:
     """Compare two scores, higher is better, over the modules that have both.
 
@@ -109,7 +109,6 @@ def rank_agreement(
         lambda drawn: _rank_correlation(a[drawn], b[drawn]),
         len(modules),
         n_resamples if len(modules) > 2 else 0,
-        seed,
     )
     return RankAgreement(
         n_modules=len(modules),

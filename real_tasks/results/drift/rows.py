@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from real_tasks.evaluation.bootstrap import Estimate
@@ -29,28 +28,16 @@ _WITH_INTERVAL = tuple(name for name in DRIFT_METRICS if name != "auc_mean")
 _LISTED = 8
 
 
-@dataclass(frozen=True)
-class DriftGroup:
-    """What was compared of one localizer: one fold and seed, or all where these are None.
+def drift_row(
+    which: Mapping[str, Any], found: RankingDrift, gain: GainDrift | None, n_excluded: int
+) -> dict[str, Any]:
+    """Return the columns of the table of one localizer, in a fold and seed or over all.
 
-    Attributes:
-        n_excluded: questions of the data that were left out of the gain.
-        gain: None where the localizer does not rank what is steered, or nothing was measured.
+    ``which`` says so: localizer, module_kind, fold, seed. There is no gain where the localizer does
+    not rank what is steered, or nothing was measured; ``n_excluded`` questions of the data were
+    left out of it.
     """
-
-    localizer: str
-    module_kind: str
-    fold: int | None
-    seed: int | None
-    ranking: RankingDrift
-    gain: GainDrift | None
-    n_excluded: int
-
-
-def drift_row(group: DriftGroup) -> dict[str, Any]:
-    """Return a group's columns of the table, without those that say what was compared."""
-    found, auc, gain = group.ranking, group.ranking.auc, group.gain
-    agreement = found.agreement
+    auc, agreement = found.auc, found.agreement
     nothing = Estimate(math.nan, math.nan, math.nan)
     estimates = {
         "spearman": Estimate(agreement.spearman, agreement.low, agreement.high),
@@ -62,10 +49,7 @@ def drift_row(group: DriftGroup) -> dict[str, Any]:
         "gain_change": gain.change if gain and gain.change else nothing,
     }
     row: dict[str, Any] = {
-        "localizer": group.localizer,
-        "module_kind": group.module_kind,
-        "fold": group.fold,
-        "seed": group.seed,
+        **which,
         "n_modules": agreement.n_modules,
         "top_k": agreement.top_k,
         "shared": agreement.shared,
@@ -75,7 +59,7 @@ def drift_row(group: DriftGroup) -> dict[str, Any]:
         "auc_largest_module": auc.largest_module.short_name if auc else None,
         "gain_before": gain.before if gain else None,
         "n_questions": gain.n_questions if gain else None,
-        "n_excluded": group.n_excluded if gain else None,
+        "n_excluded": n_excluded if gain else None,
     }
     for name, one in estimates.items():
         ends = {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}

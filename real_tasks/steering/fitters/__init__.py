@@ -39,7 +39,7 @@ class FitterInput:
         questions: index of each sample's question; questions that a pair joins have the same.
         pairs: each sample's partner of the other label, by its place among the samples, or -1.
         classes: each sample's class by its place in ``class_names``, or -1.
-        class_names: of the data, in alphabetical order.
+        class_names: those that the samples have, in alphabetical order.
         conditions: that under which each sample's question is asked, by its place in
             ``condition_names``, or -1.
         condition_names: likewise.

@@ -60,6 +60,5 @@ class ClassAxes(DirectionFitter):
 
     def _strengths(self, data: FitterInput) -> dict[str, float]:
         """Return those that are not 0."""
-        names = sorted({data.class_names[number] for number in data.classes if number >= 0})
-        given = self.params.strengths or dict.fromkeys(names, 1.0)
+        given = self.params.strengths or dict.fromkeys(data.class_names, 1.0)
         return {name: strength for name, strength in given.items() if strength}

@@ -62,7 +62,7 @@ def check_classes(data: FitterInput, **named: Iterable[str]) -> None:
     Raises:
         UserInputError: one is not; the parameter is named, and what there is.
     """
-    there = sorted({data.class_names[number] for number in data.classes if number >= 0})
+    there = data.class_names
     for parameter, names in named.items():
         for name in names:
             if name not in there or len(there) < 2:

@@ -36,7 +36,7 @@ class PromptDifference(DirectionFitter):
         Raises:
             UserInputError: there are not, or both are the same.
         """
-        params, there = self.params, _there(data)
+        params, there = self.params, data.condition_names
         for name, said in (("condition", params.condition), ("reference", params.reference)):
             if said not in there and (said or name == "condition"):
                 raise UserInputError(
@@ -89,7 +89,3 @@ def _mean_by_question(data: FitterInput, side: Bool[Tensor, "sample"]) -> Float[
     _, number, counts = data.questions[side].unique(return_inverse=True, return_counts=True)
     weights = 1 / counts[number].double() / len(counts)
     return torch.einsum("s,msd->md", weights, data.values[:, side].double())
-
-
-def _there(data: FitterInput) -> list[str]:
-    return sorted({data.condition_names[number] for number in data.conditions if number >= 0})

@@ -80,5 +80,5 @@ class Purified(DirectionFitter):
         return torch.nn.functional.normalize(left, dim=-1).to(data.values)
 
     def _against(self, data: FitterInput) -> tuple[str, ...]:
-        others = sorted({data.class_names[number] for number in data.classes if number >= 0})
-        return self.params.against or tuple(n for n in others if n != self.params.class_name)
+        others = tuple(name for name in data.class_names if name != self.params.class_name)
+        return self.params.against or others

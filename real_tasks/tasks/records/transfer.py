@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from real_tasks.evaluation.gain import OBJECTIVE
 from real_tasks.evaluation.labels import headline_metrics, metric_label
-from real_tasks.evaluation.transfer import LeakFree, TransferCell, transfer_rows
+from real_tasks.evaluation.transfer import TransferCell, transfer_rows
 from real_tasks.experiment.transfer import behaviour_labels
 from real_tasks.report.figures.transfer import transfer_picture
 from real_tasks.results.findings import transfer_sentences
@@ -58,7 +58,7 @@ def publish_transfer(
     if not kept:
         raise UserInputError("; ".join(warnings))
     rows = transfer_rows(
-        [_cell(*pair) for pair in kept],
+        [TransferCell(c.source, c.target, c.fold, c.seed, found) for c, found in kept],
         config.method,
         dict(zip(behaviour_labels(config.behaviours), objectives, strict=True)),
         experiment.evaluation.bootstrap_samples,
@@ -82,18 +82,6 @@ def _warning(cell: Transferred, found: dict[str, Any], dtype: str) -> str | None
     return (
         f"nothing is steered by what was found on {cell.source} {where}: no strength stays in "
         f"the range of {dtype} and under evaluation.max_kl; {smaller_alphas(dtype)}"
-    )
-
-
-def _cell(cell: Transferred, found: dict[str, Any]) -> TransferCell:
-    return TransferCell(
-        source=cell.source,
-        target=cell.target,
-        fold=cell.fold,
-        seed=cell.seed,
-        questions=LeakFree(**{name: tuple(ids) for name, ids in found["questions"].items()}),
-        steered=found["steered"],
-        unsteered=found["unsteered"],
     )
 
 

@@ -12,7 +12,7 @@ from real_tasks.results.drift.change import (
     question_key,
     ranking_drift,
 )
-from real_tasks.results.drift.rows import DriftGroup, drift_row, exceeded
+from real_tasks.results.drift.rows import drift_row, exceeded
 from real_tasks.results.rows import Row
 from real_tasks.results.scores import RunKey, rows_of
 from real_tasks.tasks.rescoring.plan import Rescored, Rescoring, deployed_steering
@@ -139,15 +139,13 @@ def _rows_of_localizer(
             [row for row in rows if run in (None, (row["fold"], row["seed"]))] for rows in pair
         )
         gain = gains.drift(run, n_resamples) if gains else None
-        group = DriftGroup(
-            localizer=first["localizer"],
-            module_kind=first["module_kind"],
-            fold=run[0] if run else None,
-            seed=run[1] if run else None,
-            ranking=ranking_drift(before, after, top_k, n_resamples),
-            gain=gain,
+        fold, seed = run or (None, None)
+        which = {name: first[name] for name in ("localizer", "module_kind")}
+        row = drift_row(
+            which | {"fold": fold, "seed": seed},
+            ranking_drift(before, after, top_k, n_resamples),
+            gain,
             n_excluded=gains.n_questions - gain.n_questions if gains and gain else 0,
         )
-        row = drift_row(group)
         passed = exceeded(row, plan.config.thresholds) if run is None else ()
         yield row | {"exceeded": ", ".join(passed)}

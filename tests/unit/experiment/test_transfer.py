@@ -59,16 +59,14 @@ def cell(values: dict[str, list[float]], **changes: Any) -> TransferCell:
     """A cell on the questions 0, 1, ... whose unsteered values are all 0."""
     questions = list(range(len(next(iter(values.values())))))
     nothing = {name: [0.0] * len(questions) for name in values}
-    fields: dict[str, Any] = {
-        "source": "a",
-        "target": "b",
-        "fold": 0,
-        "seed": 0,
-        "questions": LeakFree(tuple(questions), ()),
+    found: dict[str, Any] = {
+        "questions": {"kept": questions, "excluded": []},
         "steered": {"questions": questions, "per_question": values},
         "unsteered": {"questions": questions, "per_question": nothing},
     }
-    return TransferCell(**(fields | changes))
+    which = {"source": "a", "target": "b", "fold": 0, "seed": 0}
+    told = {name: changes.pop(name) for name in which if name in changes}
+    return TransferCell(**(which | told), found=found | changes)
 
 
 def pooled(rows: list[dict[str, Any]], metric: str = "m") -> dict[str, Any]:
@@ -147,7 +145,7 @@ def test_the_row_over_all_averages_seeds_first_and_then_questions() -> None:
             {"m": list(values.values())},
             fold=fold,
             seed=seed,
-            questions=LeakFree(tuple(values), ()),
+            questions={"kept": list(values), "excluded": []},
             steered={"questions": list(values), "per_question": {"m": list(values.values())}},
             unsteered={"questions": list(values), "per_question": {"m": [0.5] * len(values)}},
         )
@@ -163,8 +161,9 @@ def test_the_row_over_all_averages_seeds_first_and_then_questions() -> None:
 def test_excluded_questions_are_counted_but_never_measured() -> None:
     measured = {"questions": [4, 7, 9], "per_question": {"m": [1.0, 100.0, 2.0]}}
     nothing = {"questions": [4, 7, 9], "per_question": {"m": [0.0, 0.0, 0.0]}}
-    one = cell({"m": [0.0]}, questions=LeakFree((4, 9), (7,)), steered=measured, unsteered=nothing)
-    other = replace(one, seed=1)
+    questions = {"kept": [4, 9], "excluded": [7]}
+    one = cell({"m": [0.0]}, questions=questions, steered=measured, unsteered=nothing)
+    other = one._replace(seed=1)
     row = pooled(transfer_rows([one, other], "real", {"b": ("m",)}, 10))
     assert (row["steered"], row["n_questions"], row["n_excluded"]) == (1.5, 2, 1)
 

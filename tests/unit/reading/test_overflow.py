@@ -10,7 +10,7 @@ from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.evaluation.side_effects import encode_neutral, side_effects
 from real_tasks.export.parity import make_parity
 from real_tasks.models.loading import LoadedModel, prepare
-from real_tasks.reading.activations import activations_at_last_token
+from real_tasks.reading.activations import activations_at, activations_at_last_token
 from real_tasks.steering.edits import Intervention
 from real_tasks.vocabulary.errors import OverflowedError, UserInputError
 from tests.unit.tiny_models import random_data, random_texts, tiny_llama, tiny_tokenizer
@@ -77,5 +77,5 @@ def test_activations_too_large_to_be_stored_are_refused_at_the_first_batch() -> 
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight.mul_(1e6)
     with pytest.raises(UserInputError, match=r"ends at 65504; set extraction.dtype to float32"):
-        activations_at_last_token(loaded, TEXTS, 1000, "layer", largest=65504.0)
+        activations_at(loaded, TEXTS, None, 1000, "layer", largest=65504.0)
     assert activations_at_last_token(loaded, TEXTS, 1000, "layer").abs().max() > 65504

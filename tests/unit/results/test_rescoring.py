@@ -24,7 +24,6 @@ from real_tasks.results.drift.change import (
     ranking_drift,
 )
 from real_tasks.results.drift.rows import (
-    DriftGroup,
     drift_cells,
     drift_row,
     drift_sentences,
@@ -246,21 +245,22 @@ def test_questions_without_a_number_and_metrics_that_were_not_measured_are_left_
     assert question_gains(*pair, ["mc2"], data) == {}
 
 
-def group(
+def row_of(
     before: Sequence[float], after: Sequence[float], gains: tuple[float, float] | None = None
-) -> DriftGroup:
+) -> dict[str, Any]:
     gain = None
     if gains is not None:
         runs = [[{str(i): value for i in range(5)}] for value in gains]
         gain = gain_drift(runs[0], runs[1], 20)
     found = ranking_drift(score_rows(before), score_rows(after), 6, 50)
-    return DriftGroup("real", "head", None, None, found, gain, 3)
+    which = {"localizer": "real", "module_kind": "head", "fold": None, "seed": None}
+    return drift_row(which, found, gain, 3)
 
 
 def test_only_what_goes_past_a_threshold_counts_as_drift() -> None:
-    same = drift_row(group(falling(24), falling(24), (0.3, 0.3)))
+    same = row_of(falling(24), falling(24), (0.3, 0.3))
     assert exceeded(same, DriftThresholds()) == ()
-    turned = drift_row(group(falling(24), falling(24)[::-1], (0.3, 0.05)))
+    turned = row_of(falling(24), falling(24)[::-1], (0.3, 0.05))
     assert exceeded(turned, DriftThresholds()) == (
         "min_spearman",
         "min_overlap",
@@ -269,12 +269,12 @@ def test_only_what_goes_past_a_threshold_counts_as_drift() -> None:
     )
     lenient = DriftThresholds(min_spearman=-1, min_overlap=0, max_auc_drop=1, max_gain_drop=0.3)
     assert exceeded(turned, lenient) == ()
-    better = drift_row(group(falling(24), [auc + 0.08 for auc in falling(24)], (0.1, 0.4)))
+    better = row_of(falling(24), [auc + 0.08 for auc in falling(24)], (0.1, 0.4))
     assert exceeded(better, DriftThresholds()) == ()
 
 
 def test_what_is_not_known_is_no_drift() -> None:
-    flat = drift_row(group([0.5] * 24, [0.5] * 24))
+    flat = row_of([0.5] * 24, [0.5] * 24)
     assert flat["spearman"] is None and flat["gain_change"] is None
     assert exceeded(flat, DriftThresholds()) == ()
     assert exceeded(empty_drift_row("real", "head"), DriftThresholds()) == ()
@@ -286,14 +286,14 @@ def test_rows_have_the_columns_of_the_table() -> None:
     shared |= {"changed", "what_changed", "exceeded"}
     shared |= {"data_questions", "new_questions", "gone_questions"}
     expected = set(TABLES["score_drift"].schema.names) - shared
-    assert set(drift_row(group(falling(9), falling(9)))) == expected
+    assert set(row_of(falling(9), falling(9))) == expected
     assert set(empty_drift_row("real", "head")) == expected
 
 
 def test_sentences_say_what_entered_left_and_changed() -> None:
     after = falling(24)
     after[2], after[20] = after[20], after[2]
-    row = drift_row(group(falling(24), after, (0.3, 0.05)))
+    row = row_of(falling(24), after, (0.3, 0.05))
     said = " ".join(drift_sentences(row, "real"))
     assert "5 of the best 6 are the same" in said
     assert "Entered the best 6: L2H4. Left: L0H2." in said

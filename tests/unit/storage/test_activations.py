@@ -71,12 +71,6 @@ def test_float16_is_the_nearest_half_precision_number(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_layer([tmp_path], 2), expected[:, 2])
 
 
-def test_heads_are_read_as_asked_for(tmp_path: Path) -> None:
-    values = activations(5)
-    write_shard(tmp_path, 0, keys(5), values, "float32")
-    np.testing.assert_array_equal(read_layer([tmp_path], 0, [3, 1]), values[:, 0, [3, 1]])
-
-
 def test_a_heads_samples_lie_together_in_memory(tmp_path: Path) -> None:
     write_shard(tmp_path, 0, keys(5), activations(5))
     assert read_layer([tmp_path], 0).transpose(1, 0, 2).flags.c_contiguous
@@ -174,12 +168,6 @@ def test_a_truncated_file_is_named(tmp_path: Path, kept: int) -> None:
         read_layer([tmp_path], 0)
 
 
-def test_a_head_that_is_not_there_is_named_with_their_number(tmp_path: Path) -> None:
-    write_shard(tmp_path, 0, keys(5), activations(5))
-    with pytest.raises(DamagedActivationsError, match="no column head_04; it has 4 heads"):
-        read_layer([tmp_path], 0, [4])
-
-
 def test_shards_of_different_models_do_not_mix(tmp_path: Path) -> None:
     write_shard(tmp_path / "one", 0, keys(5), activations(5))
     write_shard(tmp_path / "two", 0, keys(5), activations(5)[..., :3])
@@ -202,9 +190,8 @@ def test_a_kind_with_one_module_a_layer_has_one_column(
     write_shard(tmp_path / "two", 0, keys(4, 5), values[:4], "float32", kind)
     assert pq.read_schema(paths[0]).names[6:] == [column]
     whole = np.concatenate([values, values[:4]])
-    for modules in (None, [0]):
-        found = read_layer([tmp_path / "one", tmp_path / "two"], 2, modules)
-        np.testing.assert_array_equal(found, whole[:, 2])
+    found = read_layer([tmp_path / "one", tmp_path / "two"], 2)
+    np.testing.assert_array_equal(found, whole[:, 2])
     assert stored_keys(tmp_path) == keys(9)
 
 
@@ -253,7 +240,6 @@ def test_neurons_are_one_column_and_read_back_one_by_one(tmp_path: Path) -> None
     assert schema.names[-1] == "neurons"
     assert schema.field("neurons").type.list_size == HEADS * WIDTH
     np.testing.assert_array_equal(read_layer([tmp_path], 1), values[:, 1])
-    np.testing.assert_array_equal(read_layer([tmp_path], 1, [7, 2]), values[:, 1, [7, 2]])
 
 
 @pytest.mark.parametrize("kind", ["attention", "residual_in", "residual_mid", "final"])
