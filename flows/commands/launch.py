@@ -40,18 +40,15 @@ from storage.tracking.tracker import Tracker
 _PATIENCE_S = 60.0
 
 
-def launch(prepared: Prepared) -> tuple[Summary, list[dict[str, Any]]]:
-    """Run the experiment here, and return its summary and its table of results."""
+def launch(prepared: Prepared | PreparedTransfer) -> tuple[Summary, list[dict[str, Any]]]:
+    """Run an experiment or a transfer here; return its summary, and its results over all folds."""
+    carrying = isinstance(prepared, PreparedTransfer)
     with handing_over(prepared) as config:
-        summary = _run(experiment, config)
-    return summary, result_table(read_run(Home.current(), "evaluations", summary.run_id))
-
-
-def launch_transfer(prepared: PreparedTransfer) -> tuple[Summary, list[dict[str, Any]]]:
-    """Run the transfer here, and return its summary and its rows over all folds and seeds."""
-    with handing_over(prepared) as config:
-        summary = _run(transfer, config)
-    return summary, overall_rows(Home.current(), "transfer", summary.run_id)
+        summary = _run(transfer if carrying else experiment, config)
+    home, run_id = Home.current(), summary.run_id
+    if carrying:
+        return summary, overall_rows(home, "transfer", run_id)
+    return summary, result_table(read_run(home, "evaluations", run_id))
 
 
 def launch_rescore(config: RescoreConfig) -> RescoreSummary:

@@ -1,6 +1,7 @@
 """Commands that run flows, and those that show what a flow would do."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +16,10 @@ from flows.terminal.console import (
 )
 from flows.terminal.environment import use_home
 from storage.paths import Home
+
+if TYPE_CHECKING:
+    from real_tasks.experiment.prepared import Prepared
+    from real_tasks.experiment.transfer import PreparedTransfer
 
 RunnerOption = Annotated[
     Literal["thread", "ray", "dask"] | None,
@@ -54,24 +59,12 @@ def run(
     current = use_home(home)
     from real_tasks.experiment.prepared import neutral_in_words
     from real_tasks.experiment.yaml_files import load_prepared
-    from storage.artifacts.store import prepare_home
 
     skipping = ["behaviour.params.skip_bad=true"] if skip_bad else []
     prepared = load_prepared(config, [*assigned(assignments, runner), *skipping])
     if prepared.config.evaluation.neutral:
         show_paths({"neutral text": neutral_in_words(prepared)})
-    prepare_home(current)
-
-    from flows.running.own_server import serving
-
-    with serving(current), progress_shown():
-        from flows.commands.launch import launch
-
-        summary, results = launch(prepared)
-    show_results(results)
-    for warning in summary.warnings:
-        show_warning(warning)
-    show_paths(summary.lines() | places(current, summary.run_id))
+    _run(current, prepared, show_results)
     out.print("Next: [bold]real sql --tables[/bold], or open the report in a browser.")
 
 
@@ -93,21 +86,8 @@ def transfer(
     """
     current = use_home(home)
     from real_tasks.experiment.yaml_files import load_prepared_transfer
-    from storage.artifacts.store import prepare_home
 
-    prepared = load_prepared_transfer(config, assigned(assignments, runner))
-    prepare_home(current)
-
-    from flows.running.own_server import serving
-
-    with serving(current), progress_shown():
-        from flows.commands.launch import launch_transfer
-
-        summary, rows = launch_transfer(prepared)
-    show_transfer(rows)
-    for warning in summary.warnings:
-        show_warning(warning)
-    show_paths(summary.lines() | places(current, summary.run_id))
+    _run(current, load_prepared_transfer(config, assigned(assignments, runner)), show_transfer)
 
 
 @app.command()
@@ -127,6 +107,27 @@ def config(
     from real_tasks.experiment.yaml_files import load_config
 
     typer.echo(commented_yaml(load_config(config, assignments or [])), nl=False)
+
+
+def _run(
+    home: Home,
+    prepared: "Prepared | PreparedTransfer",
+    show: Callable[[Sequence[dict[str, Any]]], None],
+) -> None:
+    from storage.artifacts.store import prepare_home
+
+    prepare_home(home)  # Prefect wants to write there when it is imported
+
+    from flows.running.own_server import serving
+
+    with serving(home), progress_shown():
+        from flows.commands.launch import launch
+
+        summary, rows = launch(prepared)
+    show(rows)
+    for warning in summary.warnings:
+        show_warning(warning)
+    show_paths(summary.lines() | places(home, summary.run_id))
 
 
 def assigned(assignments: list[str] | None, runner: str | None) -> list[str]:

@@ -86,12 +86,7 @@ class CleanSummary(Frozen):
 
 def clean_up(home: Home, config: CleanConfig) -> tuple[CleanSummary, str]:
     """List or remove what nobody needs in a home; return the sums, and the list as Markdown."""
-    policy = CleaningPolicy(
-        artifact_days=config.artifact_days,
-        run_days=config.run_days,
-        statuses=config.statuses,
-        log_days=config.log_days,
-    )
+    policy = CleaningPolicy(**config.model_dump(exclude={"dry_run"}))
     mark_crashed_runs(home)
     found = removable(home, policy, now())
     gone = found if config.dry_run else remove(home, found)
