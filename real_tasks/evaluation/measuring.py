@@ -88,13 +88,8 @@ class Evaluator:
     ) -> None:
         """Encode the fold's prompts; even neutral texts serve validation, odd ones the test.
 
-        Args:
-            loaded: the model.
-            data: the behaviour, with neutral texts.
-            split: the fold.
-            config: what is measured, and how; complete, see `complete_evaluation`.
-            memory: what costly judges remember; see `judges.Judge`.
-            share_prompts: see `Intervention.shares_prompts`.
+        The configuration is complete (see `complete_evaluation`); ``memory`` is that of costly
+        judges, see `judges.Judge`. For ``share_prompts`` see `Intervention.shares_prompts`.
         """
         assert config.measures and config.objective, "a configuration without is not complete"
         self._effects: dict[tuple[_Setting, int], SideEffects] = {}

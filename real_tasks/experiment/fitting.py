@@ -41,19 +41,10 @@ def fitted_tensors(
 ) -> dict[str, Float[Tensor, "layer module ..."]]:
     """Return the tensors of every module of a kind, found on the training questions of one fold.
 
-    Where a fitter gives one for all modules of a layer, so does this.
-
-    Args:
-        fitter: who finds them.
-        layers: activations of all samples, layer by layer.
-        data: the behaviour.
-        split: the fold.
-        kind: of the modules.
-        seed: of the fitter.
-        further: of `FitterInput`, beside what data and activations tell.
-        beside: activations of the part that the fitter sees too, layer by layer.
-        only: modules whose tensors are wanted, where the fitter finds each alone; those of the
-            others are not a number.
+    Where a fitter gives one for all modules of a layer, so does this. Activations, and those of the
+    part that it sees ``beside``, come layer by layer, of all samples. ``further`` is of
+    `FitterInput`, beside what data and activations tell. Of a fitter that finds each module alone,
+    those ``only`` may be wanted; tensors of the others are not a number then.
     """
     samples = samples_of(data)
     rows = rows_of_questions(samples, split.train)

@@ -12,10 +12,7 @@ from real_tasks.vocabulary.registry import Registry
 def complete(registry: Registry[Any], plug_in: PlugIn, where: str) -> PlugIn:
     """Return a plug-in with its parameters checked and all named.
 
-    Args:
-        registry: where it is.
-        plug_in: as a configuration has it.
-        where: the configuration has it, for messages.
+    ``where`` a configuration has it is for messages.
 
     Raises:
         UserInputError: it is unknown, or its parameters do not fit.

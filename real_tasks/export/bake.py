@@ -79,16 +79,12 @@ class Baked:
 
 
 def bake(loaded: LoadedModel, intervention: Intervention, source: Path, target: Path) -> Baked:
-    """Write a checkpoint whose logits are those of the model under the intervention.
+    """Write into a folder a checkpoint whose logits are those of the model under the intervention.
 
-    What is other is computed in float32 and rounded to the type of the model's weights.
-
-    Args:
-        loaded: the model, not steered at present.
-        intervention: one whose edits are affine, at every position, and not gated.
-        source: folder of the checkpoint; its tokenizer, chat template and generation
-            configuration are taken along unchanged.
-        target: folder to fill.
+    What is other is computed in float32 and rounded to the type of the model's weights. The model
+    is not steered at present; edits are affine, at every position, and not gated. From the
+    ``source``, the folder of its checkpoint, tokenizer, chat template and generation configuration
+    are taken along unchanged.
 
     Raises:
         UserInputError: an intervention that no weights can do, or none of this architecture; a

@@ -74,12 +74,8 @@ def save_lora(
 ) -> Adapter:
     """Write the adapter with which a model does itself what hooks would do to it.
 
-    Args:
-        loaded: the model, not steered at present.
-        intervention: one that `check_lora` lets pass.
-        base: what the adapter names as its model: a Hugging Face id, or a folder.
-        revision: of the id.
-        folder: to write into.
+    As its model it names ``base``, a folder or a Hugging Face id with its revision. `check_lora`
+    lets the intervention pass; the model is not steered at present.
 
     Raises:
         UserInputError: see `check_lora` and `real_tasks.export.bake.check_bake`; a bias that would

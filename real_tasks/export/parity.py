@@ -100,11 +100,8 @@ def make_parity(
 ) -> Parity:
     """Return what the steered model says to prompts, and how likely that is with and without.
 
-    Args:
-        loaded: the model, not steered at present.
-        intervention: how it is steered.
-        prompts: pairs of what kind of prompt it is and its text; the tokenizer's special tokens
-            are put in front of it.
+    A prompt is a pair of its kind and its text; the tokenizer's special tokens are put in front.
+    The model is not steered at present.
 
     Raises:
         UserInputError: the model overflows its type, steered or not.

@@ -21,10 +21,7 @@ def parity_prompts(
 ) -> list[tuple[Literal["behaviour", "neutral"], str]]:
     """Return prompts of the behaviour as the evaluation puts them, and beginnings of neutral texts.
 
-    Args:
-        loaded: the model, for its chat format.
-        data: the behaviour.
-        questions: indices into ``data.questions`` to take the first ones of.
+    Of the questions, indices into ``data.questions``, the first ones are taken.
     """
     asked = [data.questions[i] for i in questions[:N_QUESTIONS]]
     texts = [" ".join(text.split()[:_NEUTRAL_WORDS]) for text in data.neutral_texts]

@@ -40,8 +40,7 @@ _SHARED = (
 def llama_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """Return the configuration of the same model as a Llama, or as a SmolLM3 where windows cut.
 
-    Args:
-        config: of a Mistral, Ministral, Qwen2 or Phi-3 model; it is left as it is.
+    The given one is of a Mistral, Ministral, Qwen2 or Phi-3 model; it is left as it is.
 
     Raises:
         UserInputError: only a part of each head is rotated (Phi-4-mini, say), which neither class

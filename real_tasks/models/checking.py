@@ -84,10 +84,7 @@ def checkpoint_shape(
 ) -> ModelShape:
     """Return the shape that a checkpoint's configuration states; no weights are read or fetched.
 
-    Args:
-        path: folder of a whole checkpoint, or Hugging Face id.
-        revision: of a Hugging Face id.
-        trust_remote_code: whether the configuration may run code that comes with it.
+    The path is a folder of a whole checkpoint, or a Hugging Face id with its revision.
 
     Raises:
         UserInputError: no such checkpoint, an incomplete folder, or an unknown architecture.

@@ -162,10 +162,7 @@ def read_weights(
 ) -> PreTrainedModel:
     """Return the model: no pickle, no network, and no remote code unless it is trusted by name.
 
-    Args:
-        folder: a complete checkpoint.
-        options: type of the weights, implementation of attention, whether to trust remote code.
-        device_map: how to spread the model over devices; None loads it to the CPU.
+    Without a ``device_map`` it is loaded to the CPU. The folder is a complete checkpoint.
 
     Raises:
         UserInputError: the weights are damaged or missing, or something has to be installed.

@@ -44,11 +44,7 @@ def checkpoint_files(folder: Path, remote_code: bool = False) -> dict[str, Path]
     """Return the files that make a checkpoint what it is, by their names within its folder.
 
     Notes, pictures, states of optimizers and weights in formats that are not read are none; those
-    of an adapter's model are.
-
-    Args:
-        folder: of the checkpoint.
-        remote_code: whether Python code that comes with it is run, and so belongs to it.
+    of an adapter's model are, and Python code that comes with it where it is run (``remote_code``).
 
     Raises:
         UserInputError: the list of the weights' files is damaged; an adapter that cannot be read.

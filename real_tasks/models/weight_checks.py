@@ -67,11 +67,7 @@ def check_weights(folder: Path, config: PreTrainedConfig) -> None:
 
 
 def check_loaded(folder: Path, info: Mapping[str, Any]) -> None:
-    """Check what transformers says of weights that it has loaded.
-
-    Args:
-        folder: of the checkpoint, for the message.
-        info: by ``output_loading_info``.
+    """Check what transformers says of weights that it has loaded, by ``output_loading_info``.
 
     Raises:
         UserInputError: weights are missing, left over, or of another shape.

@@ -24,14 +24,8 @@ def activations_of(
 ) -> Float[Tensor, "sample layer module d"]:
     """Return what a model's modules have at each answer; see `activations_at` for sizes and errors.
 
-    Args:
-        loaded: the model.
-        data: the behaviour; its template makes the texts.
-        pairs: questions, each with one of its answers: a shard of samples.
-        batch_tokens: most tokens of a batch, padding included.
-        kind: the modules to read.
-        reading: the tokens, over which the mean is taken.
-        largest: size up to which an activation can be stored.
+    The pairs are questions, each with one of its answers: a shard of samples; the behaviour's
+    template makes the texts. ``reading`` says over which tokens the mean is taken.
     """
     texts = [reading_text(loaded, data, *pair) for pair in pairs]
     check_vocabulary(loaded, texts)

@@ -38,14 +38,8 @@ def ask(
     of the two together do not start with the context's own (a token reaches over the boundary), the
     split moves back to what the context has in common with all its answers, so that no token of an
     answer is lost (there lm-evaluation-harness loses one) and all answers of a question are judged
-    from the same context.
-
-    Args:
-        loaded: the model, for its tokenizer.
-        data: the behaviour.
-        chosen: its questions.
-        prompt: makes a question's context; that of the evaluation unless said otherwise.
-        whole: makes a text of context and answer.
+    from the same context. ``prompt`` makes a question's context, that of the evaluation unless said
+    otherwise, and ``whole`` a text of context and answer.
 
     Raises:
         UserInputError: prompts longer than the model's positions, or an answer without tokens.

@@ -55,13 +55,10 @@ def in_batches(
 
 
 def halving(loaded: LoadedModel, work: str, lengths: Sequence[int], run: Run) -> None:
-    """Run the rows of one batch, in halves where memory does not suffice.
+    """Run the rows of one batch, in halves where memory does not suffice; see `in_batches`.
 
-    Args:
-        loaded: see `in_batches`.
-        work: see `in_batches`.
-        lengths: of the batch's rows, in tokens (all the same where they are filled up already).
-        run: is given row numbers; over all calls that return, each number once, in order.
+    Rows that are filled up already have one length. ``run`` is given row numbers; over all calls
+    that return, each number once, in order.
 
     Raises:
         UserInputError: a row does not fit even alone.

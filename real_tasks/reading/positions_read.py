@@ -23,13 +23,8 @@ def positions_read(
     """Return of each sample's `reading_text` the tokens to read, by their places from 0.
 
     Prompt and answer part where they do in the evaluation; see `real_tasks.reading.asked.ask`.
-
-    Args:
-        loaded: the model, for its tokenizer.
-        data: the behaviour.
-        samples: questions as they are put, each with one of its answers.
-        reading: which tokens.
-        spans: for ``marked``, of each sample the marked places of its text.
+    Samples are questions as they are put, each with one of its answers; for ``marked``, ``spans``
+    are of each the marked places of its text.
 
     Raises:
         UserInputError: see `ask` and `marked_tokens`; ``marked`` without spans.

@@ -107,11 +107,8 @@ def last_seen_from(positions: Sequence[int]) -> list[int]:
 def filled(loaded: LoadedModel, rows: Sequence[SharedRow], shares: bool) -> SharedBatch:
     """Fill rows up to the longest of them; what fills them up sees nothing but itself.
 
-    Args:
-        loaded: the model, for its device and padding.
-        rows: the rows.
-        shares: False promises that each row is one plain text, so that the model's own causal mask
-            serves.
+    Where they are not to share (``shares``) each row is one plain text, so that the model's own
+    causal mask serves.
     """
     width = max(len(row.tokens) for row in rows)
 

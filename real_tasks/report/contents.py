@@ -83,11 +83,8 @@ def top_modules(
 ) -> list[dict[str, Any]]:
     """Return the modules that ``localizer`` scores highest, means over folds and seeds.
 
-    Args:
-        scores: rows of the view ``module_scores``.
-        selected: rows of the view ``selected_modules``; the method named as the localizer counts.
-        localizer: whose scores.
-        count: how many modules.
+    Scores and selected are rows of the views ``module_scores`` and ``selected_modules``; of the
+    latter the method named as the localizer counts.
 
     Returns:
         Rows of ``layer``, ``head``, ``score``, ``score_sd`` (None for one run), ``best_rank``,

@@ -20,12 +20,8 @@ def grid_warnings(
 ) -> list[str]:
     """Say of a method where its grid of strengths was too short, at either end.
 
-    Args:
-        name: of the method.
-        strengths: the grid; none where nothing is steered.
-        highest: strength that has a meaning.
-        max_kl: the cap.
-        evaluations: on all folds, with all seeds.
+    There is none where nothing is steered; it ends at the ``highest`` strength that has a meaning.
+    The evaluations are those on all folds, with all seeds.
     """
     if not strengths or not evaluations:
         return []

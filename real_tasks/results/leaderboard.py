@@ -25,13 +25,10 @@ READING = (
 def leaderboard(
     results: Sequence[Row], comparisons: Sequence[Row], methods: Sequence[Row], metric: str
 ) -> list[dict[str, Any]]:
-    """Return a row a method, the best first by what it gains at equal KL.
+    """Return a row a method, the best first by what it gains in a metric at equal KL.
 
-    Args:
-        results: rows of `summary.result_table`.
-        comparisons: the run's rows of the view ``comparisons``.
-        methods: its rows of the view ``methods``.
-        metric: that methods are compared by.
+    Results are rows of `summary.result_table`, the others the run's rows of the views of their
+    names.
 
     Returns:
         Rows of ``results`` with, further, ``gain`` over the unsteered model and ``difference`` from

@@ -130,13 +130,10 @@ class Batch:
 def _steered(
     rows: Sequence[Row], groups: Mapping[Steering, list[int]], width: int, read_before: bool
 ) -> Iterator[None]:
-    """Hook steering in, each for its rows.
+    """Hook steering in, each for its group of the rows.
 
-    Args:
-        rows: of the batch.
-        groups: the rows of each steering.
-        width: columns of the prompts; 0 where only what follows them is read.
-        read_before: whether the prompts were, so that gates have decided.
+    Prompts have ``width`` columns, 0 where only what follows them is read. Where they were read
+    before, gates have decided.
     """
     with ExitStack() as hooks:
         for steering, own in groups.items():

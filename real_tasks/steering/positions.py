@@ -100,8 +100,7 @@ class Positions:
     def in_prompt(self, lengths: Int[Tensor, "row"] | None) -> Bool[Tensor, "row position"]:
         """Return which positions are a token of their row's prompt.
 
-        Args:
-            lengths: tokens of each row's prompt, where another end than the scopes' is meant.
+        Lengths are given where another end of prompts than the scopes' is meant.
         """
         end = self.prompt_end() if lengths is None else lengths.to(self.inputs.device)
         ends = torch.as_tensor(end, device=self.inputs.device).expand(len(self.inputs))

@@ -38,16 +38,9 @@ def tried(
 ) -> Steered:
     """Learn and test a steering of a model; see `real_tasks.experiment.direct.steer.steer`.
 
-    Args:
-        path: as `ModelConfig.path`.
-        questions: a file, or the name of a behaviour; None: the project's own.
-        method: name of a method.
-        minutes: about how long it may take once the model is loaded.
-        max_kl: cap on side effects, nats a token.
-        chat: whether prompts go into the chat template; None: if there is one.
-        seed: of the parts and of the method.
-        to: folder that the steering will be saved in.
-        say: hears what is to be known meanwhile.
+    The path is as `ModelConfig.path`, the questions a file or the name of a behaviour, or the
+    project's own. Minutes count once the model is loaded. ``to`` is the folder that the steering
+    will be saved in; ``say`` hears what is to be known meanwhile.
     """
     # What is wrong is told before a model is loaded.
     check_room(to)

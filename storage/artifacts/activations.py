@@ -135,9 +135,7 @@ def _write_layer(path: Path, keys: pa.Table, names: Sequence[str], values: Float
 def read_layer(folders: Sequence[Path], layer: int) -> npt.NDArray[np.float32]:
     """Read the activations of one layer, of whatever kind of module they are.
 
-    Args:
-        folders: folders of ``write_shard``, in the order of samples.
-        layer: the layer, from 0.
+    The folders are those of ``write_shard``, in the order of samples.
 
     Returns:
         ``[sample, module, d]``, float32; a module's samples lie together in memory.

@@ -70,13 +70,9 @@ class ChoiceBatch:
 def rows_of(asked: Asked, n_prefix: int, first: int, share: bool) -> list[ChoiceRow]:
     """Make the rows of a question: one, unless it grows too long or answers may not share.
 
-    What answers begin with in common stands in a row once.
-
-    Args:
-        asked: the question.
-        n_prefix: tokens of the context that are left out, as they are read for all rows at once.
-        first: number of its first answer among those of all questions.
-        share: whether several answers may stand in a row.
+    What answers begin with in common stands in a row once. The context's first ``n_prefix`` tokens
+    are left out, as they are read for all rows at once; ``first`` is the number of its first answer
+    among those of all questions.
     """
     rows: list[ChoiceRow] = []
     before: Sequence[int] = ()

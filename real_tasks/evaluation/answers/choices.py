@@ -60,13 +60,9 @@ def encode_choices(
 ) -> EncodedChoices:
     """Encode questions with all their answers, split as `ask` says.
 
-    Args:
-        loaded: the model, for its tokenizer and device.
-        data: the behaviour.
-        questions: indices into ``data.questions``.
-        batch_tokens: most tokens of a batch, padding included; see `CACHED_TOKENS_PER_TOKEN`.
-        share_prefix: whether a long common beginning of all texts is read only once; not for edits
-            that need to know the whole prompt.
+    A long common beginning of all texts is read only once, unless ``share_prefix`` says otherwise:
+    not for edits that need to know the whole prompt. For ``batch_tokens`` see also
+    `CACHED_TOKENS_PER_TOKEN`.
 
     Raises:
         UserInputError: prompts longer than the model's positions, or an answer without tokens.

@@ -65,16 +65,9 @@ def continuations(
 ) -> list[str]:
     """Return what the model goes on with after each prompt; see `generate_answers`.
 
-    Args:
-        loaded: the model.
-        prompts: the prompts.
-        intervention: None for the unsteered model.
-        max_new_tokens: length limit of an answer.
-        batch_tokens: most tokens of a batch, padding and new tokens included.
-        stop: strings that end an answer.
-        share_prefix: whether a long common beginning of all prompts is read only once.
-        seed: tokens are drawn at temperature 1, each prompt's by numbers of its own; None: they are
-            the likeliest.
+    A batch has at most ``batch_tokens``, padding and new tokens included. A long common beginning
+    of all prompts is read only once, where ``share_prefix`` says so. With a seed tokens are drawn
+    at temperature 1, each prompt's by numbers of its own; without, they are the likeliest.
     """
     ids = encode(loaded, prompts)
     lengths = [len(row) for row in ids]

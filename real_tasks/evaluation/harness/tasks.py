@@ -53,10 +53,8 @@ def check_tasks(
 ) -> None:
     """Check that tasks can be run; takes seconds, as the library reads all of its own.
 
-    Args:
-        tasks: names of tasks, groups or tags, or task files (YAML).
-        scope: the positions that will be steered.
-        include_path: folder with further task files.
+    They are names of tasks, groups or tags, or task files (YAML); further ones are in
+    ``include_path``.
 
     Raises:
         UserInputError: the library is missing; unknown names, with those that look like them; or a

@@ -20,20 +20,14 @@ def alpha_at_kl(
     largest: float = math.inf,
     start: float = 1.0,
 ) -> float | None:
-    """Return the alpha at which steering costs ``target`` nats of KL on validation text.
+    """Return the alpha at which steering costs ``target`` nats of KL per token on validation text.
 
     Or on validation prompts, where it is behind a gate and that is more (`setting.open_kl`).
 
     KL grows about as alpha squared, so sqrt(KL) is searched by the secant within a bracket
-    (Illinois' variant of the false position). Infinite if even the ``largest`` alpha, or a huge
-    one, does not reach the target; None if steering overflows before it does.
-
-    Args:
-        evaluator: measures.
-        spec: how to steer; its alpha is of no account.
-        target: nats per token.
-        largest: strength that has a meaning.
-        start: a guess; the nearer, the fewer measurements it takes.
+    (Illinois' variant of the false position). Infinite if even the ``largest`` alpha that has a
+    meaning, or a huge one, does not reach the target; None if steering overflows before it does.
+    The spec's own alpha is of no account; the nearer ``start`` is, the fewer measurements it takes.
     """
     root = math.sqrt(target)
 

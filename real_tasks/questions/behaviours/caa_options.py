@@ -85,12 +85,9 @@ class FileHabits:
 def find_options(text: str, labels: Sequence[str], shape: str = "") -> Options | None:
     """Return the last options that are labelled from A (or 1) on, up or down, one after another.
 
-    Options begin lines; only where none do they may follow each other on one line.
-
-    Args:
-        text: the question.
-        labels: which the options must have among them, in capitals; none: two at least.
-        shape: of the labels, as ``(A)``, which decides where there are several.
+    Options begin lines; only where none do they may follow each other on one line. They must have
+    the labels, in capitals, among them; where none are given, there are two at least. Where labels
+    of several shapes stand, the one like ``(A)`` that is given decides.
 
     Raises:
         BadRow: options of several shapes, and ``shape`` is none of them.

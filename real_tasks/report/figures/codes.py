@@ -25,11 +25,8 @@ def codebook_use(
 ) -> Figure:
     """Draw the use of codes, modules sorted by perplexity, beside the perplexities themselves.
 
-    Args:
-        counts: how often each code is used.
-        perplexity: of the use of codes, in codes; from 1 to the size of the codebook.
-        collapsed: codebooks that the training called collapsed.
-        names: the modules.
+    Counts are how often each code is used; the perplexity of that is in codes, from 1 to the size
+    of the codebook. Collapsed are those that the training called so.
 
     Raises:
         ValueError: the four disagree about the number of modules, or there is none.

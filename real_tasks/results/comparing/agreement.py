@@ -137,12 +137,8 @@ def localizer_agreement(
 ) -> LocalizerAgreement | None:
     """Compare two localizers' scores of modules; None where no module is in common.
 
-    Args:
-        rows: of the view ``module_scores``, of one run.
-        names: the two localizers.
-        top_k: how many of the best are compared; None: as `usual_top_k`.
-        columns: which of their numbers is compared.
-        n_resamples: bootstrap resamples of an interval.
+    The rows are of the view ``module_scores``, of one run; ``columns`` are which of their numbers
+    is compared. Of the best `usual_top_k` are compared, unless ``top_k`` says how many.
     """
     rows = list(rows)
     first, second = (scores_by_run(rows, *which) for which in zip(names, columns, strict=True))

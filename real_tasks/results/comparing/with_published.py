@@ -59,11 +59,8 @@ def compare_rankings(
 ) -> RankingComparison:
     """Compare a run's scores with a published ranking, on average and fold by fold.
 
-    Args:
-        published: rows of one model, see `published.rows_of_model`.
-        ours: rows of the view ``module_scores`` of one run and one localizer.
-        top_k: how many of the best heads are compared, at least 1.
-        n_resamples: bootstrap resamples of heads for each interval.
+    The published rows are of one model (see `published.rows_of_model`), ours of the view
+    ``module_scores``, of one run and one localizer.
 
     Raises:
         UserInputError: the run scored no heads, or a model of another shape.
