@@ -18,18 +18,7 @@ from storage.errors import StorageError
 from storage.paths import Home
 from storage.room import room_error
 
-COMMANDS = (
-    trying,
-    chat,
-    serve,
-    run_commands,
-    rescore,
-    plan,
-    methods,
-    results,
-    export,
-    up,
-)
+COMMANDS = (trying, chat, serve, run_commands, rescore, plan, methods, results, export, up)
 """Importing them registers their commands, in the order of the help."""
 
 USER_ERROR = 2

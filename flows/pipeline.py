@@ -54,10 +54,7 @@ def keep_inputs(run: Run, prepared: Prepared) -> tuple[ModelRef, ArtifactRef]:
     config = prepared.config
     dataset = alone(run, data.dataset, source=data.source_of(prepared.data))
     checkpoint = alone(
-        run,
-        make_checkpoint,
-        **checkpoint_inputs(config.model),
-        execution=config.execution,
+        run, make_checkpoint, **checkpoint_inputs(config.model), execution=config.execution
     )
     model = ModelRef(config=config.model, checkpoint=checkpoint)
     run.note(**model.columns)

@@ -31,8 +31,7 @@ def try_(
         str, typer.Option(help="Way of steering; `real methods` lists them.")
     ] = "real",
     minutes: Annotated[
-        float,
-        typer.Option(min=0.1, max=10_000, help="About how long: more use more questions."),
+        float, typer.Option(min=0.1, max=10_000, help="About how long: more use more questions.")
     ] = 5,
     max_kl: Annotated[
         float, typer.Option(min=1e-6, max=100, help="Cap on side effects: nats a token of KL.")

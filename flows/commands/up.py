@@ -17,12 +17,10 @@ def up(
     port: Annotated[int, typer.Option(help="Prefect's port; 0 for any.")] = PREFECT_PORT,
     mlflow_port: Annotated[int, typer.Option(help="MLflow's port; 0 for any.")] = MLFLOW_PORT,
     host: Annotated[
-        str,
-        typer.Option(help="Address to listen on; one that others reach only with a password."),
+        str, typer.Option(help="Address to listen on; one that others reach only with a password.")
     ] = "127.0.0.1",
     auth_file: Annotated[
-        Path | None,
-        typer.Option(help="File with user:password of both servers; or set REAL_AUTH."),
+        Path | None, typer.Option(help="File with user:password of both servers; or set REAL_AUTH.")
     ] = None,
     name: Annotated[
         list[str] | None,

@@ -119,8 +119,7 @@ class BehaviourContract(Contract):
                 assert labels == same
 
     def test_templates_show_the_question_its_context_if_there_is_one_and_last_the_answer(
-        self,
-        data: BehaviourData,
+        self, data: BehaviourData
     ) -> None:
         passage = (
             {"context"} if any(question.context for question in presentations(data)) else set()
@@ -131,8 +130,7 @@ class BehaviourContract(Contract):
         assert set(fields(data.chat_prompt)) == {"question"} | passage
 
     def test_the_prompt_with_an_answer_begins_with_the_context_and_ends_with_the_answer(
-        self,
-        data: BehaviourData,
+        self, data: BehaviourData
     ) -> None:
         for sample in samples_of(data)[:50]:
             question, answer = sample.question, sample.answer
@@ -145,8 +143,7 @@ class BehaviourContract(Contract):
                 assert full[len(context)] == " " and context == context.rstrip()
 
     def test_neutral_texts_are_there_for_validation_and_test_and_are_none_of_its_prompts(
-        self,
-        data: BehaviourData,
+        self, data: BehaviourData
     ) -> None:
         texts = data.neutral_texts
         assert len(texts) >= 2 and all(text.strip() for text in texts)

@@ -96,9 +96,7 @@ class TextBatches:
             return None
         edits = tuple(
             replace(
-                edit,
-                tensors={name: next(tensors) for name in edit.tensors},
-                weights=next(tensors),
+                edit, tensors={name: next(tensors) for name in edit.tensors}, weights=next(tensors)
             )
             for edit in self.intervention.edits
         )

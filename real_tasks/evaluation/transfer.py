@@ -36,10 +36,7 @@ class TransferCell(NamedTuple):
 
 
 def leak_free_questions(
-    source: BehaviourData,
-    source_split: FoldSplit,
-    target: BehaviourData,
-    target_split: FoldSplit,
+    source: BehaviourData, source_split: FoldSplit, target: BehaviourData, target_split: FoldSplit
 ) -> LeakFree:
     """Return the target's test questions that the source was neither found nor tuned on.
 

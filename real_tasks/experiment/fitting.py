@@ -10,13 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from real_tasks.questions.groups import question_groups
-from real_tasks.questions.samples import (
-    Sample,
-    numbered,
-    pairs_of,
-    rows_of_questions,
-    samples_of,
-)
+from real_tasks.questions.samples import Sample, numbered, pairs_of, rows_of_questions, samples_of
 from real_tasks.steering.fitters import FITTERS, Fitter, FitterInput
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.types import (

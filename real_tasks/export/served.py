@@ -62,11 +62,7 @@ def saved_log_probs(
     from_pretrained = cast(Any, AutoModelForCausalLM).from_pretrained
     try:
         model: PreTrainedModel = from_pretrained(
-            folder,
-            dtype="auto",
-            device_map=device_map,
-            local_files_only=True,
-            use_safetensors=True,
+            folder, dtype="auto", device_map=device_map, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserInputError(f"the checkpoint {folder} cannot be read: {error}") from error

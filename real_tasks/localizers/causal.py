@@ -17,8 +17,7 @@ class CausalParams(Frozen):
     """Parameters of `causal`."""
 
     alpha: Annotated[float, Field(gt=0)] = Field(
-        3.0,
-        description="how far each module is pushed, in standard deviations along its direction",
+        3.0, description="how far each module is pushed, in standard deviations along its direction"
     )
     questions: PositiveInt = Field(
         32,

@@ -226,11 +226,7 @@ def _rendered(
     own = {} if chat.day is None else {"chat_template": _on_day(tokenizer, chat.day)}
     try:
         text: str = cast(Any, tokenizer).apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            **how,
-            **own,
-            **chat.arguments,
+            [dict(message) for message in messages], tokenize=False, **how, **own, **chat.arguments
         )
     except (TemplateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise _unusable(error) from error

@@ -70,9 +70,7 @@ _LLAMA_LIKE = ModelFamily()
 _COHERE = ModelFamily(mid=None, logits_times="logit_scale")
 _POST_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 _GEMMA_2 = ModelFamily(
-    mid="pre_feedforward_layernorm",
-    post_norms=_POST_NORMS,
-    logits_cap="final_logit_softcapping",
+    mid="pre_feedforward_layernorm", post_norms=_POST_NORMS, logits_cap="final_logit_softcapping"
 )
 # Only what the attention and the feed-forward write is normalised, not what they read.
 _OLMO_2 = ModelFamily(mid="mlp", post_norms=_POST_NORMS)
@@ -117,10 +115,7 @@ FAMILIES: dict[str, ModelFamily] = {
     "olmo2": _OLMO_2,
     "olmo3": _OLMO_2,
     "phi": ModelFamily(
-        o_proj="self_attn.dense",
-        mid=None,
-        down_proj="mlp.fc2",
-        final_norm="model.final_layernorm",
+        o_proj="self_attn.dense", mid=None, down_proj="mlp.fc2", final_norm="model.final_layernorm"
     ),
     "phi3": ModelFamily(rereads=True),
     "qwen2": _LLAMA_LIKE,

@@ -31,10 +31,7 @@ Groups = Sequence[tuple[int, list[int]]]
 
 
 def activations_at_last_token(
-    loaded: LoadedModel,
-    texts: Sequence[str],
-    batch_tokens: int,
-    kind: ModuleKind = "head",
+    loaded: LoadedModel, texts: Sequence[str], batch_tokens: int, kind: ModuleKind = "head"
 ) -> Float[Tensor, "sample layer module d"]:
     """Return the activations at the last token of each text; see `activations_at`."""
     return activations_at(loaded, texts, None, batch_tokens, kind)

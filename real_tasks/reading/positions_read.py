@@ -73,9 +73,7 @@ def marked_tokens(loaded: ReadsTexts, text: str, spans: Spans) -> list[int]:
             "prompt_mean instead"
         )
     encoded = loaded.tokenizer(
-        str(text),
-        add_special_tokens=not isinstance(text, ChatText),
-        return_offsets_mapping=True,
+        str(text), add_special_tokens=not isinstance(text, ChatText), return_offsets_mapping=True
     )
     found: set[int] = set()
     for start, stop in spans:

@@ -136,9 +136,7 @@ class Steering:
 
 
 @contextmanager
-def adding_to_rows(
-    added: Mapping[Place, Float[Tensor, "row one width"]],
-) -> Iterator[None]:
+def adding_to_rows(added: Mapping[Place, Float[Tensor, "row one width"]]) -> Iterator[None]:
     """Add, within the context, a vector of its own to each row of a batch, at all positions."""
     with ExitStack() as hooks:
         for place, vectors in added.items():

@@ -30,8 +30,7 @@ class ProbeParams(Frozen):
         100, description="limit of Newton steps; about 10 suffice"
     )
     tolerance: Annotated[float, Field(gt=0)] = Field(
-        1e-6,
-        description="gradient per sample, its largest component, at which a fit stops",
+        1e-6, description="gradient per sample, its largest component, at which a fit stops"
     )
 
 

@@ -47,12 +47,7 @@ _METRICS_PER_CALL = 900
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
 
-_STATES = {
-    "running": "RUNNING",
-    "completed": "FINISHED",
-    "failed": "FAILED",
-    "crashed": "KILLED",
-}
+_STATES = {"running": "RUNNING", "completed": "FINISHED", "failed": "FAILED", "crashed": "KILLED"}
 
 
 class TrackingError(StorageError):

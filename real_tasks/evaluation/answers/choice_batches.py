@@ -94,11 +94,7 @@ def rows_of(asked: Asked, n_prefix: int, first: int, share: bool) -> list[Choice
 
 
 def batch_of(
-    loaded: LoadedModel,
-    rows: Sequence[ChoiceRow],
-    longest: int,
-    share: bool,
-    prefix: Sequence[int],
+    loaded: LoadedModel, rows: Sequence[ChoiceRow], longest: int, share: bool, prefix: Sequence[int]
 ) -> ChoiceBatch:
     """Make a batch of rows; ``longest`` is the number of tokens of the longest of all answers."""
     key = batch_key(share, list(prefix), [(row.tokens, row.positions) for row, _ in rows])

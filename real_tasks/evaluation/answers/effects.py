@@ -23,11 +23,7 @@ class Effects:
     """
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        data: BehaviourData,
-        questions: Sequence[int],
-        batch_tokens: int,
+        self, loaded: LoadedModel, data: BehaviourData, questions: Sequence[int], batch_tokens: int
     ) -> None:
         """Encode the questions once, and read the unsteered model.
 

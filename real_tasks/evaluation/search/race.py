@@ -37,7 +37,7 @@ def kl_bounds(found: Sequence[tuple[SideEffects, int]], n_texts: int) -> tuple[f
     """Return between which bounds the KL of all texts lies, from that of a few.
 
     Student's interval of a ratio, KL over tokens, of texts that are drawn without replacement
-    (Cochran 1977, Sampling Techniques, section 6.3). What was found is that of each of the few, with
+    (Cochran 1977, Sampling Techniques, section 6.3). What was ``found`` is of each of the few, with
     its number of tokens; ``n_texts`` counts these too.
     """
     n, mean = len(found), mean_effects(found).kl

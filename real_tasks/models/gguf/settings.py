@@ -74,11 +74,7 @@ def _scaling(file: Path, header: GgufHeader) -> dict[str, Any]:
         return {"rope_type": "linear", "factor": factor}
     original = header.says("rope.scaling.original_context_length")
     if kind == "yarn" and factor and original:
-        return {
-            "rope_type": "yarn",
-            "factor": factor,
-            "original_max_position_embeddings": original,
-        }
+        return {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
     return _refuse(file, f"scales positions as {kind!r}, which is not read of such a file")
 
 

@@ -53,9 +53,7 @@ class ContrastiveActivationAddition(Configured):
             "behaviour", description="what is aligned: to show the behaviour, or not to show it"
         )
         name: str = Field(
-            "",
-            pattern=r"^[\w.-]*$",
-            description="name in tables; empty: that of the folder",
+            "", pattern=r"^[\w.-]*$", description="name in tables; empty: that of the folder"
         )
         skip_bad: bool = Field(False, description="keep the good questions of a file with bad ones")
 

@@ -48,8 +48,7 @@ def difference_forest(comparisons: Sequence[Row]) -> Figure:
     panels[0].set_ylim(len(pairs) - 0.5, -0.5)
     style.label_axes(panels[0], f"difference in {metric_label(shown[0])}", "methods compared")
     style.figure_title(
-        figure,
-        "Differences with intervals; right of 0: the first has more; hollow: a tie",
+        figure, "Differences with intervals; right of 0: the first has more; hollow: a tie"
     )
     style.legend_below(figure, panels, 3)
     return figure

@@ -112,9 +112,7 @@ class Stage:
     def _configured(self, name: str, inputs: Inputs) -> Task[..., ArtifactRef]:
         execution = inputs.get(UNKEYED) or ExecutionConfig()
         return self._task.with_options(
-            task_run_name=name,
-            retries=execution.retries,
-            result_storage=Home.current().artifacts,
+            task_run_name=name, retries=execution.retries, result_storage=Home.current().artifacts
         )
 
     def _body(self) -> Callable[..., ArtifactRef]:

@@ -98,7 +98,7 @@ def running(flow: str, config: ExperimentConfig | TransferConfig, behaviour: str
             "config_digest": _digest(config),
             "git_commit": git_commit(),
             "mlflow_run_id": None,
-        },
+        }
     )
     with pushed_at_end(home), in_use(home), alive(home, run.run_id):
         write_run(home, run.row)
