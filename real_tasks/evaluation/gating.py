@@ -36,7 +36,7 @@ def gate_input(
 
     def read(texts: Sequence[str]) -> Float[Tensor, "text layer d"]:
         rows = [] if at_end else encode(loaded, texts)
-        # As `PromptGate.prompt` reads them.
+        # As `PromptSimilarity` reads them.
         places = [range(behind_first(len(row)), len(row)) for row in rows] or None
         return activations_at(loaded, texts, places, batch_tokens, "residual_in").squeeze(2)
 

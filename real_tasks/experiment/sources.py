@@ -1,16 +1,14 @@
-"""What a configuration names: its questions and texts, and the shape of its model."""
+"""What a configuration names: its questions and texts."""
 
 from dataclasses import replace
 
-from real_tasks.models.checking import checkpoint_shape
-from real_tasks.models.embedded import EMBEDDED_MODELS
 from real_tasks.questions.behaviours import BEHAVIOURS
 from real_tasks.questions.folds import evenly_spaced
 from real_tasks.questions.neutral import load_neutral
 from real_tasks.questions.samples import with_shuffled_labels
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.experiment_config import ExperimentConfig
-from real_tasks.vocabulary.types import BehaviourData, ModelShape
+from real_tasks.vocabulary.types import BehaviourData
 
 
 def load_behaviour(behaviour: PlugIn) -> BehaviourData:
@@ -37,11 +35,3 @@ def dataset_of(config: ExperimentConfig) -> BehaviourData:
     if config.data.shuffle_labels:
         return with_shuffled_labels(data, config.data.split_seed)
     return data
-
-
-def shape_of(config: ExperimentConfig) -> ModelShape:
-    """Return the shape of the configured model, from its parameters or its config.json."""
-    path = config.model.path
-    if path in EMBEDDED_MODELS:
-        return EMBEDDED_MODELS.made(path, config.model.params).shape()
-    return checkpoint_shape(path, config.model.revision, config.model.trust_remote_code)

@@ -79,23 +79,16 @@ def check_tokens(tokenizer: PreTrainedTokenizerBase, n_embeddings: int) -> None:
         )
 
 
-def checkpoint_shape(
+def checkpoint_config(
     path: str | Path, revision: str | None = None, trust_remote_code: bool = False
-) -> ModelShape:
-    """Return the shape that a checkpoint's configuration states; no weights are read or fetched.
+) -> PreTrainedConfig:
+    """Return a checkpoint's configuration; no weights are read or fetched.
 
     The path is a folder of a whole checkpoint, or a Hugging Face id with its revision.
 
     Raises:
         UserInputError: no such checkpoint, an incomplete folder, or an unknown architecture.
     """
-    return configured_shape(checkpoint_config(path, revision, trust_remote_code))
-
-
-def checkpoint_config(
-    path: str | Path, revision: str | None = None, trust_remote_code: bool = False
-) -> PreTrainedConfig:
-    """Return a checkpoint's configuration; see `checkpoint_shape`."""
     return _located(path, revision, trust_remote_code)[-1]
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from real_tasks.models.checking import checkpoint_shape
+from real_tasks.models.checking import checkpoint_config
 from real_tasks.models.embedded import EMBEDDED_MODELS
+from real_tasks.models.families import configured_shape
 from real_tasks.models.loading import LoadedModel, load_model
 from real_tasks.vocabulary.config import ExecutionConfig, Frozen
 from storage.artifacts.store import fingerprint
@@ -61,7 +62,7 @@ def test_the_checkpoint_has_the_shape_that_was_told_beforehand(
     built: Built, loaded: LoadedModel
 ) -> None:
     told = EMBEDDED_MODELS[built.name](smallest(built.name)).shape()
-    assert told == checkpoint_shape(built.folder) == loaded.shape
+    assert told == configured_shape(checkpoint_config(built.folder)) == loaded.shape
     assert told == EMBEDDED_MODELS[built.name](EMBEDDED_MODELS[built.name].Params()).shape()
 
 

@@ -25,7 +25,6 @@ from real_tasks.experiment.planning.workload import (
     train_share,
     validation_share,
 )
-from real_tasks.experiment.sources import shape_of
 from real_tasks.experiment.work import Work, work_of
 from real_tasks.localizers import LOCALIZERS
 from real_tasks.models.embedded import EMBEDDED_MODELS
@@ -42,7 +41,7 @@ def planned_shape(config: ExperimentConfig) -> ModelShape:
         UserInputError: there is neither, or the architecture has no modules of the kind.
     """
     if config.model.path in EMBEDDED_MODELS:
-        return shape_of(config)
+        return EMBEDDED_MODELS.made(config.model.path, config.model.params).shape()
     architecture = architecture_of(config.model)
     if architecture is not None:
         check_kind(architecture, config.module_kind)

@@ -4,31 +4,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from real_tasks.steering.gates import Gate, Seen
-from real_tasks.vocabulary.types import ModuleId
-
-
-class PromptGate(Gate):
-    """Decides once, on the prompt's mean activation at the input of ``params.layer``."""
-
-    once = True
-
-    @property
-    def reads(self) -> tuple[ModuleId, ...]:
-        """The input of its layer."""
-        assert self.params.layer is not None, "a gate that is not fitted reads nowhere"
-        return (ModuleId("residual_in", self.params.layer),)
-
-    def prompt(self, seen: Seen) -> Float[Tensor, "row d"]:
-        """Return the mean activation of each row's prompt, its first token left out.
-
-        That one is often a hundred times as large as others, whatever it is: a mean with it tells
-        how long a prompt is, not what it says.
-        """
-        where = seen.in_prompt
-        follows = (where.cumsum(dim=1) > 1) | (where.sum(dim=1, keepdim=True) == 1)
-        return mean_over(seen.activations[self.reads[0]], where & follows)
-
 
 def mean_over(
     values: Float[Tensor, "row position d"], where: Bool[Tensor, "row position"]

@@ -11,7 +11,7 @@ from real_tasks.experiment.planning.plan import planned_shape
 from real_tasks.experiment.plug_ins import resolved
 from real_tasks.experiment.prepared import prepare
 from real_tasks.experiment.question_checks import check_behaviour
-from real_tasks.experiment.sources import dataset_of, load_behaviour, shape_of
+from real_tasks.experiment.sources import dataset_of, load_behaviour
 from real_tasks.experiment.yaml_files import load_config
 from real_tasks.vocabulary.config import PlugIn
 from real_tasks.vocabulary.errors import UserInputError
@@ -172,7 +172,7 @@ def test_parameters_for_a_checkpoint_are_an_error() -> None:
 def test_the_shape_of_a_checkpoint_is_read_from_its_configuration(tmp_path: Path) -> None:
     tiny_llama().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    assert shape_of(config(model={"path": str(tmp_path)})) == ModelShape(3, 8, 12, 32)
+    assert planned_shape(config(model={"path": str(tmp_path)})) == ModelShape(3, 8, 12, 32)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from real_tasks.localizers.real import costs
 from real_tasks.localizers.real.fitting import ShardProgram
 from real_tasks.localizers.real.params import Params
 from real_tasks.localizers.real.plan import cross_fit_plan, release_plan
-from real_tasks.models.checking import checkpoint_shape
+from real_tasks.models.checking import checkpoint_config
+from real_tasks.models.families import configured_shape
 from real_tasks.reading.activations import activations_at_last_token
 from real_tasks.vocabulary.config import KnownShape, ModelConfig
 from real_tasks.vocabulary.errors import UserInputError
@@ -152,7 +153,7 @@ def test_a_folder_with_a_configuration_alone_gives_the_shape_of_the_whole_checkp
     loaded = tiny_loaded()
     options = saved(loaded.model, tmp_path)
     loaded.tokenizer.save_pretrained(tmp_path)
-    whole = checkpoint_shape(tmp_path)
+    whole = configured_shape(checkpoint_config(tmp_path))
     for file in tmp_path.iterdir():
         if file.name != "config.json":
             file.unlink()

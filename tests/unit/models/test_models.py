@@ -16,9 +16,9 @@ from transformers.pytorch_utils import Conv1D
 from real_tasks.evaluation.answers.choices import encode_choices, score_choices
 from real_tasks.evaluation.answers.greedy import generate_answers
 from real_tasks.models.chat import ChatFormat
-from real_tasks.models.checking import check_model, checkpoint_shape
+from real_tasks.models.checking import check_model, checkpoint_config
 from real_tasks.models.devices import resolve_device
-from real_tasks.models.families import family_of
+from real_tasks.models.families import configured_shape, family_of
 from real_tasks.models.loading import LoadedModel, load_model, prepare
 from real_tasks.models.places import model_shape, output_projections, projection_weight
 from real_tasks.models.weight_checks import check_stored_finite
@@ -92,13 +92,14 @@ def test_a_head_dim_that_does_not_fit_o_proj_is_refused() -> None:
 
 
 def test_the_shape_of_a_checkpoint_is_that_of_the_loaded_model(checkpoint: Path) -> None:
-    assert checkpoint_shape(checkpoint) == load_model(checkpoint, execution=CPU).shape
+    loaded = load_model(checkpoint, execution=CPU)
+    assert configured_shape(checkpoint_config(checkpoint)) == loaded.shape
 
 
 def test_a_damaged_configuration_is_reported(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text("{")
     with pytest.raises(UserInputError, match=r"config\.json cannot be read"):
-        checkpoint_shape(checkpoint)
+        configured_shape(checkpoint_config(checkpoint))
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
@@ -351,7 +352,7 @@ def test_checkpoints_of_other_families_load_and_give_the_same_logits(
     tiny_tokenizer().save_pretrained(tmp_path)
     loaded = load_model(tmp_path, execution=CPU)
     torch.testing.assert_close(loaded.model(IDS).logits, model(IDS).logits)
-    assert checkpoint_shape(tmp_path) == loaded.shape
+    assert configured_shape(checkpoint_config(tmp_path)) == loaded.shape
 
 
 def test_gpt_2_as_it_was_published_without_the_head_s_prefix_loads(tmp_path: Path) -> None:
