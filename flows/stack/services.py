@@ -5,7 +5,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from configparser import ConfigParser
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -161,15 +160,14 @@ class Services:
         folder = stack_folder(self.home)
         for left in folder.glob("mlflow-users.db*"):
             left.unlink()
-        config = ConfigParser(interpolation=None)
-        config["mlflow"] = {
+        settings = {
             "default_permission": "READ",
-            "database_uri": sqlite_url(folder / "mlflow-users.db").replace("%", "%%"),
-            # MLflow's parser takes a percent sign for the start of a reference.
-            "admin_username": user.replace("%", "%%"),
+            "database_uri": sqlite_url(folder / "mlflow-users.db"),
+            "admin_username": user,
             "authorization_function": _AUTH_APP,
         }
+        # MLflow's parser takes a percent sign for the start of a reference.
+        lines = [f"{name} = {value}".replace("%", "%%") for name, value in settings.items()]
         path = folder / "mlflow-auth.ini"
-        with path.open("w") as file:
-            config.write(file)
+        path.write_text("\n".join(["[mlflow]", *lines]) + "\n")
         return path
