@@ -10,7 +10,8 @@ from gguf import GGMLQuantizationType as Quantised
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from real_tasks.models.checking import check_model, checkpoint_shape
+from real_tasks.models.checking import check_model, checkpoint_config
+from real_tasks.models.families import configured_shape
 from real_tasks.models.gguf import conversion
 from real_tasks.models.gguf.conversion import convert, described
 from real_tasks.models.gguf.files import gguf_file
@@ -186,9 +187,9 @@ def test_planning_converts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(conversion, "_dequantised", lambda *_: pytest.fail("dequantised"))
     with pytest.MonkeyPatch.context() as header:
         header.setattr("real_tasks.models.gguf.files._check_types", lambda *_: None)
-        assert checkpoint_shape(str(file)).n_heads == 4
+        assert configured_shape(checkpoint_config(str(file))).n_heads == 4
     monkeypatch.setattr(conversion, "_describe", lambda *_: pytest.fail("read again"))
-    assert checkpoint_shape(str(file)).d_model == 32
+    assert configured_shape(checkpoint_config(str(file))).d_model == 32
 
 
 def test_a_folder_stands_for_its_one_gguf_file(tmp_path: Path) -> None:
@@ -221,14 +222,14 @@ def test_what_is_no_whole_gguf_file_is_named(spoil: Any, said: str, tmp_path: Pa
     file = write_gguf(tmp_path / "tiny.gguf", tiny())
     spoil(file)
     with pytest.raises(UserInputError, match=said):
-        checkpoint_shape(str(file))
+        checkpoint_config(str(file))
 
 
 def test_a_part_of_a_split_file_is_named(tmp_path: Path) -> None:
     file = write_gguf(tmp_path / "tiny-00001-of-00003.gguf", tiny())
     for path in (file, tmp_path):
         with pytest.raises(UserInputError, match="part 1 of 3 .* --merge"):
-            checkpoint_shape(str(path))
+            checkpoint_config(str(path))
 
 
 def spoiled_type(file: Path, number: int) -> None:
@@ -247,7 +248,7 @@ def test_a_quantisation_that_cannot_be_read_is_named(
     file = write_gguf(tmp_path / "tiny.gguf", tiny())
     spoiled_type(file, number)
     with pytest.raises(UserInputError, match=f"quantised as .*{said}"):
-        checkpoint_shape(str(file))
+        checkpoint_config(str(file))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +272,7 @@ def test_a_model_that_would_be_read_wrongly_is_refused(
         written["weights"] |= {"token_embd.weight": np.ones((68, 32), np.float32)}
     file = write_gguf(tmp_path / "tiny.gguf", model, **written)
     with pytest.raises(UserInputError, match=said):
-        checkpoint_shape(str(file))
+        checkpoint_config(str(file))
 
 
 def test_only_experiments_take_a_gguf_file(tmp_path: Path) -> None:

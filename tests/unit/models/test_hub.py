@@ -12,7 +12,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from real_tasks.models.checking import checkpoint_shape
+from real_tasks.models.checking import checkpoint_config
+from real_tasks.models.families import configured_shape
 from real_tasks.models.hub import local_checkpoint, resolved_revision
 from real_tasks.models.loading import load_model
 from real_tasks.vocabulary.config import ExecutionConfig
@@ -101,7 +102,7 @@ def test_planning_a_shape_reads_the_configuration_alone(cache: Cache) -> None:
     for file in cache.add(COMMIT, ("main",)).iterdir():
         if file.name != "config.json":
             file.unlink()
-    shape = checkpoint_shape(NAME)
+    shape = configured_shape(checkpoint_config(NAME))
     assert (shape.n_layers, shape.n_heads, shape.head_dim, shape.d_model) == (3, 8, 12, 32)
 
 
@@ -109,7 +110,7 @@ def test_planning_a_shape_from_a_folder_reads_no_weights(tmp_path: Path) -> None
     tiny_llama().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"no weights at all")
-    assert checkpoint_shape(tmp_path).d_model == 32
+    assert configured_shape(checkpoint_config(tmp_path)).d_model == 32
 
 
 def test_what_is_not_in_the_cache_is_named_with_how_to_get_it(cache: Cache) -> None:
