@@ -11,7 +11,7 @@ from real_tasks.localizers import entry_of
 from real_tasks.localizers.labels import method_label
 from real_tasks.report.contents import AnswerPair
 from real_tasks.report.figures.picture import Picture
-from real_tasks.results.findings import comparison_table, headlines
+from real_tasks.results.findings import comparison_table, headlines, signed
 from real_tasks.results.labels import duration
 from real_tasks.results.leaderboard import READING
 from real_tasks.results.summary import Row, table_cells
@@ -79,6 +79,7 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
     )
     environment.filters["data_uri"] = data_uri
     environment.filters["duration"] = duration
+    environment.filters["signed"] = signed
     return environment.get_template(template).render(values)
 
 

@@ -94,7 +94,12 @@ def map_figure(n_layers: int, n_heads: int, bars: int = 1) -> Figure:
 def color_bar(
     figure: Figure, colored: ScalarMappable, axes: Axes, label: str, **place: Any
 ) -> None:
-    """Put a labelled colour bar beside ``axes``; ``place`` as of matplotlib's ``colorbar``."""
+    """Put a labelled colour bar beside ``axes``; ``place`` as of matplotlib's ``colorbar``.
+
+    The label is wrapped to the figure's height.
+    """
+    letters = int(figure.get_figheight() / 0.12)
+    label = "\n".join(textwrap.fill(line, letters) for line in label.split("\n"))
     bar = figure.colorbar(colored, ax=axes, **{"fraction": 0.05, "pad": 0.02, **place})
     bar.set_label(label, fontsize=LABEL_POINTS)
     bar.ax.tick_params(labelsize=TICK_POINTS)

@@ -159,8 +159,8 @@ def _finding(cells: Mapping[tuple[str, str], Row], metric: str) -> str:
     ties = len(foreign) - helped - harmed
     label = metric_label(metric)
     return (
-        f"{label[0].upper()}{label[1:]} on another behaviour: of {len(foreign)} transfers "
-        f"{helped} help, {harmed} harm, {ties} tie"
+        f"{label[0].upper()}{label[1:]} on another behaviour: transfers that help "
+        f"{helped}, harm {harmed}, tie {ties}"
     )
 
 

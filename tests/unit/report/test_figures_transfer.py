@@ -5,6 +5,7 @@ import matplotlib
 import numpy as np
 import pytest
 
+from real_tasks.report.figures.style import png_bytes
 from real_tasks.report.figures.transfer import transfer_matrix, transfer_picture
 
 NAMES = ("truth", "open_mind", "refusal")
@@ -61,9 +62,9 @@ def test_only_gains_beyond_their_interval_are_bold_and_counted() -> None:
     bold = [text.get_text() for text in figure.axes[0].texts if text.get_fontweight() == "bold"]
     assert bold == ["+0.300", "−0.200", "+0.100", "+0.250", "+0.400"]
     title = figure.get_suptitle().replace("\n", " ")
-    assert "of 6 transfers 1 help, 1 harm, 4 tie" in title
+    assert "transfers that help 1, harm 1, tie 4" in title
     lower = transfer_matrix(rows("false_share"), "false_share").get_suptitle().replace("\n", " ")
-    assert "of 6 transfers 1 help, 1 harm, 4 tie" in lower
+    assert "transfers that help 1, harm 1, tie 4" in lower
 
 
 def test_its_own_behaviour_is_framed_in_every_row() -> None:
@@ -110,3 +111,13 @@ def test_the_picture_has_words_and_fits_a_page_with_many_behaviours() -> None:
     ]
     assert transfer_picture(many, "mc1").shown_width < 1200
     assert dict(matplotlib.rcParams) == before
+
+
+def test_the_label_of_the_scale_is_wrapped_to_the_height_of_a_low_picture() -> None:
+    low = [row for row in rows("generation_perplexity") if row["source"] == "truth"]
+    figure = transfer_matrix(low, "generation_perplexity")
+    png_bytes(figure)  # Lays it out.
+    label = figure.axes[1].yaxis.label
+    assert "perplexity of answers" in label.get_text()
+    extent = label.get_window_extent()
+    assert extent.y0 >= 0 and extent.y1 <= figure.bbox.height
