@@ -41,6 +41,7 @@ class DemoConflict(DemoBehaviour):
             "context", description="which answers are aligned"
         )
 
+    params: Params
     STREAM = 6
 
     def load(self) -> BehaviourData:
