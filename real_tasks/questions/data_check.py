@@ -59,6 +59,7 @@ _KINDS = (
         knowledge_conflict.parse,
     ),
     _Kind("own questions", "jsonl", ("question",), jsonl.COLUMNS, jsonl.parse),
+    _Kind("preferences", "jsonl", (*jsonl.PREFERENCES,), (*jsonl.PREFERENCES,), jsonl.parse),
 )
 
 
@@ -112,9 +113,9 @@ class FileCheck:
         notes = sorted(self.parsed.notes.items())
         found += [f"left out, {what.replace('_', ' ')}: {count}" for what, count in notes]
         # Only of own questions: published files have columns that are known not to be needed.
-        read = (
-            (*jsonl.COLUMNS, *jsonl.OPTIONAL_COLUMNS) if self.behaviour == "jsonl" else file.columns
-        )
+        read = file.columns
+        if self.kind and self.behaviour == "jsonl":
+            read = (*self.kind.expected, *jsonl.OPTIONAL_COLUMNS)
         if unused := [name for name in file.columns if name not in read]:
             found.append("columns that are not read: " + ", ".join(unused))
         if not self.enough:

@@ -19,8 +19,6 @@ from real_tasks.vocabulary.types import BehaviourData, Question
 
 IN_MEMORY = "questions"
 """Name of a behaviour that nothing else names."""
-PREFERENCES = {"prompt": "question", "chosen": "aligned", "rejected": "violating"}
-"""Columns of preference data, by what they are here."""
 PAIR = ("positive", "negative")
 FORMS = (
     f"dicts with {', '.join(COLUMNS)}; pairs of texts ({', '.join(PAIR)}) that begin alike; a "
@@ -82,11 +80,7 @@ def _of_records(records: Sequence[Any]) -> BehaviourData:
             raise UserInputError(
                 f"questions: item {number} is {type(record).__name__}; expected {FORMS}"
             )
-    renamed = PREFERENCES if set(PREFERENCES) <= set(records[0]) else {}
-    rows = [
-        {renamed.get(name, name): _plain(value) for name, value in record.items()}
-        for record in records
-    ]
+    rows = [{name: _plain(value) for name, value in record.items()} for record in records]
     return OwnFile(OwnFile.Params()).of(data_file_of(IN_MEMORY, rows), IN_MEMORY)
 
 

@@ -4,6 +4,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,8 @@ from real_tasks.vocabulary.errors import UserInputError
 from real_tasks.vocabulary.types import BehaviourData, Question
 
 COLUMNS = ("question", "aligned", "violating")
+PREFERENCES = {"prompt": "question", "chosen": "aligned", "rejected": "violating"}
+"""Columns of preference data, by what they are here."""
 OPTIONAL_COLUMNS = ("context", "category", "best", "class", "pair", "condition", "marks")
 CSV_SEPARATOR = "|"
 """Between the answers of a field of a CSV file, which has no lists."""
@@ -74,6 +77,7 @@ ChatPrompt = Annotated[str, AfterValidator(lambda template: _checked_prompt(temp
 class OwnFile(Configured):
     """Questions of a file with the fields question, aligned, violating.
 
+    Those of preference data are taken for them: prompt, chosen, rejected.
     Fields that a question may have besides: context (a passage that it is about), category, best
     (the best of the aligned answers; the first without), condition (under which it is asked), and
     class, pair and marks of its answers, see `annotated`. ``aligned`` and ``violating`` are lists
@@ -156,6 +160,7 @@ def parse(file: DataFile) -> Parsed:
         UserInputError: a column is missing.
     """
     separator = CSV_SEPARATOR if file.format == "csv" else None
+    file = _with_own_columns(file)
     parsed = _with_whole_pairs(
         file, parse_rows(file, COLUMNS, lambda row: _question(row, separator))
     )
@@ -169,6 +174,18 @@ def parse(file: DataFile) -> Parsed:
     return _without(
         file, parsed, dict.fromkeys(lacking, "no 'context', which other questions have")
     )
+
+
+def _with_own_columns(file: DataFile) -> DataFile:
+    """Return preference data with the columns of own questions, and any other file as it is."""
+    if not set(PREFERENCES) <= set(file.columns):
+        return file
+    rows = (
+        replace(row, fields={PREFERENCES.get(name, name): row.fields[name] for name in row.fields})
+        for row in file.rows
+    )
+    columns = tuple(PREFERENCES.get(name, name) for name in file.columns)
+    return replace(file, columns=columns, rows=tuple(rows))
 
 
 def _with_whole_pairs(file: DataFile, parsed: Parsed) -> Parsed:

@@ -58,6 +58,24 @@ def test_the_same_questions_come_from_json_lines_csv_and_parquet(tmp_path: Path)
     assert ours.name == "own" and ours.source["file"] == "own.jsonl"
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_file_of_preferences_is_one_of_questions(tmp_path: Path, ending: str) -> None:
+    preferences = [
+        {"prompt": "Hot?", "chosen": "yes", "rejected": "no", "category": "weather"},
+        {"prompt": "Late?", "chosen": "so-so", "rejected": "never", "category": "time"},
+    ]
+    frame = pd.DataFrame(preferences)
+    lines(tmp_path, *preferences)
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    frame.to_parquet(tmp_path / "own.parquet")
+    found = load(tmp_path / f"own.{ending}").questions
+    assert [(one.text, one.category) for one in found] == [("Hot?", "weather"), ("Late?", "time")]
+    assert [[(a.text, a.label) for a in one.answers] for one in found] == [
+        [("yes", 1), ("no", 0)],
+        [("so-so", 1), ("never", 0)],
+    ]
+
+
 def test_a_best_answer_can_be_named_and_must_be_aligned(tmp_path: Path) -> None:
     path = lines(tmp_path, RECORDS[0] | {"best": "it is"}, RECORDS[1] | {"best": "no"})
     with pytest.raises(UserInputError, match="line 2: the best answer 'no' is not among"):

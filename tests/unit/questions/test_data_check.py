@@ -85,6 +85,15 @@ def test_counts_categories_longest_texts_and_unused_columns_are_told(tmp_path: P
     ]
 
 
+def test_preferences_are_known_by_their_columns_and_a_column_too_many_is_told(
+    tmp_path: Path,
+) -> None:
+    record = {"prompt": "Hot?", "chosen": "yes", "rejected": "no", "source": "me"}
+    found = check(tmp_path, "own.jsonl", own(record))
+    assert found.behaviour == "jsonl" and len(found.parsed.questions) == 1
+    assert "columns that are not read: source" in found.lines()
+
+
 def test_too_few_questions_for_any_run_are_told(tmp_path: Path) -> None:
     rows = [{**OWN[0], "question": f"Hot {n}?"} for n in range(8)]
     assert not check(tmp_path, "own.jsonl", own(*rows[:7])).enough
