@@ -50,8 +50,8 @@ class Judge(Protocol):
     def __init__(self, params: Any, memory: MutableMapping[str, str]) -> None:
         """Keep the validated parameters, an instance of ``Params``, and the memory.
 
-        There costly judgements are kept by a hash of all that decides them, so that a run which was
-        stopped does not ask again.
+        In the memory costly judgements are kept by a hash of all that decides them, so that a run
+        which was stopped does not ask again.
         """
 
     def judge(self, answers: Sequence[tuple[Question, str]]) -> list[Judgement]:

@@ -37,8 +37,8 @@ def kl_bounds(found: Sequence[tuple[SideEffects, int]], n_texts: int) -> tuple[f
     """Return between which bounds the KL of all texts lies, from that of a few.
 
     Student's interval of a ratio, KL over tokens, of texts that are drawn without replacement
-    (Cochran 1977, Sampling Techniques, section 6.3). What was ``found`` is of each of the few, with
-    its number of tokens; ``n_texts`` counts these too.
+    (Cochran 1977, Sampling Techniques, section 6.3). ``found`` are the effects on each text that
+    was read, with its number of tokens; ``n_texts`` counts all texts, those included.
     """
     n, mean = len(found), mean_effects(found).kl
     tokens = np.array([count for _, count in found], dtype=np.float64)
