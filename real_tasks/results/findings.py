@@ -237,9 +237,13 @@ def _two_decimals(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """Format a difference with its sign, three decimals and a true minus; -0.000 is 0.000."""
-    text = f"{value:+.3f}"
-    return "0.000" if text in ("+0.000", "-0.000") else text.replace("-", "−")
+    """Format a difference with its sign, three decimals and a true minus; -0.000 is 0.000.
+
+    One that three decimals would show as nothing has a fourth, lest a clear gain look like a tie.
+    """
+    decimals = 3 if abs(value) >= 5e-4 or round(value, 4) == 0 else 4
+    text = f"{value:+.{decimals}f}"
+    return "0.000" if float(text) == 0 else text.replace("-", "−")
 
 
 def comparison_table(comparisons: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -6,7 +6,13 @@ import pytest
 from scipy.stats import spearmanr
 
 from real_tasks.results.comparing.agreement import localizer_agreement, usual_top_k
-from real_tasks.results.findings import causal_agreement, headlines, transfer_sentences, wording
+from real_tasks.results.findings import (
+    causal_agreement,
+    headlines,
+    signed,
+    transfer_sentences,
+    wording,
+)
 from tests.unit.synthetic_results import score_rows
 
 
@@ -131,6 +137,15 @@ def test_transfer_is_told_apart_from_a_behaviour_on_itself_and_clear_from_unclea
 def test_a_single_transfer_is_told_with_its_interval() -> None:
     (sentence,) = transfer_sentences([transferred("a", "b", 0.5)])
     assert sentence == "MC1, on another behaviour: a gain of +0.500 [+0.400, +0.600]."
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.12, "+0.120"), (-0.0006, "−0.001"), (0.0003, "+0.0003"), (-0.0003, "−0.0003")]
+    + [(0.00004, "0.000"), (-0.0, "0.000")],
+)
+def test_a_small_difference_does_not_look_like_none(value: float, shown: str) -> None:
+    assert signed(value) == shown
 
 
 def test_many_baselines_are_named_by_verdict_instead_of_a_sentence_each() -> None:
