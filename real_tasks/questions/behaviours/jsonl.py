@@ -177,8 +177,11 @@ def parse(file: DataFile) -> Parsed:
 
 
 def _with_own_columns(file: DataFile) -> DataFile:
-    """Return preference data with the columns of own questions, and any other file as it is."""
-    if not set(PREFERENCES) <= set(file.columns):
+    """Return preference data with the columns of own questions, and any other file as it is.
+
+    A file that has any of these columns itself is no preference data: two would become one.
+    """
+    if not set(PREFERENCES) <= set(file.columns) or set(COLUMNS) & set(file.columns):
         return file
     rows = (
         replace(row, fields={PREFERENCES.get(name, name): row.fields[name] for name in row.fields})

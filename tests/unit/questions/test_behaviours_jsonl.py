@@ -76,6 +76,15 @@ def test_a_file_of_preferences_is_one_of_questions(tmp_path: Path, ending: str) 
     ]
 
 
+def test_columns_of_own_questions_are_not_mixed_with_those_of_preferences(tmp_path: Path) -> None:
+    own = {"question": "Hot?", "aligned": "yes", "violating": "no"}
+    preference = {"prompt": "Late?", "chosen": "so-so", "rejected": "never"}
+    (question,) = load(lines(tmp_path, own | preference)).questions
+    assert question.text == "Hot?" and [a.text for a in question.answers] == ["yes", "no"]
+    with pytest.raises(UserInputError, match="aligned"):
+        load(lines(tmp_path, preference | {"question": "Hot?"}))
+
+
 def test_a_best_answer_can_be_named_and_must_be_aligned(tmp_path: Path) -> None:
     path = lines(tmp_path, RECORDS[0] | {"best": "it is"}, RECORDS[1] | {"best": "no"})
     with pytest.raises(UserInputError, match="line 2: the best answer 'no' is not among"):
